@@ -1,0 +1,232 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""LiteLVLM model configuration"""
+
+from typing import Any
+
+from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig
+
+# Names that `pruning_method` may take; `register_pruning_method` adds to it. Here, so that a configuration is checked
+# without importing any selection code.
+PRUNING_METHODS: set[str] = {"none", "litelvlm"}
+
+_CHOICES = {
+    "similarity_order": ("lowest", "highest"),
+    "token_order": ("reference", "raster"),
+    "position_mode": ("consecutive", "original"),
+}
+
+_CUSTOM_PIPELINES = {
+    "referring-segmentation": {
+        "impl": "pipeline_litelvlm.ReferringSegmentationPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+
+
+class LiteLVLMConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`LiteLVLMForSegmentation`] or [`LiteLVLMForConditionalGeneration`]: a large vision-language
+    model (the backbone), the CLIP text tower that guides the pruning of its visual tokens, a mask decoder, and the
+    pruning hyperparameters.
+
+    Args:
+        backbone_config (`LlavaConfig` or any CLIP-based LVLM's configuration, or `dict`, *optional*):
+            The wrapped LVLM. Defaults to LLaVA-1.5-7B.
+        guide_config (`CLIPTextConfig` or `dict`, *optional*):
+            The CLIP text tower trained with the backbone's vision tower. Defaults to that of CLIP ViT-L/14.
+        mask_decoder_config (`SamConfig` or `dict`, *optional*):
+            The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
+        pruning_method (`str`, *optional*, defaults to `"litelvlm"`):
+            How the retained visual tokens are chosen; `"none"` keeps them all.
+        num_retained_tokens (`int`, *optional*, defaults to 192):
+            Visual tokens per image that the language model sees (the budget K). `None` keeps all.
+        num_context_tokens (`int`, *optional*):
+            Tokens of the budget reserved for context-aware tokens. `None` is the reference behaviour: the context
+            gets what the overlap between the texts leaves (nothing for a single text).
+        similarity_order (`str`, *optional*, defaults to `"lowest"`):
+            Which end of the patch-text similarity is kept first: `"lowest"` (the paper's finding) or `"highest"`.
+        token_order (`str`, *optional*, defaults to `"reference"`):
+            `"reference"`: context-aware tokens by falling contribution, then similarity-aware tokens in raster
+            order; `"raster"`: all retained tokens in raster order.
+        position_mode (`str`, *optional*, defaults to `"consecutive"`):
+            Position ids in the language model: `"consecutive"` (reference) or `"original"`, the positions that the
+            retained tokens have in the un-pruned sequence.
+        seg_token_id (`int`, *optional*):
+            Id of the [SEG] token; required with a mask decoder.
+        mask_embedding_size (`int`, *optional*, defaults to 256):
+            Width of a mask embedding; equals the hidden size of the mask decoder's prompt encoder.
+        ce_loss_weight, bce_loss_weight, dice_loss_weight (`float`, *optional*, default to 1.0, 2.0 and 0.5):
+            Weights of the training losses, as LISA and GLaMM set them.
+
+    Raises:
+        ValueError: for every inconsistent value, naming the field, the value and what is allowed.
+    """
+
+    model_type = "litelvlm"
+    sub_configs = {"backbone_config": AutoConfig, "guide_config": CLIPTextConfig, "mask_decoder_config": SamConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    guide_config: dict | PreTrainedConfig | None = None
+    mask_decoder_config: dict | PreTrainedConfig | None = None
+    pruning_method: str = "litelvlm"
+    num_retained_tokens: int | None = 192
+    num_context_tokens: int | None = None
+    similarity_order: str = "lowest"
+    token_order: str = "reference"
+    position_mode: str = "consecutive"
+    seg_token_id: int | None = None
+    mask_embedding_size: int = 256
+    ce_loss_weight: float = 1.0
+    bce_loss_weight: float = 2.0
+    dice_loss_weight: float = 0.5
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.backbone_config = _as_config(self.backbone_config or {"model_type": "llava"})
+        self.guide_config = _as_config(
+            # The text tower of openai/clip-vit-large-patch14 and its 336-pixel form.
+            self.guide_config
+            or {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
+            CLIPTextConfig,
+        )
+        if self.mask_decoder_config is not None:
+            self.mask_decoder_config = _as_config(self.mask_decoder_config, SamConfig)
+        self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
+        # Where the code of a saved folder stands, in the folder's own terms: a copy loaded from a Hub repository
+        # carries that repository's name here, which must not be written into the next folder.
+        text_only = self.mask_decoder_config is None
+        model_class = "LiteLVLMForConditionalGeneration" if text_only else "LiteLVLMForSegmentation"
+        kwargs["auto_map"] = {
+            "AutoConfig": "configuration_litelvlm.LiteLVLMConfig",
+            "AutoModel": f"modeling_litelvlm.{model_class}",
+            "AutoModelForImageTextToText": f"modeling_litelvlm.{model_class}",
+            "AutoProcessor": "processing_litelvlm.LiteLVLMProcessor",
+        }
+        kwargs["custom_pipelines"] = {} if text_only else _CUSTOM_PIPELINES
+        super().__post_init__(**kwargs)
+        self.check()
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the image placeholder in `input_ids`."""
+        return self.backbone_config.image_token_id
+
+    @property
+    def num_patches(self) -> int:
+        """Visual tokens per image before pruning (N)."""
+        vision_config = self.backbone_config.vision_config
+        return (vision_config.image_size // vision_config.patch_size) ** 2
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The language model's configuration, which generation and the embedding resize look for."""
+        return self.backbone_config.get_text_config()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As `PreTrainedConfig.from_dict`; overrides are checked like the values of the file."""
+        result = super().from_dict(config_dict, **kwargs)
+        (result[0] if isinstance(result, tuple) else result).check()
+        return result
+
+    def resolve_budget(self, num_retained_tokens: int | None = None, pruning_method: str | None = None) -> int | None:
+        """
+        The number of tokens to retain in one call, or `None` when nothing is to be pruned.
+
+        Args:
+            num_retained_tokens (`int`, *optional*): replaces the configured budget for this call.
+            pruning_method (`str`, *optional*): replaces the configured method for this call.
+
+        Raises:
+            ValueError: unknown method, or a budget that is not an integer from 1 to the number of patches.
+        """
+        method = self.pruning_method if pruning_method is None else pruning_method
+        if method not in PRUNING_METHODS:
+            raise ValueError(f"`pruning_method` is {method!r}; allowed are {', '.join(sorted(PRUNING_METHODS))}.")
+        budget = self.num_retained_tokens if num_retained_tokens is None else num_retained_tokens
+        if budget is not None:
+            _check_integer("num_retained_tokens", budget, 1, self.num_patches, "or None to keep all visual tokens")
+        return None if method == "none" else budget
+
+    def check(self) -> None:
+        """Raises a `ValueError` that names the first field whose value cannot be used."""
+        vision_config = getattr(self.backbone_config, "vision_config", None)
+        if getattr(vision_config, "model_type", None) != "clip_vision_model":
+            raise ValueError(
+                f"`backbone_config` is a {self.backbone_config.model_type!r} configuration whose vision tower is "
+                f"{getattr(vision_config, 'model_type', None)!r}; allowed are LVLMs with a 'clip_vision_model' vision "
+                "tower, such as 'llava' or 'vipllava'."
+            )
+        strategy = getattr(self.backbone_config, "vision_feature_select_strategy", "default")
+        if strategy != "default":
+            raise ValueError(
+                f"`backbone_config.vision_feature_select_strategy` is {strategy!r}; only 'default' (patches without "
+                "the class token) is allowed, because the class token has no patch to be pruned with."
+            )
+        if vision_config.projection_dim != self.guide_config.projection_dim:
+            raise ValueError(
+                f"`guide_config.projection_dim` is {self.guide_config.projection_dim} but the vision tower's "
+                f"`projection_dim` is {vision_config.projection_dim}: both must be the width of the same CLIP's "
+                "joint space. Take the text tower of the checkpoint that the vision tower comes from."
+            )
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; allowed are {', '.join(map(repr, allowed))}.")
+        self.resolve_budget()
+        if self.num_context_tokens is not None:
+            budget = self.num_patches if self.num_retained_tokens is None else self.num_retained_tokens
+            _check_integer("num_context_tokens", self.num_context_tokens, 0, budget, "or None for what overlap leaves")
+        for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
+            weight = getattr(self, name)
+            if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not weight >= 0:
+                raise ValueError(f"`{name}` is {weight!r}; allowed are numbers of at least 0.")
+        self._check_mask_fields()
+
+    def _check_mask_fields(self) -> None:
+        vocab_size = self.get_text_config().vocab_size
+        if self.seg_token_id is not None:
+            _check_integer("seg_token_id", self.seg_token_id, 0, vocab_size - 1, "an id of the vocabulary")
+        if self.mask_decoder_config is None:
+            return
+        if self.seg_token_id is None:
+            raise ValueError(
+                f"`seg_token_id` is None but a mask decoder is configured; give the id of the [SEG] token, an integer "
+                f"from 0 to {vocab_size - 1}."
+            )
+        prompt_size = self.mask_decoder_config.prompt_encoder_config.hidden_size
+        if self.mask_embedding_size != prompt_size:
+            raise ValueError(
+                f"`mask_embedding_size` is {self.mask_embedding_size!r} but the mask decoder's prompts have "
+                f"{prompt_size} channels; both must be equal."
+            )
+
+
+def _as_config(value: Any, config_class: type[PreTrainedConfig] | None = None) -> PreTrainedConfig:
+    """Builds a sub-configuration from a `dict` (by its `model_type` where no class is given)."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if config_class is not None:
+        return config_class(**value)
+    value = dict(value)
+    return AutoConfig.for_model(value.pop("model_type", "llava"), **value)
+
+
+def _check_integer(name: str, value: Any, low: int, high: int, otherwise: str) -> None:
+    # bool is an int to Python, but `True` as a budget is a mistake
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"`{name}` is {value!r}; allowed are integers from {low} to {high} ({otherwise}).")
+
+
+__all__ = ["PRUNING_METHODS", "LiteLVLMConfig"]
