@@ -1,0 +1,61 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Writes the code that a saved folder needs to be loaded with `trust_remote_code` where `litelvlm` is not installed."""
+
+import inspect
+import os
+import re
+from pathlib import Path
+
+
+def export_code(directory: str | os.PathLike) -> list[str]:
+    """
+    Copies the modules of a Hub repository into one folder, with imports made flat: Transformers copies only modules
+    that stand beside each other. Works from the package and from code that was itself loaded from such a folder.
+
+    Args:
+        directory (`str` or `os.PathLike`): an existing folder, such as the one a model has just been saved into.
+
+    Returns:
+        `list[str]`: the paths written.
+    """
+    # Inside the function, as these modules import this one. Naming them all here also makes Transformers fetch the
+    # whole set with any one of them, so that a model loaded from the Hub can be saved with all of its code.
+    from ..configuration.configuration_litelvlm import LiteLVLMConfig
+    from .mask_decoder_litelvlm import LiteLVLMMaskDecoder
+    from .modeling_litelvlm import LiteLVLMForSegmentation
+    from .pipeline_litelvlm import ReferringSegmentationPipeline
+    from .processing_litelvlm import LiteLVLMProcessor
+    from .pruning_litelvlm import PruningSignals
+
+    members = (
+        LiteLVLMConfig,
+        LiteLVLMMaskDecoder,
+        LiteLVLMForSegmentation,
+        ReferringSegmentationPipeline,
+        LiteLVLMProcessor,
+        PruningSignals,
+        export_code,
+    )
+    written = []
+    for member in members:
+        source = Path(inspect.getfile(member))
+        code = re.sub(r"from \.\.\w+\.(\w+) import", r"from .\1 import", source.read_text(encoding="utf-8"))
+        target = Path(directory) / source.name
+        target.write_text(code, encoding="utf-8")
+        written.append(str(target))
+    return written
+
+
+__all__ = ["export_code"]

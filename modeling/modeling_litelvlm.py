@@ -1,0 +1,800 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+PyTorch LiteLVLM model: any CLIP-based LVLM of Transformers whose visual tokens are pruned before its language model
+runs, guided by the CLIP text tower, with a SAM mask decoder behind [SEG] tokens.
+
+Placeholders stay in `input_ids` as the LVLM's processor writes them; the rows of pruned patches are dropped from
+embeddings, attention mask, labels and position ids. Every sample keeps the same number of tokens, so a batch stays
+rectangular. B = batch, L = sequence length before and R after pruning, T = texts per image, N = patches,
+K = retained tokens, D = width of the vision tower, P = width of CLIP's joint space.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    Cache,
+    CLIPModel,
+    CLIPTextModelWithProjection,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils.import_utils import torch_compilable_check
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from .hub_litelvlm import export_code
+from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
+from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_text_similarity, select_patches
+
+
+@dataclass
+class LiteLVLMImageState(ModelOutput):
+    """
+    What is computed of images alone, to be asked any number of questions.
+
+    Args:
+        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
+        patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
+        contribution (`torch.Tensor` of shape `(B, N)`): contribution to the class token; `None` if not pruned.
+        mask_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
+    """
+
+    image_features: torch.Tensor | None = None
+    patch_embeds: torch.Tensor | None = None
+    contribution: torch.Tensor | None = None
+    mask_image_embeddings: torch.Tensor | None = None
+
+
+@dataclass
+class LiteLVLMModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
+        past_key_values (`Cache`): R entries per layer.
+        hidden_states, attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
+        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
+        source_rows (`torch.LongTensor` of shape `(B, R)`): for each row of the language model the place in
+            `input_ids` it comes from; `None` where nothing was pruned.
+        attention_mask (`torch.Tensor` of shape `(B, R)`), position_ids (`torch.LongTensor` of shape `(B, R)`): as
+            the language model saw them.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    retained_indices: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
+    contribution: torch.Tensor | None = None
+    source_rows: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
+
+
+@dataclass
+class LiteLVLMSegmentationOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.Tensor` of shape `()`): weighted sum of the losses below, with `labels` or `mask_labels`.
+        ce_loss, bce_loss, dice_loss (`torch.Tensor` of shape `()`): the losses before weighting.
+        logits (`torch.Tensor` of shape `(B, R, vocab_size)`): of the rows that `logits_to_keep` names.
+        pred_masks (`list[torch.Tensor]`): per sample `(num_masks, h, h)` low-resolution mask logits in the frame of
+            SAM's square input, one mask per [SEG]; `(0, h, h)` for an answer without any.
+        seg_embeddings (`list[torch.Tensor]`): per sample `(num_masks, mask_embedding_size)`.
+        sequences (`torch.LongTensor` of shape `(B, new_tokens)`): generated tokens (`segment` only).
+        last_hidden_state, past_key_values, hidden_states, attentions, retained_indices, similarity, contribution,
+            source_rows, attention_mask, position_ids: see [`LiteLVLMModelOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    ce_loss: torch.Tensor | None = None
+    bce_loss: torch.Tensor | None = None
+    dice_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    pred_masks: list[torch.Tensor] | None = None
+    seg_embeddings: list[torch.Tensor] | None = None
+    sequences: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    retained_indices: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
+    contribution: torch.Tensor | None = None
+    source_rows: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
+
+
+@dataclass
+class _GenerationRecord:
+    """What `segment` keeps of a generation: per step the one row that predicts the next token, and the selection."""
+
+    hidden_states: list[torch.Tensor] = field(default_factory=list)
+    selection: dict[str, torch.Tensor | None] = field(default_factory=dict)
+
+    def add(self, outputs: ModelOutput) -> None:
+        if not self.hidden_states:
+            self.selection = {key: outputs[key] for key in ("retained_indices", "similarity", "contribution")}
+        self.hidden_states.append(outputs.last_hidden_state[:, -1])
+
+
+class LiteLVLMGuide(nn.Module):
+    """The part of CLIP that an LVLM leaves out: the text tower and the vision side's projection."""
+
+    def __init__(self, config: LiteLVLMConfig):
+        super().__init__()
+        self.text_model = CLIPTextModelWithProjection._from_config(config.guide_config)
+        self.visual_projection = nn.Linear(
+            config.backbone_config.vision_config.hidden_size, config.guide_config.projection_dim, bias=False
+        )
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T, G)`): token ids of CLIP's tokenizer.
+            attention_mask (`torch.Tensor` of shape `(B, T, G)`): all 0 for an absent text.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised; arbitrary for absent texts.
+        """
+        # A text without any visible token would make the attention divide by zero
+        absent = ~attention_mask.bool().any(dim=-1, keepdim=True)
+        text_embeds = self.text_model(
+            input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.masked_fill(absent, 1).flatten(0, 1)
+        ).text_embeds
+        return text_embeds.unflatten(0, input_ids.shape[:2])
+
+
+class LiteLVLMPreTrainedModel(PreTrainedModel):
+    config: LiteLVLMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # The vision tower's layers are called one by one, so they stay together
+    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "SamMaskDecoder"]
+    _skip_keys_device_placement = ["past_key_values"]
+
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`, with shards of at most 5 GB unless `max_shard_size` is given, and with
+        the code that lets the folder load with `trust_remote_code`.
+        """
+        push_to_hub = kwargs.pop("push_to_hub", False)
+        kwargs.setdefault("max_shard_size", "5GB")
+        super().save_pretrained(save_directory, **kwargs)
+        export_code(save_directory)
+        if push_to_hub:
+            # Only now is the folder complete
+            self.push_to_hub(kwargs.pop("repo_id", None) or os.path.basename(os.path.normpath(save_directory)))
+
+
+class LiteLVLMModel(LiteLVLMPreTrainedModel):
+    """The LVLM without its language modeling head, and the CLIP guide that chooses its visual tokens."""
+
+    def __init__(self, config: LiteLVLMConfig):
+        super().__init__(config)
+        config.check()
+        self.backbone = AutoModel.from_config(config.backbone_config)
+        self.guide = LiteLVLMGuide(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.backbone.set_input_embeddings(value)
+
+    def encode_image(self, pixel_values: torch.Tensor, with_signals: bool = True) -> LiteLVLMImageState:
+        """
+        Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
+        and values are computed.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): one image per sample, as CLIP takes it.
+            with_signals (`bool`): whether to compute what pruning looks at.
+        """
+        if pixel_values.ndim != 4:
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)}; allowed is (batch, channels, height, width), "
+                "one image per prompt."
+            )
+        tower, backbone_config = self.backbone.vision_tower, self.config.backbone_config
+        layers = tower.encoder.layers
+        wanted = backbone_config.vision_feature_layer
+        wanted = [wanted] if isinstance(wanted, int) else list(wanted)
+        wanted = [index % (len(layers) + 1) for index in wanted]  # 0 is the embeddings' output
+
+        hidden_states = [tower.pre_layrnorm(tower.embeddings(pixel_values))]
+        for layer in layers[: max(*wanted, len(layers) - 1)]:
+            hidden_states.append(layer(hidden_states[-1], attention_mask=None))
+
+        state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
+        if with_signals:
+            feature_patches = hidden_states[wanted[0]][:, 1:]
+            state.patch_embeds = self.guide.visual_projection(tower.post_layernorm(feature_patches))
+            last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
+            attention = layers[-1].self_attn
+            state.contribution = class_token_contribution(
+                attention.q_proj(last_input[:, 0]),
+                attention.k_proj(last_input[:, 1:]),
+                attention.v_proj(last_input[:, 1:]),
+            )
+        return state
+
+    def select_tokens(
+        self,
+        image_state: LiteLVLMImageState,
+        guide_input_ids: torch.Tensor | None,
+        guide_attention_mask: torch.Tensor | None,
+        num_retained_tokens: int,
+        pruning_method: str,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Retained patch indices `(B, K)` and similarity `(B, T, N)` for B samples; see `forward` for arguments."""
+        if guide_input_ids is None:
+            raise ValueError(
+                "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
+                "`pruning_method='none'`."
+            )
+        if image_state.patch_embeds is None or image_state.contribution is None:
+            raise ValueError("`image_state` was made without pruning signals; make it with `encode_image`.")
+        if guide_attention_mask is None:
+            guide_attention_mask = torch.ones_like(guide_input_ids)
+        text_embeds = self.guide(guide_input_ids, guide_attention_mask)
+        similarity = patch_text_similarity(image_state.patch_embeds.to(text_embeds.device), text_embeds)
+        signals = PruningSignals(
+            similarity=similarity,
+            contribution=image_state.contribution.to(similarity.device),
+            text_mask=guide_attention_mask.bool().any(dim=-1).to(similarity.device),
+        )
+        return select_patches(pruning_method, signals, num_retained_tokens, self.config), similarity
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        guide_input_ids: torch.LongTensor | None = None,
+        guide_attention_mask: torch.Tensor | None = None,
+        image_state: LiteLVLMImageState | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        num_retained_tokens: int | None = None,
+        pruning_method: str | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> LiteLVLMModelOutput:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, L)`): N image placeholders per sample with an image.
+            pixel_values (`torch.Tensor` of shape `(b, 3, S, S)`): b images; B is a multiple of b, and each image
+                serves B / b samples in a row.
+            guide_input_ids, guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`): the texts for CLIP; one
+                row per text of the image, absent texts all masked.
+            image_state ([`LiteLVLMImageState`]): from `encode_image`, in the place of `pixel_values`.
+            num_retained_tokens (`int`), pruning_method (`str`): replace the configured values in this call.
+
+        Raises:
+            ValueError: contradictory inputs, a bad budget or method, or placeholders that do not fit the images.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
+        if pixel_values is not None and image_state is not None:
+            raise ValueError("`pixel_values` and `image_state` are both given; an image is described by one of them.")
+        budget = self.config.resolve_budget(num_retained_tokens, pruning_method)
+        selection: dict[str, torch.Tensor | None] = {}
+        if pixel_values is not None:
+            image_state = self.encode_image(pixel_values, with_signals=budget is not None)
+        if image_state is not None:
+            if input_ids is None:
+                raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
+            image_state = self._per_sample(image_state, input_ids.shape[0])
+            image_features = image_state.image_features
+            is_image = input_ids == self.config.image_token_id
+            torch_compilable_check(
+                (is_image.sum(dim=-1) == image_features.shape[1]).all(),
+                f"Each sample must hold {image_features.shape[1]} image placeholders (id "
+                f"{self.config.image_token_id}), those of exactly one image; several images per prompt are not "
+                "supported.",
+            )
+            if budget is not None:
+                retained, similarity = self.select_tokens(
+                    image_state,
+                    guide_input_ids,
+                    guide_attention_mask,
+                    budget,
+                    self.config.pruning_method if pruning_method is None else pruning_method,
+                )
+                retained = retained.to(input_ids.device)
+                rows, is_image = self._rows_after_pruning(is_image, retained, image_features.shape[1])
+                input_ids = input_ids.gather(1, rows)
+                attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows)
+                features_index = retained.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
+                image_features = image_features.gather(1, features_index)
+                selection = {
+                    "retained_indices": retained,
+                    "similarity": similarity,
+                    "contribution": image_state.contribution,
+                    "source_rows": rows,
+                }
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            visual_tokens = self.backbone.multi_modal_projector(image_features)
+            visual_tokens = visual_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+            inputs_embeds = inputs_embeds.masked_scatter(is_image[..., None].to(inputs_embeds.device), visual_tokens)
+        elif inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        outputs = self.backbone.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        return LiteLVLMModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            **selection,
+        )
+
+    @staticmethod
+    def _per_sample(image_state: LiteLVLMImageState, batch_size: int) -> LiteLVLMImageState:
+        """Repeats what the language model needs of each image for the questions asked of it."""
+        num_images = image_state.image_features.shape[0]
+        if batch_size % num_images:
+            raise ValueError(
+                f"There are {num_images} images for {batch_size} prompts; allowed are one image per prompt, or an "
+                "equal number of prompts in a row for each image."
+            )
+        repeats = batch_size // num_images
+        per_image = replace(image_state, mask_image_embeddings=None)
+        return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in per_image.items()})
+
+    @staticmethod
+    def _rows_after_pruning(
+        is_image: torch.Tensor, retained: torch.Tensor, num_patches: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Which rows of the prompt the language model sees.
+
+        Args:
+            is_image (`torch.BoolTensor` of shape `(B, L)`): the N placeholders of each sample.
+            retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+            num_patches (`int`): N.
+
+        Returns:
+            `torch.LongTensor` of shape `(B, L - N + K)`: per row the place in the prompt it comes from; the retained
+            patches, in their order, take the first K placeholders' turns. And which of these rows are visual tokens.
+        """
+        num_dropped = num_patches - retained.shape[1]
+        is_kept = ~is_image | (is_image.cumsum(dim=-1) <= retained.shape[1])
+        # A stable sort of two values is a partition that keeps the order: no data-dependent shape, no waiting
+        rows = is_kept.int().argsort(dim=-1, descending=True, stable=True)[:, : is_image.shape[1] - num_dropped]
+        place_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :num_patches]
+        is_image = is_image.gather(1, rows)
+        return rows.masked_scatter(is_image, place_of_patch.gather(1, retained)), is_image
+
+    def _mask_and_positions(
+        self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, rows: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Attention mask and position ids, each of shape `(B, R)`, or `None` for the language model's default."""
+        original = self.config.position_mode == "original"
+        if original and position_ids is None:
+            # Positions in the un-pruned sequence: where nothing is padded, simply the places
+            position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
+        elif original:
+            position_ids = position_ids.expand(rows.shape[0], -1).gather(1, rows)
+        if attention_mask is not None:
+            attention_mask = attention_mask.gather(1, rows)
+        if not original:
+            position_ids = None if attention_mask is None else _positions(attention_mask)
+        return attention_mask, position_ids
+
+
+def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Position ids of shape `(B, L)` that count the visible tokens of an attention mask `(B, L)` from 0."""
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin):
+    """An LVLM with pruned visual tokens that answers in text."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.backbone.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    # Assisted decoding counts cache entries by the prompt's tokens, of which a pruned prompt caches fewer; Transformers
+    # refuses it for stateful models
+    _is_stateful = True
+
+    def __init__(self, config: LiteLVLMConfig):
+        super().__init__(config)
+        self.model = LiteLVLMModel(config)
+        text_config = config.get_text_config()
+        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        # Transformers picks the loss by the class name, which ends like those of panoptic segmentation models
+        self.loss_type = "ForCausalLM"
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str | os.PathLike, guide: str | os.PathLike, *, dtype: Any = "auto", **config_overrides: Any
+    ) -> "LiteLVLMForConditionalGeneration":
+        """
+        Wraps an LVLM in Transformers' format without any conversion.
+
+        Args:
+            backbone (`str`): Hub id or folder of a CLIP-based LVLM, such as `"llava-hf/llava-1.5-7b-hf"`.
+            guide (`str`): Hub id or folder of the CLIP checkpoint that the LVLM's vision tower comes from, such as
+                `"openai/clip-vit-large-patch14-336"`.
+            dtype: as in `from_pretrained`.
+            config_overrides: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`.
+
+        Raises:
+            ValueError: the guide does not belong to the backbone's vision tower.
+        """
+        lvlm = AutoModelForImageTextToText.from_pretrained(backbone, dtype=dtype)
+        clip = CLIPModel.from_pretrained(guide, dtype=lvlm.dtype)
+        width, expected = clip.config.vision_config.hidden_size, lvlm.config.vision_config.hidden_size
+        if width != expected:
+            raise ValueError(
+                f"`guide` {str(guide)!r} has a vision tower of width {width}, but that of {str(backbone)!r} is "
+                f"{expected} wide; give the CLIP checkpoint that the backbone was built on."
+            )
+        lvlm.config.vision_config.projection_dim = clip.config.projection_dim
+        clip.config.text_config.projection_dim = clip.config.projection_dim
+        config = cls.config_class(
+            backbone_config=lvlm.config, guide_config=clip.config.text_config, dtype=lvlm.dtype, **config_overrides
+        )
+        with torch.device("meta"):
+            model = cls(config)
+        # The modules themselves are handed over: no second copy of the weights
+        model.model.backbone, model.lm_head = lvlm.model, lvlm.lm_head
+        model.model.guide.visual_projection = clip.visual_projection
+        text_model = model.model.guide.text_model
+        text_model.text_model, text_model.text_projection = clip.text_model, clip.text_projection
+        model.generation_config = lvlm.generation_config
+        model.tie_weights()
+        return model.eval()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def encode_image(
+        self, pixel_values: torch.Tensor, mask_pixel_values: torch.Tensor | None = None
+    ) -> LiteLVLMImageState:
+        """
+        Encodes images once, for any number of questions: pass the result as `image_state` in their place.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
+            mask_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
+        """
+        return self.model.encode_image(pixel_values)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        guide_input_ids: torch.LongTensor | None = None,
+        guide_attention_mask: torch.Tensor | None = None,
+        image_state: LiteLVLMImageState | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_retained_tokens: int | None = None,
+        pruning_method: str | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> LiteLVLMSegmentationOutput:
+        r"""
+        One teacher-forced pass. Arguments as in [`LiteLVLMModel`], and:
+
+        Args:
+            labels (`torch.LongTensor` of shape `(B, L)`): as long as `input_ids`, -100 where there is no label.
+            logits_to_keep (`int` or `torch.Tensor`): compute logits for the last rows (or these rows) only.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            guide_input_ids=guide_input_ids,
+            guide_attention_mask=guide_attention_mask,
+            image_state=image_state,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            num_retained_tokens=num_retained_tokens,
+            pruning_method=pruning_method,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=_at_rows(labels, outputs.source_rows),
+                vocab_size=self.config.get_text_config().vocab_size,
+                **kwargs,
+            )
+        return LiteLVLMSegmentationOutput(loss=loss, logits=logits, **outputs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        is_first_iteration: bool = False,
+        generation_record: _GenerationRecord | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in [`GenerationMixin`]; `generation_record` is for `segment` and does not reach `forward`."""
+        has_image = kwargs.get("pixel_values") is not None or kwargs.get("image_state") is not None
+        # Masks are decoded once, after the answer
+        for name in ("mask_pixel_values", "original_sizes", "reshaped_input_sizes"):
+            kwargs.pop(name, None)
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if not kwargs.get("use_cache", True):
+            return model_inputs
+        if not is_first_iteration:
+            for name in ("image_state", "guide_input_ids", "guide_attention_mask"):
+                model_inputs.pop(name, None)
+        elif has_image:
+            if past_key_values is not None and int(past_key_values.get_seq_length()) > 0:
+                raise ValueError(
+                    "`generate` got an image and a filled `past_key_values`. A pruned prompt has fewer cache entries "
+                    "than tokens, so a cached conversation cannot be continued; pass the whole conversation instead."
+                )
+            # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
+            model_inputs["attention_mask"] = attention_mask
+        return model_inputs
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (record := model_kwargs.get("generation_record")) is not None:
+            record.add(outputs)
+        if outputs.retained_indices is not None and model_kwargs.get("use_cache", True):
+            # After the prompt only its retained rows are in the cache: masks and positions go on from those
+            model_kwargs["attention_mask"] = outputs.attention_mask
+            model_kwargs["position_ids"] = outputs.position_ids
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
+
+class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin):
+    """An LVLM with pruned visual tokens that answers in text and, for each [SEG] in the answer, with a mask."""
+
+    def __init__(self, config: LiteLVLMConfig):
+        if config.mask_decoder_config is None:
+            raise ValueError(
+                "`mask_decoder_config` is None, so there is nothing to make masks with; give a SamConfig, or use "
+                "LiteLVLMForConditionalGeneration for text answers."
+            )
+        super().__init__(config)
+        self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
+        self.mask_decoder = LiteLVLMMaskDecoder(config.mask_decoder_config)
+        self.post_init()
+
+    def encode_image(
+        self, pixel_values: torch.Tensor, mask_pixel_values: torch.Tensor | None = None
+    ) -> LiteLVLMImageState:
+        image_state = super().encode_image(pixel_values)
+        if mask_pixel_values is not None:
+            image_state.mask_image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
+        return image_state
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        guide_input_ids: torch.LongTensor | None = None,
+        guide_attention_mask: torch.Tensor | None = None,
+        mask_pixel_values: torch.Tensor | None = None,
+        image_state: LiteLVLMImageState | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        mask_labels: list[torch.Tensor] | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_retained_tokens: int | None = None,
+        pruning_method: str | None = None,
+        original_sizes: torch.Tensor | None = None,
+        reshaped_input_sizes: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> LiteLVLMSegmentationOutput:
+        r"""
+        One teacher-forced pass: each [SEG] in `input_ids` gives a mask. Arguments as in
+        [`LiteLVLMForConditionalGeneration`], and:
+
+        Args:
+            mask_pixel_values (`torch.Tensor` of shape `(b, 3, S', S')`): images as SAM takes them; no masks without.
+            mask_labels (`list[torch.Tensor]`): per sample `(num_masks, H, H)` masks, one for each [SEG], in the frame
+                of `mask_pixel_values` at any resolution; negative values are ignored.
+            original_sizes, reshaped_input_sizes: not used here, so that the processor's output can be passed whole;
+                `processor.post_process_masks` takes them.
+
+        Raises:
+            ValueError: `mask_labels` without images for SAM, or not one label for each [SEG].
+        """
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            guide_input_ids=guide_input_ids,
+            guide_attention_mask=guide_attention_mask,
+            image_state=image_state,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            num_retained_tokens=num_retained_tokens,
+            pruning_method=pruning_method,
+            return_dict=True,
+            **kwargs,
+        )
+        image_embeddings = None if image_state is None else image_state.mask_image_embeddings
+        if image_embeddings is None and mask_pixel_values is not None:
+            image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
+        if image_embeddings is not None:
+            # The row before a token predicts it, so the last row predicts no token of the prompt
+            pruned_ids = _at_rows(input_ids, outputs.source_rows)
+            is_seg = nn.functional.pad(pruned_ids[:, 1:] == self.config.seg_token_id, (0, 1))
+            outputs.seg_embeddings, outputs.pred_masks = self._decode_masks(
+                outputs.last_hidden_state, is_seg, image_embeddings
+            )
+        if mask_labels is not None:
+            if outputs.pred_masks is None:
+                raise ValueError("`mask_labels` are given without `mask_pixel_values`; pass the images for SAM too.")
+            outputs.bce_loss, outputs.dice_loss = mask_losses(outputs.pred_masks, mask_labels)
+        outputs.ce_loss = outputs.loss
+        weights = {"ce": self.config.ce_loss_weight, "bce": self.config.bce_loss_weight}
+        weights["dice"] = self.config.dice_loss_weight
+        losses = [weight * outputs[f"{name}_loss"] for name, weight in weights.items() if f"{name}_loss" in outputs]
+        outputs.loss = sum(losses) if losses else None
+        return outputs
+
+    @torch.no_grad()
+    def segment(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        guide_input_ids: torch.LongTensor | None = None,
+        guide_attention_mask: torch.Tensor | None = None,
+        mask_pixel_values: torch.Tensor | None = None,
+        image_state: LiteLVLMImageState | None = None,
+        original_sizes: torch.Tensor | None = None,
+        reshaped_input_sizes: torch.Tensor | None = None,
+        **generate_kwargs: Any,
+    ) -> LiteLVLMSegmentationOutput:
+        r"""
+        Generates answers and a mask for each [SEG] in them. Turns that are already in the prompt give no masks.
+
+        Args:
+            generate_kwargs: those of `generate` (greedy and sampling; no beams), `num_retained_tokens` and
+                `pruning_method`. All others as in `forward`.
+
+        Returns:
+            [`LiteLVLMSegmentationOutput`] with `sequences` (the new tokens), `pred_masks`, `seg_embeddings`,
+            `retained_indices`, `similarity` and `contribution`.
+
+        Raises:
+            ValueError: no images, or beam search.
+        """
+        if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
+            raise ValueError("`num_beams` must be 1 in `segment`: beams change places, and hidden states with them.")
+        if image_state is None:
+            if pixel_values is None or mask_pixel_values is None:
+                raise ValueError("`segment` needs `pixel_values` and `mask_pixel_values`, or an `image_state`.")
+            image_state = self.encode_image(pixel_values, mask_pixel_values)
+        if image_state.mask_image_embeddings is None:
+            raise ValueError("`image_state` holds no image embeddings for masks; give `encode_image` both images.")
+        record = _GenerationRecord()
+        sequences = self.generate(
+            input_ids,
+            attention_mask=attention_mask,
+            guide_input_ids=guide_input_ids,
+            guide_attention_mask=guide_attention_mask,
+            image_state=replace(image_state, mask_image_embeddings=None),
+            generation_record=record,
+            **{**generate_kwargs, "return_dict_in_generate": False},
+        )[:, input_ids.shape[1] :]
+        # A generation that is stopped one step late has recorded one row more than it returns tokens
+        hidden_states = torch.stack(record.hidden_states, dim=1)[:, : sequences.shape[1]]
+        seg_embeddings, pred_masks = self._decode_masks(
+            hidden_states, sequences == self.config.seg_token_id, image_state.mask_image_embeddings
+        )
+        return LiteLVLMSegmentationOutput(
+            sequences=sequences, seg_embeddings=seg_embeddings, pred_masks=pred_masks, **record.selection
+        )
+
+    def _decode_masks(
+        self, hidden_states: torch.Tensor, is_seg: torch.Tensor, image_embeddings: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): last hidden states.
+            is_seg (`torch.BoolTensor` of shape `(B, R)`): the rows that predict [SEG].
+            image_embeddings (`torch.Tensor` of shape `(b, C, h, h)`): SAM's, of b images for B samples.
+
+        Returns:
+            Per sample [SEG] embeddings `(num_masks, C)` and low-resolution mask logits `(num_masks, h, h)`.
+        """
+        counts = is_seg.sum(dim=-1).tolist()
+        embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
+        padded = nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # [B, M, C]
+        image_embeddings = image_embeddings.repeat_interleave(len(counts) // image_embeddings.shape[0], 0)
+        if padded.shape[1] == 0:
+            side = 4 * image_embeddings.shape[-1]
+            masks = padded.new_zeros((len(counts), 0, side, side))
+        else:
+            masks = self.mask_decoder(padded, image_embeddings)
+        return list(embeddings), [mask[:count] for mask, count in zip(masks, counts, strict=True)]
+
+
+def _at_rows(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    """The entries of `values`, shape `(B, L)`, at the rows that the language model saw, shape `(B, R)`."""
+    return values if rows is None else values.gather(1, rows.to(values.device))
+
+
+__all__ = [
+    "LiteLVLMForConditionalGeneration",
+    "LiteLVLMForSegmentation",
+    "LiteLVLMImageState",
+    "LiteLVLMModel",
+    "LiteLVLMModelOutput",
+    "LiteLVLMPreTrainedModel",
+    "LiteLVLMSegmentationOutput",
+]

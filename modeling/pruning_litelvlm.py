@@ -1,0 +1,161 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Visual token selection as pure tensor functions, and the registry of pruning methods.
+
+The method is that of "CLIP Tricks You: Training-free Token Pruning for Efficient Pixel Grounding in Large
+Vision-Language Models" (arXiv 2605.13178): the patches of LOWEST similarity to the text cover the referred object,
+and patches that contribute most to the class token give the context back.
+
+Every function works on a whole batch, without a loop over samples and without waiting for the device; ties are
+broken by the lowest patch index. B = batch, T = texts per image, N = patches, D = width of the vision tower,
+P = width of CLIP's joint space, K = retained tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..configuration.configuration_litelvlm import PRUNING_METHODS, LiteLVLMConfig
+
+
+@dataclass
+class PruningSignals:
+    """
+    What a pruning method may look at.
+
+    Args:
+        similarity (`torch.Tensor` of shape `(B, T, N)`): similarity of each patch to each text.
+        contribution (`torch.Tensor` of shape `(B, N)`): contribution of each patch to the class token.
+        text_mask (`torch.BoolTensor` of shape `(B, T)`): which texts are present.
+    """
+
+    similarity: torch.Tensor
+    contribution: torch.Tensor
+    text_mask: torch.Tensor
+
+
+PruningMethod = Callable[[PruningSignals, int, LiteLVLMConfig], torch.Tensor]
+_REGISTRY: dict[str, PruningMethod] = {}
+
+
+def register_pruning_method(name: str) -> Callable[[PruningMethod], PruningMethod]:
+    """
+    Decorator that makes `method(signals, num_retained_tokens, config)`, which returns the indices of the retained
+    patches, shape `(B, K)`, dtype int64, in the order for the language model, available as `pruning_method=name`.
+
+    Raises:
+        ValueError: the name is taken by another function.
+    """
+
+    def register(method: PruningMethod) -> PruningMethod:
+        if name == "none" or (name in _REGISTRY and _REGISTRY[name].__qualname__ != method.__qualname__):
+            raise ValueError(f"The pruning method {name!r} is registered already; choose another name.")
+        _REGISTRY[name] = method
+        PRUNING_METHODS.add(name)
+        return method
+
+    return register
+
+
+def select_patches(
+    method: str, signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig
+) -> torch.Tensor:
+    """Indices of the retained patches, shape `(B, K)`, dtype int64, in the order for the language model."""
+    return _REGISTRY[method](signals, num_retained_tokens, config)
+
+
+def patch_text_similarity(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """
+    Similarity of each patch to each text: a plain dot product in CLIP's joint space, in the weights' own dtype.
+
+    Args:
+        patch_embeds (`torch.Tensor` of shape `(B, N, P)`): `visual_projection(post_layernorm(hidden state))`.
+        text_embeds (`torch.Tensor` of shape `(B, T, P)`): projected [EOS] outputs of the text tower, not normalised.
+
+    Returns:
+        `torch.Tensor` of shape `(B, T, N)`.
+    """
+    return text_embeds @ patch_embeds.transpose(1, 2)
+
+
+def class_token_contribution(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """
+    Contribution of each patch to the class token in one self-attention layer, over the full width (no heads):
+    a = softmax over patches of cos(q, k_i) / sqrt(D), contribution_i = || a_i v_i ||_2.
+
+    Args:
+        query (`torch.Tensor` of shape `(B, D)`): the class token's query.
+        key (`torch.Tensor` of shape `(B, N, D)`): the patches' keys.
+        value (`torch.Tensor` of shape `(B, N, D)`): the patches' values.
+
+    Returns:
+        `torch.Tensor` of shape `(B, N)`.
+    """
+    cosine = nn.functional.cosine_similarity(query[:, None], key, dim=-1)
+    attention = (cosine / key.shape[-1] ** 0.5).softmax(dim=-1)
+    return (attention[..., None] * value).norm(dim=-1)
+
+
+def rank(scores: torch.Tensor, descending: bool = False) -> torch.Tensor:
+    """Rank of each score along the last dimension, 0 first; equal scores rank by index. Same shape, int64."""
+    order = scores.argsort(dim=-1, descending=descending, stable=True)
+    # The inverse of a permutation is the order of its entries
+    return order.argsort(dim=-1)
+
+
+@register_pruning_method("litelvlm")
+def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
+    """
+    Similarity-aware patches first, context-aware patches for what is left of the budget.
+
+    For each of T texts the K // T patches of lowest similarity are similarity-aware (their union over the texts);
+    the others are taken by falling contribution until K are retained. `config.num_context_tokens` reserves a share
+    of K for the context, `config.similarity_order` turns the similarity around, `config.token_order` sets the order.
+
+    Returns:
+        `torch.LongTensor` of shape `(B, K)`.
+    """
+    num_patches = signals.similarity.shape[-1]
+    num_similarity_tokens = num_retained_tokens - min(config.num_context_tokens or 0, num_retained_tokens)
+    # A sample without any text keeps context only: no text marks a patch, whatever the quotient
+    tokens_per_text = num_similarity_tokens // signals.text_mask.sum(dim=-1).clamp(min=1)  # [B]
+
+    text_rank = rank(signals.similarity, descending=config.similarity_order == "highest")  # [B, T, N]
+    near_text = (text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]
+    similarity_aware = near_text.any(dim=1)  # [B, N]
+
+    # Falling contribution among the patches that are not similarity-aware, which rank behind all others
+    context_rank = rank(signals.contribution.masked_fill(similarity_aware, -torch.inf), descending=True)
+    num_context = num_retained_tokens - similarity_aware.sum(dim=-1, keepdim=True)  # [B, 1]
+    context_aware = context_rank < num_context
+
+    patch = torch.arange(num_patches, device=similarity_aware.device).expand_as(context_rank)
+    in_order = patch if config.token_order == "raster" else context_rank.where(context_aware, num_patches + patch)
+    # What is not retained goes behind every retained patch
+    in_order = in_order.where(similarity_aware | context_aware, 2 * num_patches)
+    return in_order.argsort(dim=-1, stable=True)[:, :num_retained_tokens]
+
+
+__all__ = [
+    "PruningSignals",
+    "class_token_contribution",
+    "patch_text_similarity",
+    "rank",
+    "register_pruning_method",
+    "select_litelvlm",
+    "select_patches",
+]
