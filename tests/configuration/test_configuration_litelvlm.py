@@ -1,0 +1,92 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The configuration names every bad value, and survives JSON."""
+
+import pytest
+
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+
+SAM = {"prompt_encoder_config": {"hidden_size": 256}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_retained_tokens", 0),
+        ("num_retained_tokens", -3),
+        ("num_retained_tokens", 577),
+        ("num_retained_tokens", 0.5),
+        ("num_retained_tokens", True),
+        ("num_retained_tokens", "192"),
+        ("num_context_tokens", -1),
+        ("num_context_tokens", 193),
+        ("num_context_tokens", 1.0),
+        ("pruning_method", "best"),
+        ("pruning_method", None),
+        ("similarity_order", "low"),
+        ("token_order", "random"),
+        ("position_mode", "absolute"),
+        ("seg_token_id", 32000),
+        ("seg_token_id", -1),
+        ("seg_token_id", 5.0),
+        ("dice_loss_weight", -0.5),
+        ("ce_loss_weight", "1"),
+    ],
+)
+def test_bad_value_is_named_with_what_is_allowed(field, value):
+    with pytest.raises(ValueError, match=rf"`{field}` is {value!r}") as error:
+        LiteLVLMConfig(**{field: value})
+    assert "allowed" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"guide_config": {"projection_dim": 512}}, r"`guide_config.projection_dim` is 512 .* `projection_dim` is 768"),
+        ({"backbone_config": {"model_type": "llava", "vision_feature_select_strategy": "full"}}, r"is 'full'; only"),
+        (
+            {"backbone_config": {"model_type": "llava", "vision_config": {"model_type": "siglip_vision_model"}}},
+            r"vision tower is 'siglip_vision_model'",
+        ),
+        ({"backbone_config": {"model_type": "llama"}}, r"is a 'llama' configuration"),
+        ({"mask_decoder_config": SAM}, r"`seg_token_id` is None but a mask decoder is configured"),
+        ({"mask_decoder_config": SAM, "seg_token_id": 7, "mask_embedding_size": 64}, r"`mask_embedding_size` is 64"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        LiteLVLMConfig(**values)
+
+
+def test_defaults_are_those_of_the_paper():
+    config = LiteLVLMConfig()
+    assert (config.pruning_method, config.num_retained_tokens, config.num_patches) == ("litelvlm", 192, 576)
+    assert (config.similarity_order, config.token_order, config.position_mode) == ("lowest", "reference", "consecutive")
+
+
+def test_json_round_trip_and_overrides(tmp_path, config_values):
+    config = LiteLVLMConfig(**config_values)
+    config.save_pretrained(tmp_path)
+    assert LiteLVLMConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    overridden = LiteLVLMConfig.from_pretrained(tmp_path, num_retained_tokens=3, position_mode="original")
+    assert (overridden.num_retained_tokens, overridden.position_mode) == (3, "original")
+    with pytest.raises(ValueError, match="`num_retained_tokens` is 17; allowed are integers from 1 to 16"):
+        LiteLVLMConfig.from_pretrained(tmp_path, num_retained_tokens=17)
+
+
+def test_auto_map_names_the_class_that_fits(config_values):
+    assert LiteLVLMConfig(**config_values).auto_map["AutoModel"].endswith(".LiteLVLMForSegmentation")
+    text_only = LiteLVLMConfig(**config_values | {"mask_decoder_config": None})
+    assert text_only.auto_map["AutoModel"].endswith(".LiteLVLMForConditionalGeneration")
+    assert not text_only.custom_pipelines

@@ -1,0 +1,95 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Tiny random models and batches: every part of a 7B checkpoint, in milliseconds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
+
+IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
+
+
+@pytest.fixture
+def config_values() -> dict[str, Any]:
+    """Arguments of a tiny LiteLVLMConfig: 16 patches, SAM at 64 pixels."""
+    vision = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    text = {"vocab_size": 99, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    guide = {"vocab_size": 99, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2}
+    sam_vision = {"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sam_size = {"image_size": 64, "patch_size": 16}
+    sam_decoder = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    return {
+        "backbone_config": {
+            "model_type": "llava",
+            "vision_config": {"model_type": "clip_vision_model", "num_attention_heads": 2, "projection_dim": 16} | vision,
+            "text_config": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0}
+            | {"bos_token_id": 1, "eos_token_id": 2}
+            | text,
+            "image_token_index": IMAGE_ID,
+            "image_seq_length": NUM_PATCHES,
+        },
+        "guide_config": {"num_attention_heads": 2, "projection_dim": 16, "bos_token_id": 97, "eos_token_id": 98} | guide,
+        "mask_decoder_config": {
+            "vision_config": {"window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 8} | sam_size | sam_vision,
+            "prompt_encoder_config": {"hidden_size": 16, "mask_input_channels": 4} | sam_size,
+            "mask_decoder_config": sam_decoder,
+        },
+        "num_retained_tokens": 6,
+        "seg_token_id": SEG_ID,
+        "mask_embedding_size": 16,
+    }
+
+
+@pytest.fixture
+def make_model(config_values: dict[str, Any]) -> Callable[..., LiteLVLMForSegmentation]:
+    """`make_model(**config_overrides)` gives a tiny random model in evaluation mode, the same at every call."""
+
+    def make(**overrides: Any) -> LiteLVLMForSegmentation:
+        torch.manual_seed(0)
+        model = LiteLVLMForSegmentation(LiteLVLMConfig(**config_values | overrides)).eval()
+        # Initialised values are so small that every greedy answer would be the same token
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(3)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
+    """`make_batch(batch_size, num_texts)` gives prompts of 30 tokens with one image and up to `num_texts` texts."""
+
+    def make(batch_size: int = 3, num_texts: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        input_ids = torch.randint(3, IMAGE_ID, (batch_size, 30), generator=generator)
+        input_ids[:, 4 : 4 + NUM_PATCHES] = IMAGE_ID
+        guide_input_ids = torch.randint(3, IMAGE_ID, (batch_size, num_texts, 7), generator=generator)
+        guide_input_ids[..., -1] = 98
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "pixel_values": torch.randn(batch_size, 3, 32, 32, generator=generator),
+            "guide_input_ids": guide_input_ids,
+            "guide_attention_mask": torch.ones_like(guide_input_ids),
+            "mask_pixel_values": torch.randn(batch_size, 3, 64, 64, generator=generator),
+        }
+
+    return make
