@@ -27,6 +27,12 @@ _CHOICES = {
     "position_mode": ("consecutive", "original"),
 }
 
+_AUTO_MAP = {
+    "AutoConfig": "configuration_litelvlm.LiteLVLMConfig",
+    "AutoModel": "modeling_litelvlm.LiteLVLMForSegmentation",
+    "AutoModelForImageTextToText": "modeling_litelvlm.LiteLVLMForSegmentation",
+    "AutoProcessor": "processing_litelvlm.LiteLVLMProcessor",
+}
 _CUSTOM_PIPELINES = {
     "referring-segmentation": {
         "impl": "pipeline_litelvlm.ReferringSegmentationPipeline",
@@ -107,15 +113,8 @@ class LiteLVLMConfig(PreTrainedConfig):
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
         # Where the code of a saved folder stands, in the folder's own terms: a copy loaded from a Hub repository
         # carries that repository's name here, which must not be written into the next folder.
-        text_only = self.mask_decoder_config is None
-        model_class = "LiteLVLMForConditionalGeneration" if text_only else "LiteLVLMForSegmentation"
-        kwargs["auto_map"] = {
-            "AutoConfig": "configuration_litelvlm.LiteLVLMConfig",
-            "AutoModel": f"modeling_litelvlm.{model_class}",
-            "AutoModelForImageTextToText": f"modeling_litelvlm.{model_class}",
-            "AutoProcessor": "processing_litelvlm.LiteLVLMProcessor",
-        }
-        kwargs["custom_pipelines"] = {} if text_only else _CUSTOM_PIPELINES
+        kwargs["auto_map"] = dict(_AUTO_MAP)
+        kwargs["custom_pipelines"] = dict(_CUSTOM_PIPELINES)
         super().__post_init__(**kwargs)
         self.check()
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Writes the code that a saved folder needs to be loaded with `trust_remote_code` where `litelvlm` is not installed."""
+"""Writes the code with which a saved folder loads by `trust_remote_code` where `litelvlm` is not installed."""
 
 import inspect
 import os

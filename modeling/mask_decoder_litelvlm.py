@@ -72,9 +72,7 @@ class LiteLVLMMaskDecoder(nn.Module):
         return masks[:, :, 0]
 
 
-def mask_losses(
-    pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mask_losses(pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Binary cross-entropy and Dice loss, each summed over masks and divided by their number, as LISA and GLaMM do.
 

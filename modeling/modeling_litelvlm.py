@@ -434,8 +434,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
 
     _tied_weights_keys = {"lm_head.weight": "model.backbone.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    # Assisted decoding counts cache entries by the prompt's tokens, of which a pruned prompt caches fewer; Transformers
-    # refuses it for stateful models
+    # Assisted decoding counts cache entries by the prompt's tokens, of which a pruned prompt caches fewer;
+    # Transformers refuses it for stateful models
     _is_stateful = True
 
     def __init__(self, config: LiteLVLMConfig):
@@ -610,17 +610,16 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
 
 
 class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin):
-    """An LVLM with pruned visual tokens that answers in text and, for each [SEG] in the answer, with a mask."""
+    """
+    An LVLM with pruned visual tokens that answers in text and, for each [SEG] in the answer, with a mask. Without a
+    mask decoder in its configuration it answers in text only.
+    """
 
     def __init__(self, config: LiteLVLMConfig):
-        if config.mask_decoder_config is None:
-            raise ValueError(
-                "`mask_decoder_config` is None, so there is nothing to make masks with; give a SamConfig, or use "
-                "LiteLVLMForConditionalGeneration for text answers."
-            )
         super().__init__(config)
-        self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
-        self.mask_decoder = LiteLVLMMaskDecoder(config.mask_decoder_config)
+        if config.mask_decoder_config is not None:
+            self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
+            self.mask_decoder = LiteLVLMMaskDecoder(config.mask_decoder_config)
         self.post_init()
 
     def encode_image(
@@ -628,6 +627,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
     ) -> LiteLVLMImageState:
         image_state = super().encode_image(pixel_values)
         if mask_pixel_values is not None:
+            self._check_makes_masks()
             image_state.mask_image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
         return image_state
 
@@ -686,6 +686,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         )
         image_embeddings = None if image_state is None else image_state.mask_image_embeddings
         if image_embeddings is None and mask_pixel_values is not None:
+            self._check_makes_masks()
             image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
         if image_embeddings is not None:
             # The row before a token predicts it, so the last row predicts no token of the prompt
@@ -731,8 +732,9 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             `retained_indices`, `similarity` and `contribution`.
 
         Raises:
-            ValueError: no images, or beam search.
+            ValueError: no images, beam search, or a model without a mask decoder.
         """
+        self._check_makes_masks()
         if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
             raise ValueError("`num_beams` must be 1 in `segment`: beams change places, and hidden states with them.")
         if image_state is None:
@@ -759,6 +761,13 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         return LiteLVLMSegmentationOutput(
             sequences=sequences, seg_embeddings=seg_embeddings, pred_masks=pred_masks, **record.selection
         )
+
+    def _check_makes_masks(self) -> None:
+        if self.config.mask_decoder_config is None:
+            raise ValueError(
+                "This model has no mask decoder (`mask_decoder_config` is None), so it makes no masks; use `generate` "
+                "for text answers and leave `mask_pixel_values` away."
+            )
 
     def _decode_masks(
         self, hidden_states: torch.Tensor, is_seg: torch.Tensor, image_embeddings: torch.Tensor

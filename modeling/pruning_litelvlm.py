@@ -117,32 +117,38 @@ def rank(scores: torch.Tensor, descending: bool = False) -> torch.Tensor:
     return order.argsort(dim=-1)
 
 
+def similarity_aware_patches(
+    signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig
+) -> torch.Tensor:
+    """
+    For each of T texts the K // T patches of lowest similarity, and their union over the texts.
+
+    `config.num_context_tokens` takes a share of K away first; `config.similarity_order` turns the similarity around.
+
+    Returns:
+        `torch.BoolTensor` of shape `(B, N)`.
+    """
+    budget = num_retained_tokens - min(config.num_context_tokens or 0, num_retained_tokens)
+    # Without any text no patch is marked, whatever the quotient
+    tokens_per_text = budget // signals.text_mask.sum(dim=-1).clamp(min=1)  # [B]
+    text_rank = rank(signals.similarity, descending=config.similarity_order == "highest")  # [B, T, N]
+    return ((text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]).any(dim=1)
+
+
 @register_pruning_method("litelvlm")
 def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
-    Similarity-aware patches first, context-aware patches for what is left of the budget.
-
-    For each of T texts the K // T patches of lowest similarity are similarity-aware (their union over the texts);
-    the others are taken by falling contribution until K are retained. `config.num_context_tokens` reserves a share
-    of K for the context, `config.similarity_order` turns the similarity around, `config.token_order` sets the order.
+    Similarity-aware patches first, then patches by falling contribution until K are retained (context-aware).
 
     Returns:
-        `torch.LongTensor` of shape `(B, K)`.
+        `torch.LongTensor` of shape `(B, K)`, in the order of `config.token_order`.
     """
-    num_patches = signals.similarity.shape[-1]
-    num_similarity_tokens = num_retained_tokens - min(config.num_context_tokens or 0, num_retained_tokens)
-    # A sample without any text keeps context only: no text marks a patch, whatever the quotient
-    tokens_per_text = num_similarity_tokens // signals.text_mask.sum(dim=-1).clamp(min=1)  # [B]
-
-    text_rank = rank(signals.similarity, descending=config.similarity_order == "highest")  # [B, T, N]
-    near_text = (text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]
-    similarity_aware = near_text.any(dim=1)  # [B, N]
-
+    similarity_aware = similarity_aware_patches(signals, num_retained_tokens, config)  # [B, N]
     # Falling contribution among the patches that are not similarity-aware, which rank behind all others
     context_rank = rank(signals.contribution.masked_fill(similarity_aware, -torch.inf), descending=True)
-    num_context = num_retained_tokens - similarity_aware.sum(dim=-1, keepdim=True)  # [B, 1]
-    context_aware = context_rank < num_context
+    context_aware = context_rank < num_retained_tokens - similarity_aware.sum(dim=-1, keepdim=True)
 
+    num_patches = similarity_aware.shape[-1]
     patch = torch.arange(num_patches, device=similarity_aware.device).expand_as(context_rank)
     in_order = patch if config.token_order == "raster" else context_rank.where(context_aware, num_patches + patch)
     # What is not retained goes behind every retained patch
@@ -158,4 +164,5 @@ __all__ = [
     "register_pruning_method",
     "select_litelvlm",
     "select_patches",
+    "similarity_aware_patches",
 ]

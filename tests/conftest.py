@@ -37,16 +37,25 @@ def config_values() -> dict[str, Any]:
     return {
         "backbone_config": {
             "model_type": "llava",
-            "vision_config": {"model_type": "clip_vision_model", "num_attention_heads": 2, "projection_dim": 16} | vision,
-            "text_config": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0}
+            "vision_config": {"model_type": "clip_vision_model", "num_attention_heads": 2, "projection_dim": 16}
+            | vision,
+            "text_config": {
+                "model_type": "llama",
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
+                "pad_token_id": 0,
+            }
             | {"bos_token_id": 1, "eos_token_id": 2}
             | text,
             "image_token_index": IMAGE_ID,
             "image_seq_length": NUM_PATCHES,
         },
-        "guide_config": {"num_attention_heads": 2, "projection_dim": 16, "bos_token_id": 97, "eos_token_id": 98} | guide,
+        "guide_config": {"num_attention_heads": 2, "projection_dim": 16, "bos_token_id": 97, "eos_token_id": 98}
+        | guide,
         "mask_decoder_config": {
-            "vision_config": {"window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 8} | sam_size | sam_vision,
+            "vision_config": {"window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 8}
+            | sam_size
+            | sam_vision,
             "prompt_encoder_config": {"hidden_size": 16, "mask_input_channels": 4} | sam_size,
             "mask_decoder_config": sam_decoder,
         },

@@ -53,7 +53,10 @@ def test_bad_value_is_named_with_what_is_allowed(field, value):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"guide_config": {"projection_dim": 512}}, r"`guide_config.projection_dim` is 512 .* `projection_dim` is 768"),
+        (
+            {"guide_config": {"projection_dim": 512}},
+            r"`guide_config.projection_dim` is 512 .* `projection_dim` is 768",
+        ),
         ({"backbone_config": {"model_type": "llava", "vision_feature_select_strategy": "full"}}, r"is 'full'; only"),
         (
             {"backbone_config": {"model_type": "llava", "vision_config": {"model_type": "siglip_vision_model"}}},
@@ -72,7 +75,11 @@ def test_parts_that_do_not_fit_are_refused(values, message):
 def test_defaults_are_those_of_the_paper():
     config = LiteLVLMConfig()
     assert (config.pruning_method, config.num_retained_tokens, config.num_patches) == ("litelvlm", 192, 576)
-    assert (config.similarity_order, config.token_order, config.position_mode) == ("lowest", "reference", "consecutive")
+    assert (config.similarity_order, config.token_order, config.position_mode) == (
+        "lowest",
+        "reference",
+        "consecutive",
+    )
 
 
 def test_json_round_trip_and_overrides(tmp_path, config_values):
@@ -83,10 +90,3 @@ def test_json_round_trip_and_overrides(tmp_path, config_values):
     assert (overridden.num_retained_tokens, overridden.position_mode) == (3, "original")
     with pytest.raises(ValueError, match="`num_retained_tokens` is 17; allowed are integers from 1 to 16"):
         LiteLVLMConfig.from_pretrained(tmp_path, num_retained_tokens=17)
-
-
-def test_auto_map_names_the_class_that_fits(config_values):
-    assert LiteLVLMConfig(**config_values).auto_map["AutoModel"].endswith(".LiteLVLMForSegmentation")
-    text_only = LiteLVLMConfig(**config_values | {"mask_decoder_config": None})
-    assert text_only.auto_map["AutoModel"].endswith(".LiteLVLMForConditionalGeneration")
-    assert not text_only.custom_pipelines

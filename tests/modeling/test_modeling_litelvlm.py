@@ -1,0 +1,403 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The model: equal to the wrapped LVLM un-pruned, and right about rows, caches, batches and masks when it prunes."""
+
+import pytest
+import torch
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    DynamicCache,
+    LlavaForConditionalGeneration,
+    VipLlavaForConditionalGeneration,
+)
+
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
+
+IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
+WRAPPED = {"llava": LlavaForConditionalGeneration, "vipllava": VipLlavaForConditionalGeneration}
+GENERATE = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+
+
+def wrapped_lvlm(model):
+    """The Transformers model that `model` wraps, with the same weights."""
+    config = model.config.backbone_config
+    lvlm = WRAPPED[config.model_type](config).eval()
+    lvlm.model.load_state_dict(model.model.backbone.state_dict())
+    lvlm.lm_head.load_state_dict(model.lm_head.state_dict())
+    return lvlm
+
+
+def backbone_values(config_values, kind):
+    backbone = config_values["backbone_config"] | {"model_type": kind}
+    return backbone | ({"vision_feature_layers": [-2, -3, 1]} if kind == "vipllava" else {})
+
+
+def pad_left(batch, num_padding):
+    """The same prompts with `num_padding` tokens of padding in front."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    padding = ids.new_zeros(len(ids), num_padding)
+    return batch | {"input_ids": torch.cat([padding, ids], 1), "attention_mask": torch.cat([padding, mask], 1)}
+
+
+def with_segs(batch, *positions):
+    """Writes [SEG] at (sample, position) pairs."""
+    ids = batch["input_ids"].clone()
+    for sample, position in positions:
+        ids[sample, position] = SEG_ID
+    return batch | {"input_ids": ids}
+
+
+@pytest.mark.parametrize("kind", list(WRAPPED))
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_unpruned_logits_equal_the_wrapped_model_bit_for_bit(make_model, make_batch, config_values, kind, attention):
+    model = make_model(backbone_config=backbone_values(config_values, kind))
+    lvlm, batch = wrapped_lvlm(model), pad_left(make_batch(), 2)
+    model.set_attn_implementation(attention)
+    lvlm.set_attn_implementation(attention)
+    with torch.no_grad():
+        expected = lvlm(batch["input_ids"], batch["pixel_values"], batch["attention_mask"]).logits
+        assert torch.equal(model(**batch, pruning_method="none").logits, expected)
+        model.config.num_retained_tokens = None
+        assert torch.equal(model(**batch).logits, expected)
+
+
+@pytest.mark.parametrize("kind", list(WRAPPED))
+@pytest.mark.parametrize("position_mode", ["consecutive", "original"])
+def test_pruned_logits_equal_a_language_model_run_on_the_retained_rows(
+    make_model, make_batch, config_values, kind, position_mode
+):
+    """Rows are put together by hand from the wrapped model's own parts, one sample at a time."""
+    model = make_model(backbone_config=backbone_values(config_values, kind), position_mode=position_mode)
+    lvlm, batch = wrapped_lvlm(model).model, make_batch()
+    with torch.no_grad():
+        output = model(**batch)
+        features = lvlm.get_image_features(batch["pixel_values"]).pooler_output
+        for i, retained in enumerate(output.retained_indices):
+            ids = batch["input_ids"][i]
+            embeds = lvlm.get_input_embeddings()(ids)
+            positions = torch.cat([torch.arange(4), 4 + retained, torch.arange(20, 30)])
+            rows = torch.cat([embeds[:4], features[i][retained], embeds[20:]])[None]
+            position_ids = positions[None] if position_mode == "original" else None
+            expected = lvlm.language_model(inputs_embeds=rows, position_ids=position_ids).last_hidden_state
+            torch.testing.assert_close(output.last_hidden_state[i : i + 1], expected, atol=1e-5, rtol=1e-5)
+            assert output.source_rows[i].tolist() == positions.tolist()
+
+
+@pytest.mark.parametrize("position_mode", ["consecutive", "original"])
+@pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}])
+def test_generation_with_a_cache_equals_generation_without(make_model, make_batch, position_mode, cache):
+    model, batch = make_model(position_mode=position_mode), pad_left(make_batch(), 3)
+    batch["attention_mask"][1, :5] = 0
+    details = {"output_logits": True, "return_dict_in_generate": True, "eos_token_id": None}
+    results = []
+    for options in ({"use_cache": False}, cache):
+        torch.manual_seed(0)  # sampled, as greedy answers of a random model soon repeat one token
+        results.append(model.generate(**batch, max_new_tokens=8, do_sample=True, **details, **options))
+        torch.manual_seed(0)
+        sampled = {"max_new_tokens": 8, "do_sample": True, "eos_token_id": None}
+        assert torch.equal(model.segment(**batch, **sampled, **options).sequences, results[-1].sequences[:, 33:])
+    assert torch.equal(results[0].sequences, results[1].sequences)
+    assert results[0].sequences[:, 33:].unique().numel() > 4
+    for without, with_cache in zip(results[0].logits, results[1].logits, strict=True):
+        torch.testing.assert_close(with_cache, without, atol=1e-4, rtol=1e-4)
+
+
+def test_generated_masks_equal_the_teacher_forced_ones(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    plain = model.segment(**batch, **GENERATE)
+    # Take a token that was generated at two places of one answer, or at one place, for [SEG]
+    model.config.seg_token_id = plain.sequences[0, 3].item()
+    segmented = model.segment(**batch, **GENERATE)
+    forced = batch | {
+        "input_ids": torch.cat([batch["input_ids"], plain.sequences], 1),
+        "attention_mask": torch.ones(3, 38, dtype=torch.long),
+    }
+    with torch.no_grad():
+        output = model(**forced)
+    in_answer = (plain.sequences == model.config.seg_token_id).sum(1).tolist()
+    assert in_answer[0] >= 1 and [len(masks) for masks in segmented.pred_masks] == in_answer
+    for got, expected, count in zip(segmented.pred_masks, output.pred_masks, in_answer, strict=True):
+        # The prompt of random ids may hold the token too: its masks come first
+        torch.testing.assert_close(got, expected[len(expected) - count :], atol=1e-4, rtol=1e-4)
+
+
+def test_an_answer_without_seg_has_no_mask(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    output = model.segment(**batch, **GENERATE, suppress_tokens=[SEG_ID])
+    assert [tuple(masks.shape) for masks in output.pred_masks] == [(0, 16, 16)] * 3
+    assert [tuple(embeddings.shape) for embeddings in output.seg_embeddings] == [(0, 16)] * 3
+
+
+def test_sampling_is_reproducible_and_beams_are_refused(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    sampled = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        sampled.append(model.segment(**batch, max_new_tokens=8, do_sample=True, eos_token_id=None).sequences)
+    assert torch.equal(*sampled)
+    with pytest.raises(ValueError, match="`num_beams` must be 1"):
+        model.segment(**batch, num_beams=2, max_new_tokens=2)
+
+
+def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_batch):
+    """Tolerance: 1e-4 on logits; the answers are equal."""
+    model, batch = make_model(), make_batch(batch_size=4)
+    batch["guide_attention_mask"][1:3, 1] = 0  # samples with one text among samples with two
+    batch = pad_left(batch, 4)
+    batch["attention_mask"][2, 4:6] = 0
+    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 0].item()
+    together = model.segment(**batch, **GENERATE)
+    assert sum(len(masks) for masks in together.pred_masks) > 0
+    for i in range(4):
+        single = {key: value[i : i + 1] for key, value in batch.items()}
+        visible = single["attention_mask"][0].bool()
+        single |= {name: single[name][:, visible] for name in ("input_ids", "attention_mask")}
+        alone = model.segment(**single, **GENERATE)
+        assert torch.equal(alone.sequences[0], together.sequences[i])
+        assert torch.equal(alone.retained_indices[0], together.retained_indices[i])
+        torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-4, rtol=1e-4)
+
+
+def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
+    model = make_model()
+    batch = make_batch(batch_size=4)
+    images = {name: batch.pop(name)[:2] for name in ("pixel_values", "mask_pixel_values")}
+    with torch.no_grad():
+        state = model.encode_image(**images)
+    # Two questions for each of two images: in one call, from the state, and with the images repeated
+    shared = model.segment(**batch, **images, **GENERATE)
+    reused = model.segment(**batch, image_state=state, **GENERATE)
+    repeated = model.segment(**batch, **{k: v.repeat_interleave(2, 0) for k, v in images.items()}, **GENERATE)
+    for output in (reused, repeated):
+        assert torch.equal(output.sequences, shared.sequences)
+        for got, expected in zip(output.pred_masks, shared.pred_masks, strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="2 images for 3 prompts"):
+        model(**{key: value[:3] for key, value in batch.items()}, image_state=state)
+
+
+def test_images_are_encoded_once_for_all_questions(make_model, make_batch):
+    model, batch = make_model(), make_batch(batch_size=4)
+    images = {name: batch.pop(name)[:1] for name in ("pixel_values", "mask_pixel_values")}
+    seen = []
+    for encoder in (model.model.backbone.vision_tower.embeddings, model.mask_decoder.sam.vision_encoder):
+        encoder.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    model.segment(**batch, **images, **GENERATE)
+    assert seen == [1, 1]
+
+
+def test_last_vision_layer_runs_only_the_projections(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    layer, rows = model.model.backbone.vision_tower.encoder.layers[-1], {}
+    for name in ("q_proj", "k_proj", "v_proj"):
+        getattr(layer.self_attn, name).register_forward_hook(
+            lambda module, args, output, name=name: rows.__setitem__(name, output.numel() // output.shape[-1] // 3)
+        )
+    for module in (layer, layer.self_attn, layer.self_attn.out_proj, layer.mlp):
+        module.register_forward_hook(lambda *_: pytest.fail("the last layer ran beyond its projections"))
+    with torch.no_grad():
+        model(**batch)
+    assert rows == {"q_proj": 1, "k_proj": NUM_PATCHES, "v_proj": NUM_PATCHES}
+
+
+def test_budget_and_method_change_per_call(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        for budget in (1, 5, NUM_PATCHES):
+            output = model(**batch, num_retained_tokens=budget)
+            assert output.logits.shape[1] == 30 - NUM_PATCHES + budget
+            assert output.retained_indices.shape == (3, budget)
+        assert model(**batch, pruning_method="none").logits.shape[1] == 30
+        with pytest.raises(ValueError, match="`num_retained_tokens` is 17"):
+            model(**batch, num_retained_tokens=17)
+        with pytest.raises(ValueError, match="`pruning_method` is 'x'; allowed are"):
+            model(**batch, pruning_method="x")
+
+
+def test_key_value_cache_holds_the_retained_rows_only(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        output = model(**batch, use_cache=True)
+    assert output.past_key_values.get_seq_length() == 30 - NUM_PATCHES + 6
+
+
+def test_losses_reach_every_part_that_is_trained(make_model, make_batch):
+    model, batch = make_model().train(), with_segs(make_batch(), (0, 25), (2, 22), (2, 28))
+    mask_labels = [torch.ones(1, 32, 32), torch.ones(0, 32, 32), torch.zeros(2, 32, 32)]
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] == IMAGE_ID, -100)
+    model.gradient_checkpointing_enable()
+    output = model(**batch, labels=labels, mask_labels=mask_labels)
+    expected = 1.0 * output.ce_loss + 2.0 * output.bce_loss + 0.5 * output.dice_loss
+    torch.testing.assert_close(output.loss, expected)
+    output.loss.backward()
+    parts = ("lm_head", "seg_head", "mask_decoder.sam.vision_encoder", "mask_decoder.sam.mask_decoder")
+    parts += ("model.backbone.language_model", "model.backbone.multi_modal_projector", "model.backbone.vision_tower")
+    for part in parts:
+        gradients = [p.grad.abs().sum() for p in model.get_submodule(part).parameters() if p.grad is not None]
+        assert sum(gradients) > 0, part
+
+
+def test_ce_loss_equals_the_wrapped_models_when_nothing_is_pruned(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    lvlm = wrapped_lvlm(model)
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] == IMAGE_ID, -100)
+    with torch.no_grad():
+        expected = lvlm(batch["input_ids"], batch["pixel_values"], batch["attention_mask"], labels=labels).loss
+        torch.testing.assert_close(model(**batch, labels=labels, pruning_method="none").loss, expected)
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_model, make_batch):
+    batch = with_segs(make_batch(), (0, 25))
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        mask_labels = [torch.ones(1, 16, 16), torch.ones(0, 16, 16), torch.ones(0, 16, 16)]
+        model(**batch, mask_labels=mask_labels).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b | {"guide_input_ids": None}, "`guide_input_ids` is None"),
+        (lambda b: b | {"pixel_values": b["pixel_values"][:, None]}, "one image per prompt"),
+        (lambda b: b | {"input_ids": b["input_ids"].clone().fill_(IMAGE_ID)}, "several images per prompt"),
+        (lambda b: b | {"pixel_values": torch.randn(6, 3, 32, 32)}, "6 images for 3 prompts"),
+        (lambda b: b | {"input_ids": None}, "exactly one of `input_ids` and `inputs_embeds`"),
+        (lambda b: b | {"input_ids": None, "inputs_embeds": torch.zeros(3, 30, 48)}, "An image needs `input_ids`"),
+        (lambda b: b | {"mask_pixel_values": None, "mask_labels": []}, "`mask_labels` are given without"),
+        (lambda b: b | {"mask_labels": [torch.ones(1, 8, 8)] * 3}, "one mask for each"),
+    ],
+)
+def test_contradictory_inputs_are_refused(make_model, make_batch, change, message):
+    with pytest.raises(ValueError, match=message):
+        make_model()(**change(make_batch()))
+
+
+def test_a_filled_cache_is_refused_with_an_image(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    cache = DynamicCache()
+    with torch.no_grad():
+        model(**batch, past_key_values=cache, use_cache=True)
+    with pytest.raises(ValueError, match="pass the whole conversation"):
+        model.generate(**batch, past_key_values=cache, max_new_tokens=2)
+    with pytest.raises(ValueError, match="stateful"):
+        model.generate(**batch, prompt_lookup_num_tokens=2, max_new_tokens=2)
+
+
+def test_text_without_image_works(make_model, make_batch):
+    model, ids = make_model(), make_batch()["input_ids"][:, 20:]
+    lvlm = wrapped_lvlm(model)
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, lvlm(input_ids=ids).logits)
+        assert torch.equal(model.generate(ids, **GENERATE), lvlm.generate(ids, **GENERATE))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_end_to_end(make_model, make_batch, dtype):
+    model, batch = make_model().to(dtype), with_segs(make_batch(), (1, 24))
+    with torch.no_grad():
+        output = model(**batch)
+    assert output.logits.dtype == dtype and output.pred_masks[1].isfinite().all()
+    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 8)
+
+
+def test_forward_compiles_into_one_graph(make_model, make_batch):
+    model, batch = make_model().model, make_batch()
+    batch.pop("mask_pixel_values")
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, backend="eager")(**batch)
+        expected = model(**batch)
+    assert torch.equal(compiled.retained_indices, expected.retained_indices)
+    torch.testing.assert_close(compiled.last_hidden_state, expected.last_hidden_state)
+
+
+def test_saved_model_is_sharded_and_gives_identical_outputs(make_model, make_batch, tmp_path):
+    model, batch = make_model(), with_segs(make_batch(), (1, 24))
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    loaded, info = LiteLVLMForSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    with torch.no_grad():
+        expected, got = model(**batch), loaded(**batch)
+    assert torch.equal(got.logits, expected.logits)
+    assert torch.equal(got.pred_masks[1], expected.pred_masks[1])
+    assert LiteLVLMForSegmentation.from_pretrained(tmp_path, num_retained_tokens=3).config.num_retained_tokens == 3
+
+
+def test_layers_on_cpu_and_disk_give_the_same_masks(make_model, make_batch, tmp_path):
+    """accelerate's offload: every weight is fetched where it is used, none is read behind its module's back."""
+    model, batch = make_model(), make_batch()
+    expected = model.segment(**batch, **GENERATE)
+    model.save_pretrained(tmp_path / "model")
+    device_map = {"model.backbone.vision_tower": "disk", "model.backbone.multi_modal_projector": "cpu"}
+    device_map |= {"model.backbone.language_model": "disk", "model.guide": "disk", "lm_head": "cpu"}
+    device_map |= {"seg_head": "disk", "mask_decoder": "disk"}
+    offloaded = LiteLVLMForSegmentation.from_pretrained(
+        tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    assert {p.device.type for p in offloaded.model.backbone.language_model.parameters()} == {"meta"}
+    got = offloaded.segment(**batch, **GENERATE)
+    assert torch.equal(got.sequences, expected.sequences)
+    for mask, other in zip(got.pred_masks, expected.pred_masks, strict=True):
+        torch.testing.assert_close(mask, other)
+
+
+def test_layers_that_must_stay_together_are_named(make_model):
+    model = make_model()
+    names = {type(module).__name__ for module in model.modules()}
+    assert {"CLIPVisionModel", "LlamaDecoderLayer"} <= set(model._no_split_modules)
+    assert set(model._no_split_modules) & names
+
+
+def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, tmp_path):
+    values = config_values["backbone_config"]
+    config = LiteLVLMConfig(**config_values)
+    lvlm = LlavaForConditionalGeneration(config.backbone_config).eval()
+    vision = {key: value for key, value in values["vision_config"].items() if key != "model_type"}
+    clip = CLIPModel(
+        CLIPConfig(text_config=config.guide_config.to_dict(), vision_config=vision, projection_dim=16)
+    ).eval()
+    lvlm.save_pretrained(tmp_path / "lvlm")
+    clip.save_pretrained(tmp_path / "clip")
+    model = LiteLVLMForConditionalGeneration.from_backbone(tmp_path / "lvlm", tmp_path / "clip", num_retained_tokens=6)
+    batch = make_batch()
+    batch.pop("mask_pixel_values")
+    with torch.no_grad():
+        assert torch.equal(
+            model(**batch, pruning_method="none").logits,
+            lvlm(batch["input_ids"], batch["pixel_values"], batch["attention_mask"]).logits,
+        )
+        assert torch.equal(model.model.guide.text_model.text_projection.weight, clip.text_projection.weight)
+        assert model(**batch).retained_indices.shape == (3, 6)
+    model.save_pretrained(tmp_path / "saved")
+    again = LiteLVLMForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+
+
+def test_without_a_mask_decoder_there_are_text_answers_only(make_model, make_batch):
+    model, batch = make_model(mask_decoder_config=None), make_batch()
+    with pytest.raises(ValueError, match="has no mask decoder"):
+        model.segment(**batch)
+    images = batch.pop("mask_pixel_values")
+    assert model.generate(**batch, **GENERATE).shape == (3, 38)
+    with pytest.raises(ValueError, match="has no mask decoder"):
+        model(**batch, mask_pixel_values=images)
