@@ -1,0 +1,376 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+RefShapes: a synthetic referring-segmentation set, generated from a seed on the fly.
+
+A scene shows objects that differ in shape, colour, texture, size and place on a textured background; an expression
+names exactly one of them, by attribute ("the striped star"), superlative ("the leftmost circle") or relation ("the
+red square above the large ring"). Masks hold the visible pixels of each object. Geometry is in fractions of the
+picture, so one scene can be drawn at any size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (240, 210, 40),
+    "purple": (140, 50, 170),
+    "orange": (245, 130, 30),
+    "cyan": (40, 200, 210),
+    "pink": (245, 130, 190),
+    "white": (245, 245, 245),
+    "black": (25, 25, 25),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond", "hexagon", "ring")
+TEXTURES = ("plain", "striped", "dotted", "checkered")
+SIZES = {"small": 0.08, "medium": 0.115, "large": 0.165}  # radius, as a fraction of the picture's side
+ATTRIBUTES = ("size", "texture", "colour", "shape")
+KINDS = ("attribute", "superlative", "relation")
+# How often each kind is asked for, per split
+SPLITS = {
+    "train": (0.4, 0.25, 0.35),
+    "val": (0.4, 0.25, 0.35),
+    "testA": (1.0, 0.0, 0.0),
+    "testB": (0.0, 0.0, 1.0),
+}
+
+# Directions: axis of the centre (0 = x, 1 = y, downwards), sign, phrases of the relation and of the superlative
+_DIRECTIONS = {
+    "left": (0, -1, ("left of", "to the left of"), ("leftmost {}", "{} on the far left")),
+    "right": (0, 1, ("right of", "to the right of"), ("rightmost {}", "{} on the far right")),
+    "above": (1, -1, ("above", "higher than"), ("topmost {}", "{} at the top")),
+    "below": (1, 1, ("below", "lower than"), ("bottommost {}", "{} at the bottom")),
+}
+# Centres closer than this (as a fraction of the side) are neither left nor right, above nor below each other
+_MARGIN = 0.07
+# A radius must differ by this factor for "largest" or "smallest"
+_SIZE_RATIO = 1.2
+
+
+@dataclass(frozen=True)
+class RefObject:
+    """One object: its attributes, centre and radius as fractions of the picture."""
+
+    shape: str
+    colour: str
+    texture: str
+    size: str
+    centre: tuple[float, float]
+    radius: float
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A referring expression, its kind, and the index of the object it names."""
+
+    text: str
+    kind: str
+    target: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    Args:
+        image (`np.ndarray` of shape `(size, size, 3)`, uint8): the drawn scene.
+        object_masks (`np.ndarray` of shape `(num_objects, size, size)`, bool): visible pixels of each object.
+        objects (`tuple[RefObject, ...]`): in drawing order.
+        expressions (`tuple[Expression, ...]`): 1 to 3, each unambiguous.
+    """
+
+    image: np.ndarray
+    object_masks: np.ndarray
+    objects: tuple[RefObject, ...]
+    expressions: tuple[Expression, ...]
+
+    @property
+    def masks(self) -> np.ndarray:
+        """The mask of each expression, shape `(num_expressions, size, size)`, bool."""
+        return self.object_masks[[expression.target for expression in self.expressions]]
+
+
+class RefShapes:
+    """
+    A split of RefShapes as a map-style data set: item i is always the same [`Sample`].
+
+    Args:
+        split (`str`): `"train"`, `"val"` (all kinds), `"testA"` (attributes only) or `"testB"` (relations only).
+        length (`int`): number of images.
+        size (`int`): side of the picture in pixels.
+        seed (`int`): another seed, another set; splits never share a scene.
+        num_objects (`tuple[int, int]`): fewest and most objects of a scene.
+
+    Raises:
+        ValueError: unknown split, or numbers that give no scene.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        length: int = 500,
+        size: int = 128,
+        seed: int = 0,
+        num_objects: tuple[int, int] = (3, 9),
+    ):
+        if split not in SPLITS:
+            raise ValueError(f"`split` is {split!r}; allowed are {', '.join(SPLITS)}.")
+        if length < 1 or size < 32:
+            raise ValueError(f"`length` is {length} and `size` {size}; allowed are at least 1 and at least 32.")
+        if not 2 <= num_objects[0] <= num_objects[1] <= 9:
+            raise ValueError(f"`num_objects` is {num_objects}; allowed are 2 <= fewest <= most <= 9.")
+        self.split, self.length, self.size, self.seed, self.num_objects = split, length, size, seed, num_objects
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(f"index {index} of a split of {self.length}")
+        rng = np.random.default_rng([list(SPLITS).index(self.split), self.seed, index])
+        return random_sample(rng, self.size, self.num_objects, SPLITS[self.split])
+
+
+def random_sample(
+    rng: np.random.Generator,
+    size: int,
+    num_objects: tuple[int, int] = (3, 9),
+    kind_shares: tuple[float, ...] = SPLITS["val"],
+) -> Sample:
+    """Draws scenes until one admits an expression of a wanted kind, and asks for up to three of its objects."""
+    while True:
+        objects = random_scene(rng, num_objects)
+        image, masks = draw(objects, size, rng)
+        # Where a later object hides too much of it, an attribute may not be seen
+        visible = masks.sum(axis=(1, 2)) / (np.pi * (size * np.array([o.radius for o in objects])) ** 2)
+        if masks.any(axis=(1, 2)).all() and visible.min() > 0.2:
+            expressions: list[Expression] = []
+            for _ in range(rng.integers(1, 4)):
+                expression = random_expression(rng, objects, rng.choice(KINDS, p=kind_shares))
+                if expression and expression.target not in {e.target for e in expressions}:
+                    expressions.append(expression)
+            if expressions:
+                return Sample(image, masks, objects, tuple(expressions))
+
+
+def random_scene(rng: np.random.Generator, num_objects: tuple[int, int]) -> tuple[RefObject, ...]:
+    """Objects that overlap little. Few shapes and colours a scene, so that one attribute is seldom enough."""
+    colours = rng.choice(list(COLOURS), rng.integers(2, 6), replace=False)
+    shapes = rng.choice(SHAPES, rng.integers(2, 5), replace=False)
+    textured = rng.random() < 0.7
+    objects: list[RefObject] = []
+    wanted = rng.integers(num_objects[0], num_objects[1] + 1)
+    for _ in range(40 * wanted):
+        size = str(rng.choice(list(SIZES)))
+        radius = SIZES[size] * rng.uniform(0.93, 1.07)
+        x, y = rng.uniform(radius, 1 - radius, 2)
+        if all(np.hypot(x - o.centre[0], y - o.centre[1]) > 0.92 * (radius + o.radius) for o in objects):
+            texture = str(rng.choice(TEXTURES)) if textured else "plain"
+            shape, colour = str(rng.choice(shapes)), str(rng.choice(colours))
+            objects.append(RefObject(shape, colour, texture, size, (float(x), float(y)), float(radius)))
+        if len(objects) == wanted:
+            break
+    return tuple(objects)
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether points are inside a shape of radius 1 around the origin (y points down); bool, same shape."""
+    if shape == "square":
+        return np.maximum(abs(x), abs(y)) < 0.85
+    if shape == "diamond":
+        return abs(x) + abs(y) < 1.1
+    if shape == "triangle":
+        return (abs(x) < 0.58 * (y + 1)) & (y < 0.75)
+    if shape == "cross":
+        return (np.minimum(abs(x), abs(y)) < 0.34) & (np.maximum(abs(x), abs(y)) < 1)
+    distance = np.hypot(x, y)
+    if shape == "ring":
+        return (distance < 1) & (distance > 0.55)
+    if shape == "hexagon":
+        return distance * np.cos((np.arctan2(y, x) % (np.pi / 3)) - np.pi / 6) < np.cos(np.pi / 6)
+    if shape == "star":
+        # In each tenth of the circle a straight edge from a tip at radius 1 to a notch at radius 0.45
+        tenth = np.pi / 5
+        angle = abs((np.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
+        notch_x, notch_y = 0.45 * np.cos(tenth), 0.45 * np.sin(tenth)
+        return distance * (notch_y * np.cos(angle) + (1 - notch_x) * np.sin(angle)) < notch_y
+    return distance < 1  # circle
+
+
+def draw(objects: tuple[RefObject, ...], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image `(size, size, 3)` uint8 and visible masks `(num_objects, size, size)` bool, later objects on top."""
+    image = _background(size, rng)
+    masks = np.zeros((len(objects), size, size), dtype=bool)
+    centres = (np.arange(size) + 0.5) / size
+    for index, thing in enumerate(objects):
+        x0, y0 = thing.centre
+        columns = np.flatnonzero(abs(centres - x0) < 1.1 * thing.radius)
+        rows = np.flatnonzero(abs(centres - y0) < 1.1 * thing.radius)
+        window = np.ix_(rows, columns)
+        x, y = np.meshgrid(centres[columns] - x0, centres[rows] - y0)
+        shape = inside(thing.shape, x / thing.radius, y / thing.radius)
+        masks[:index][(slice(None), *window)] &= ~shape
+        masks[index][window] = shape
+        colour = np.array(COLOURS[thing.colour], dtype=np.float32)
+        # Dark colours take light patterns and light ones dark, so that the colour itself stays readable
+        other = colour + (np.float32(110) if colour.mean() < 60 else -0.5 * colour)
+        surface = np.where(_pattern(thing.texture, x, y)[..., None], other, colour)
+        shading = 1 + 0.12 * (x + y) / thing.radius * rng.uniform(-1, 1)
+        patch = image[window]
+        patch[shape] = (surface * shading[..., None])[shape]
+        image[window] = patch
+    image += rng.normal(0, rng.uniform(0, 6), image.shape).astype(np.float32)
+    return image.clip(0, 255).astype(np.uint8), masks
+
+
+def _pattern(texture: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where the second tone of a texture is; x and y as fractions of the picture from the object's centre."""
+    period = 0.055
+    if texture == "striped":
+        return ((x + y) / period) % 1 < 0.42
+    if texture == "checkered":
+        return (np.floor(x / period * 1.6) + np.floor(y / period * 1.6)) % 2 == 0
+    if texture == "dotted":
+        return np.hypot((x / period) % 1 - 0.5, (y / period) % 1 - 0.5) < 0.33
+    return np.zeros(x.shape, dtype=bool)
+
+
+def _background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A muted surface, float32 `(size, size, 3)`: plain, a gradient, soft noise or faint stripes."""
+    base = rng.uniform(80, 190) + rng.uniform(-14, 14, 3)
+    kind = rng.integers(4)
+    ramp = np.linspace(-1, 1, size)
+    if kind == 0:
+        change = np.zeros((size, size))
+    elif kind == 1:
+        change = rng.uniform(-25, 25) * ramp[:, None] + rng.uniform(-25, 25) * ramp[None]
+    elif kind == 2:
+        coarse = rng.uniform(-22, 22, (9, 9))
+        place = np.linspace(0, 7.999, size)
+        low, part = place.astype(int), (place % 1)[:, None]
+        rows = coarse[low] * (1 - part) + coarse[low + 1] * part
+        change = rows[:, low] * (1 - part.T) + rows[:, low + 1] * part.T
+    else:
+        wave = rng.uniform(-1, 1, 2)
+        change = rng.uniform(4, 16) * np.sign(np.sin(40 * (wave[0] * ramp[:, None] + wave[1] * ramp[None])))
+    return (base + change[..., None]).astype(np.float32)
+
+
+# --- language --------------------------------------------------------------------------------------------------------
+
+
+def phrase(values: dict[str, str]) -> str:
+    """The words of some attributes in their order: `"small striped red circle"`; without a shape, `"... object"`."""
+    words = [values[name] for name in ("size", "texture", "colour") if name in values]
+    return " ".join([*words, values.get("shape", "object")])
+
+
+def matches(thing: RefObject, values: dict[str, str]) -> bool:
+    """Whether an object has these attributes."""
+    return all(getattr(thing, name) == value for name, value in values.items())
+
+
+def random_expression(rng: np.random.Generator, objects: tuple[RefObject, ...], kind: str) -> Expression | None:
+    """An unambiguous expression of a kind in a random form, or `None` if the scene admits none that was tried."""
+    propose = {"attribute": _by_attribute, "superlative": _by_superlative, "relation": _by_relation}[kind]
+    for _ in range(20):
+        proposal = propose(rng, objects)
+        if proposal:
+            return Expression(f"the {proposal[0]}", kind, proposal[1])
+    return None
+
+
+def _random_attributes(rng: np.random.Generator, thing: RefObject, fewest: int = 1) -> dict[str, str]:
+    subsets = [c for n in range(fewest, 5) for c in combinations(ATTRIBUTES, n)]
+    # Short descriptions, and those with a shape, are what people say
+    weights = np.array([(2.0 if "shape" in c else 1.0) / max(len(c), 1) for c in subsets])
+    return {name: getattr(thing, name) for name in subsets[rng.choice(len(subsets), p=weights / weights.sum())]}
+
+
+def _by_attribute(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
+    target = int(rng.integers(len(objects)))
+    values = _random_attributes(rng, objects[target])
+    return (phrase(values), target) if sum(matches(o, values) for o in objects) == 1 else None
+
+
+def _by_superlative(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
+    values = _random_attributes(rng, objects[rng.integers(len(objects))], fewest=0)
+    by_size = rng.random() < 0.33
+    if by_size:
+        values.pop("size", None)
+    group = [i for i, o in enumerate(objects) if matches(o, values)]
+    if len(group) < 2:
+        return None
+    key: Callable[[RefObject], float]
+    if by_size:
+        sign, words, key = (1, "largest {}", lambda o: np.log(o.radius) / np.log(_SIZE_RATIO))
+        if rng.random() < 0.5:
+            sign, words = -1, "smallest {}"
+    else:
+        axis, sign, _, phrases = _DIRECTIONS[str(rng.choice(list(_DIRECTIONS)))]
+        words, key = str(rng.choice(phrases)), lambda o: o.centre[axis] / _MARGIN
+    best, second = sorted(group, key=lambda i: -sign * key(objects[i]))[:2]
+    clear = sign * (key(objects[best]) - key(objects[second])) >= 1
+    return (words.format(phrase(values)), best) if clear else None
+
+
+def _by_relation(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
+    target, anchor = (int(i) for i in rng.choice(len(objects), 2, replace=False))
+    values, anchor_values = (_random_attributes(rng, objects[i]) for i in (target, anchor))
+    if sum(matches(o, anchor_values) for o in objects) != 1:
+        return None
+    axis, sign, phrases, _ = _DIRECTIONS[str(rng.choice(list(_DIRECTIONS)))]
+    candidates = [i for i, o in enumerate(objects) if i != anchor and matches(o, values)]
+    offsets = {i: sign * (objects[i].centre[axis] - objects[anchor].centre[axis]) for i in candidates}
+    if offsets[target] < _MARGIN or any(offsets[i] > -_MARGIN for i in candidates if i != target):
+        return None
+    # Where the first half alone names the object, the relation would not have to be understood
+    if len(candidates) == 1 and rng.random() < 0.7:
+        return None
+    return f"{phrase(values)} {rng.choice(phrases)} the {phrase(anchor_values)}", target
+
+
+def describe(rng: np.random.Generator, thing: RefObject) -> str:
+    """A caption of one object: `"a striped red star"`, with some attributes left out."""
+    return f"a {phrase(_random_attributes(rng, thing))}"
+
+
+def caption(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> str:
+    """A caption of a whole scene, its objects in random order."""
+    parts = [describe(rng, objects[i]) for i in rng.permutation(len(objects))]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+__all__ = ["ATTRIBUTES", "COLOURS", "KINDS", "SHAPES", "SIZES", "SPLITS", "TEXTURES"] + [
+    "Expression",
+    "RefObject",
+    "RefShapes",
+    "Sample",
+    "caption",
+    "describe",
+    "draw",
+    "matches",
+    "phrase",
+    "random_expression",
+    "random_sample",
+    "random_scene",
+]
