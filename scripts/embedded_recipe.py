@@ -1,0 +1,137 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The recipe of `litelvlm-tiny`: its sizes, tokenizers and texts, in one place."""
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import CLIPConfig, PreTrainedTokenizerFast
+
+from litelvlm.evaluation.refshapes import caption, random_expression, random_scene
+
+IMAGE_SIZE = 128  # of CLIP and of SAM; the drawn size in training
+PATCH_SIZE = 8  # of both: 256 visual tokens, and masks of 64 x 64
+NUM_VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
+
+QUESTION_TEMPLATE = "Can you segment {} in this image?"
+QUESTIONS = (
+    QUESTION_TEMPLATE,
+    "Please segment {} in this image.",
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+)
+ANSWERS = ("It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG].")
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+
+
+def corpus(num_scenes: int = 3000, seed: int = 1) -> list[str]:
+    """Captions, expressions and conversations to build the vocabularies from."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for _ in range(num_scenes):
+        objects = random_scene(rng, (2, 9))
+        texts.append(caption(rng, objects))
+        for kind in ("attribute", "superlative", "relation"):
+            expression = random_expression(rng, objects, kind)
+            if expression:
+                question = str(rng.choice(QUESTIONS)).format(expression.text)
+                texts.append(f"USER: {question} ASSISTANT: {rng.choice(ANSWERS)}".replace("[SEG]", ""))
+    return [SYSTEM, *texts]
+
+
+def build_guide_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """CLIP's conventions: lower case, 77 tokens, padding by the end token, whose id is none that CLIP treats apart."""
+    tokenizer = _byte_level(lower=True)
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    # Special tokens last: an end token with id 2 would switch Transformers' CLIP to its old pooling
+    trainer = trainers.BpeTrainer(vocab_size=510, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(special)
+    start, end = (tokenizer.token_to_id(token) for token in special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>", special_tokens=[(special[0], start), (special[1], end)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=special[0],
+        eos_token=special[1],
+        pad_token=special[1],
+        unk_token=special[1],
+        model_max_length=77,
+        padding_side="right",
+    )
+
+
+def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Llama's special tokens, the LVLM's image tokens, and [SEG], which is no special token: it is part of answers."""
+    tokenizer = _byte_level(lower=False)
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=760, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        model_max_length=1024,
+        padding_side="left",
+        extra_special_tokens={"image_token": "<image>", "start_token": "<im_start>", "end_token": "<im_end>"},
+    )
+    fast.add_tokens([AddedToken("[SEG]", special=False, normalized=False)])
+    return fast
+
+
+def _byte_level(lower: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    if lower:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def clip_config(guide_tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
+    """About 1.5 million parameters."""
+    return CLIPConfig(
+        projection_dim=96,
+        vision_config={
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE,
+            "hidden_size": 128,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+            "projection_dim": 96,
+        },
+        text_config={
+            "vocab_size": len(guide_tokenizer),
+            "hidden_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 384,
+            "max_position_embeddings": 77,
+            "projection_dim": 96,
+            "bos_token_id": guide_tokenizer.bos_token_id,
+            "eos_token_id": guide_tokenizer.eos_token_id,
+            "pad_token_id": guide_tokenizer.pad_token_id,
+        },
+    )
+
+

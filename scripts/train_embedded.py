@@ -1,0 +1,255 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Trains `litelvlm-tiny` from scratch on RefShapes: first CLIP, then the rest with CLIP frozen.
+
+    python scripts/train_embedded.py clip --output runs/tiny
+    python scripts/train_embedded.py lvlm --output runs/tiny
+
+Each stage goes on from its last checkpoint in the output folder, to the step and without showing a scene twice, and
+logs its losses to a CSV file there.
+"""
+
+import argparse
+import csv
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from embedded_recipe import (
+    IMAGE_SIZE,
+    PATCH_SIZE,
+    build_guide_tokenizer,
+    build_tokenizer,
+    clip_config,
+    corpus,
+)
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers import CLIPModel
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from litelvlm.evaluation.refshapes import COLOURS, SHAPES, RefObject, RefShapes, Sample, caption, describe
+
+CLIP_MEAN, CLIP_STD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+
+
+class Collated(Dataset):
+    """Whole batches by step, so that a resumed run continues with scenes it has not seen."""
+
+    def __init__(self, scenes: RefShapes, batch_size: int, first: int, last: int, collate: Callable[..., Any]):
+        self.scenes, self.batch_size, self.first, self.last, self.collate = scenes, batch_size, first, last, collate
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> Any:
+        start = (self.first + index) * self.batch_size
+        samples = [self.scenes[i] for i in range(start, start + self.batch_size)]
+        return self.collate(samples, np.random.default_rng([self.scenes.seed, start]))
+
+
+def run(
+    name: str,
+    model: nn.Module,
+    step_losses: Callable[[nn.Module, Any], dict[str, torch.Tensor]],
+    scenes: RefShapes,
+    collate: Callable[..., Any],
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    options: argparse.Namespace,
+) -> nn.Module:
+    """The loop of both stages: cosine schedule, checkpoints, log, time limit. `step_losses` gives "loss" and parts."""
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    folder = options.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(
+            (step + 1) / options.warmup,
+            0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(step / options.steps, 1))),
+        ),
+    )
+    first, checkpoint = 0, folder / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        first = saved["step"]
+    data = Collated(scenes, options.batch_size, first, options.steps, collate)
+    loader: Iterator[Any] = DataLoader(data, batch_size=None, num_workers=options.workers, persistent_workers=False)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+
+    def save(step: int) -> None:
+        state = {"model": accelerator.unwrap_model(model).state_dict(), "step": step}
+        state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        torch.save(state, folder / "checkpoint.tmp")
+        (folder / "checkpoint.tmp").replace(checkpoint)  # a killed run leaves the old one whole
+
+    started, running, step = time.time(), {}, first
+    with open(folder / "log.csv", "a", newline="") as file:
+        log = csv.writer(file)
+        progress = tqdm(loader, initial=first, total=options.steps, desc=name, mininterval=10)
+        for step, batch in enumerate(progress, start=first + 1):
+            model.train()
+            losses = step_losses(model, batch)
+            optimizer.zero_grad()
+            accelerator.backward(losses["loss"])
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            for key, value in losses.items():
+                running[key] = 0.95 * running.get(key, value.item()) + 0.05 * value.item()
+            out_of_time = time.time() - started > 60 * options.time_limit
+            if step % options.every == 0 or step == options.steps or out_of_time:
+                model.eval()
+                with torch.no_grad():
+                    figures = running | evaluate(accelerator.unwrap_model(model))
+                if file.tell() == 0:
+                    log.writerow(["step", "seconds", *figures])
+                log.writerow([step, round(time.time() - started), *(f"{value:.4f}" for value in figures.values())])
+                file.flush()
+                progress.write(f"step {step}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+                save(step)
+            if out_of_time:
+                progress.write(f"stopped by the time limit at step {step}; run again to go on")
+                break
+    return accelerator.unwrap_model(model).eval()
+
+
+def images_to_tensor(samples: list[Sample]) -> torch.Tensor:
+    """Values from 0 to 1, shape `(batch, 3, size, size)`."""
+    return torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).float() / 255
+
+
+# --- stage 1: CLIP ---------------------------------------------------------------------------------------------------
+
+
+def hard_negative(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[RefObject, ...]:
+    """The scene with two objects' colours (or shapes) exchanged, or one changed: only reading the text tells."""
+    changed = list(objects)
+    name = str(rng.choice(["colour", "shape"]))
+    i, j = (int(k) for k in rng.choice(len(changed), 2, replace=False))
+    one, two = getattr(changed[i], name), getattr(changed[j], name)
+    if one == two:
+        two = str(rng.choice([v for v in (COLOURS if name == "colour" else SHAPES) if v != one]))
+    changed[i], changed[j] = replace(changed[i], **{name: two}), replace(changed[j], **{name: one})
+    return tuple(changed)
+
+
+def clip_collate(tokenizer: Any) -> Callable[..., dict[str, torch.Tensor]]:
+    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        texts, negatives = [], []
+        for i, sample in enumerate(samples):
+            wrong = hard_negative(rng, sample.objects)
+            if i % 2:
+                texts.append(caption(rng, sample.objects))
+                negatives.append(caption(rng, wrong))
+            else:
+                k = int(rng.integers(len(sample.objects)))
+                texts.append(describe(rng, sample.objects[k]))
+                # A single description is wrong only if no object of the scene fits it: take another scene's
+                negatives.append(caption(rng, wrong))
+        tokens = tokenizer(texts + negatives, padding=True, truncation=True, return_tensors="pt")
+        pixels = (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
+        return {"pixel_values": pixels, **tokens}
+
+    return collate
+
+
+def clip_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Symmetric InfoNCE; each image also has the negatives' captions to tell from its own."""
+    output = model(**batch)
+    logits = output.logits_per_image  # [B, 2B]
+    target = torch.arange(len(logits), device=logits.device)
+    texts = logits[:, : len(logits)].T
+    loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
+    return {"loss": loss, "accuracy": (logits.argmax(-1) == target).float().mean()}
+
+
+def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: int = 64) -> dict[str, float]:
+    """AUROC of patch-text similarity (layer -2) as a detector of the named object's patches; 0.5 is chance."""
+    values = []
+    for start in range(0, len(scenes), batch_size):
+        samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
+        pixels = (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
+        texts = [f"a {s.expressions[0].text.removeprefix('the ')}" for s in samples]
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        device = model.logit_scale.device
+        hidden = model.vision_model(pixels.to(device), output_hidden_states=True).hidden_states[-2][:, 1:]
+        patches = model.visual_projection(model.vision_model.post_layernorm(hidden))
+        embeds = model.text_projection(model.text_model(**tokens.to(device)).pooler_output)
+        similarity = (patches @ embeds[..., None])[..., 0].cpu()
+        masks = torch.from_numpy(np.stack([s.masks[0] for s in samples])).float()[:, None]
+        covered = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
+        for row, cover in zip(similarity, covered, strict=True):
+            inside, outside = row[cover > 0.5], row[cover == 0]
+            if len(inside):
+                values.append((inside[:, None] > outside).float().mean().item())
+    return {"auroc_of_similarity": float(np.mean(values))}
+
+
+def train_clip(options: argparse.Namespace) -> None:
+    texts = corpus()
+    guide_tokenizer, tokenizer = build_guide_tokenizer(texts), build_tokenizer(texts)
+    guide_tokenizer.save_pretrained(options.output / "guide_tokenizer")
+    tokenizer.save_pretrained(options.output / "tokenizer")
+    torch.manual_seed(options.seed)
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed, num_objects=(2, 4))
+    watched = RefShapes("testA", 128, IMAGE_SIZE, num_objects=(2, 4))
+    model = run(
+        "clip",
+        CLIPModel(clip_config(guide_tokenizer)),
+        clip_losses,
+        scenes,
+        clip_collate(guide_tokenizer),
+        lambda clip: reversal(clip, guide_tokenizer, watched),
+        options,
+    )
+    model.save_pretrained(options.output / "clip" / "final")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    defaults = {"clip": (train_clip, 1000, 64, 1e-3)}
+    for stage, (function, steps, batch_size, lr) in defaults.items():
+        sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub.set_defaults(function=function)
+        sub.add_argument("--output", type=Path, default=Path("runs/tiny"), help="folder of checkpoints and logs")
+        sub.add_argument("--steps", type=int, default=steps, help="length of the learning-rate schedule")
+        sub.add_argument("--batch-size", type=int, default=batch_size, help="images per step")
+        sub.add_argument("--lr", type=float, default=lr, help="highest learning rate")
+        sub.add_argument("--warmup", type=int, default=100, help="steps to the highest learning rate")
+        sub.add_argument("--seed", type=int, default=0, help="of the scenes and the initial weights")
+        sub.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
+        sub.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="as in accelerate")
+        sub.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
+        sub.add_argument("--time-limit", type=float, default=math.inf, help="minutes, then stop resumably")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    options.function(options)
+
+
+if __name__ == "__main__":
+    main()
