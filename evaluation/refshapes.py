@@ -161,9 +161,9 @@ def random_sample(
         visible = masks.sum(axis=(1, 2)) / (np.pi * (size * np.array([o.radius for o in objects])) ** 2)
         if masks.any(axis=(1, 2)).all() and visible.min() > 0.2:
             expressions: list[Expression] = []
-            for _ in range(rng.integers(1, 4)):
-                expression = random_expression(rng, objects, rng.choice(KINDS, p=kind_shares))
-                if expression and expression.target not in {e.target for e in expressions}:
+            for _ in range(4):
+                expression = random_expression(rng, objects, str(rng.choice(KINDS, p=kind_shares)))
+                if len(expressions) < 3 and expression and expression.target not in {e.target for e in expressions}:
                     expressions.append(expression)
             if expressions:
                 return Sample(image, masks, objects, tuple(expressions))
@@ -360,7 +360,14 @@ def caption(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
 
-__all__ = ["ATTRIBUTES", "COLOURS", "KINDS", "SHAPES", "SIZES", "SPLITS", "TEXTURES"] + [
+__all__ = [
+    "ATTRIBUTES",
+    "COLOURS",
+    "KINDS",
+    "SHAPES",
+    "SIZES",
+    "SPLITS",
+    "TEXTURES",
     "Expression",
     "RefObject",
     "RefShapes",

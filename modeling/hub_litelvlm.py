@@ -33,6 +33,7 @@ def export_code(directory: str | os.PathLike) -> list[str]:
     # Inside the function, as these modules import this one. Naming them all here also makes Transformers fetch the
     # whole set with any one of them, so that a model loaded from the Hub can be saved with all of its code.
     from ..configuration.configuration_litelvlm import LiteLVLMConfig
+    from .images_litelvlm import load_rgb
     from .mask_decoder_litelvlm import LiteLVLMMaskDecoder
     from .modeling_litelvlm import LiteLVLMForSegmentation
     from .pipeline_litelvlm import ReferringSegmentationPipeline
@@ -46,6 +47,7 @@ def export_code(directory: str | os.PathLike) -> list[str]:
         ReferringSegmentationPipeline,
         LiteLVLMProcessor,
         PruningSignals,
+        load_rgb,
         export_code,
     )
     written = []

@@ -15,9 +15,11 @@
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import CLIPConfig, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
 
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.evaluation.refshapes import caption, random_expression, random_scene
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 IMAGE_SIZE = 128  # of CLIP and of SAM; the drawn size in training
 PATCH_SIZE = 8  # of both: 256 visual tokens, and masks of 64 x 64
@@ -135,3 +137,73 @@ def clip_config(guide_tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
     )
 
 
+def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVLMConfig:
+    """The whole model around a trained CLIP; about 4 million parameters."""
+    return LiteLVLMConfig(
+        backbone_config={
+            "model_type": "llava",
+            "vision_config": clip.vision_config.to_dict(),
+            "text_config": {
+                "model_type": "llama",
+                "vocab_size": len(tokenizer),
+                "hidden_size": 128,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
+                "intermediate_size": 384,
+                "max_position_embeddings": 1024,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            },
+            "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+            "image_seq_length": NUM_VISUAL_TOKENS,
+        },
+        guide_config=clip.text_config.to_dict(),
+        mask_decoder_config={
+            "vision_config": {
+                "hidden_size": 96,
+                "output_channels": 64,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "image_size": IMAGE_SIZE,
+                "patch_size": PATCH_SIZE,
+                "window_size": 8,
+                "use_rel_pos": False,
+                "global_attn_indexes": [1, 3],
+                "num_pos_feats": 32,
+                # SAM's own default is next to zero, as its weights are always loaded
+                "initializer_range": 0.02,
+            },
+            "prompt_encoder_config": {"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+            "mask_decoder_config": {
+                "hidden_size": 64,
+                "mlp_dim": 256,
+                "num_attention_heads": 4,
+                "iou_head_hidden_dim": 32,
+            },
+        },
+        # The share of the paper's 192 of 576
+        num_retained_tokens=round(NUM_VISUAL_TOKENS / 3),
+        seg_token_id=tokenizer.convert_tokens_to_ids("[SEG]"),
+        mask_embedding_size=64,
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast, guide_tokenizer: PreTrainedTokenizerFast) -> LiteLVLMProcessor:
+    """The processor of a 7B checkpoint, at the embedded model's sizes."""
+    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    return LiteLVLMProcessor(
+        # The whole picture, as in training: a crop would hide what the mask decoder sees
+        CLIPImageProcessor(size=square, crop_size=square, do_center_crop=False),
+        tokenizer,
+        guide_tokenizer,
+        SamImageProcessor(
+            size={"longest_edge": IMAGE_SIZE},
+            pad_size=square,
+            mask_size={"longest_edge": IMAGE_SIZE},
+            mask_pad_size=square,
+        ),
+        num_image_tokens=NUM_VISUAL_TOKENS,
+        question_template=QUESTION_TEMPLATE,
+    )

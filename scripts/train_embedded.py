@@ -34,20 +34,27 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from embedded_recipe import (
+    ANSWERS,
     IMAGE_SIZE,
     PATCH_SIZE,
+    QUESTIONS,
     build_guide_tokenizer,
+    build_processor,
     build_tokenizer,
     clip_config,
     corpus,
+    lvlm_config,
 )
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
-from transformers import CLIPModel
+from transformers import AutoTokenizer, CLIPModel, GenerationConfig
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from litelvlm.evaluation.metrics import CumulativeIoU
 from litelvlm.evaluation.refshapes import COLOURS, SHAPES, RefObject, RefShapes, Sample, caption, describe
+from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 CLIP_MEAN, CLIP_STD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
 
@@ -229,10 +236,84 @@ def train_clip(options: argparse.Namespace) -> None:
     model.save_pretrained(options.output / "clip" / "final")
 
 
+# --- stage 2: the LVLM around the frozen CLIP ------------------------------------------------------------------------
+
+
+def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
+    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
+        questions = [[str(rng.choice(QUESTIONS)).format(e.text) for e in s.expressions] for s in samples]
+        answers = [[str(rng.choice(ANSWERS)) for _ in s.expressions] for s in samples]
+        return dict(
+            processor(
+                images=[s.image for s in samples],
+                text=questions,
+                answers=answers,
+                segmentation_maps=[s.masks for s in samples],
+                question_template="{}",
+            )
+        )
+
+    return collate
+
+
+def lvlm_losses(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    # The method is training-free: the model never sees a pruned picture
+    output = model(**batch, pruning_method="none")
+    return {name: output[name] for name in ("loss", "ce_loss", "bce_loss", "dice_loss")}
+
+
+def teacher_forced_ciou(
+    model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor, scenes: RefShapes, batch_size: int = 32
+) -> dict[str, float]:
+    """cIoU at the picture's size, un-pruned."""
+    collate, iou = lvlm_collate(processor), CumulativeIoU()
+    for start in range(0, len(scenes), batch_size):
+        samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
+        batch = collate(samples, np.random.default_rng(start))
+        on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        masks = processor.post_process_masks(model(**on_device, pruning_method="none"), batch)
+        for predicted, sample in zip(masks, samples, strict=True):
+            iou.update(predicted.cpu().numpy(), sample.masks)
+    return {f"{scenes.split}_ciou": iou.ciou}
+
+
+def train_lvlm(options: argparse.Namespace) -> None:
+    tokenizer, guide_tokenizer = (
+        AutoTokenizer.from_pretrained(options.output / name) for name in ("tokenizer", "guide_tokenizer")
+    )
+    clip = CLIPModel.from_pretrained(options.output / "clip" / "final")
+    processor = build_processor(tokenizer, guide_tokenizer)
+    torch.manual_seed(options.seed)
+    model = LiteLVLMForSegmentation(lvlm_config(clip.config, tokenizer))
+    model.model.backbone.vision_tower.load_state_dict(clip.vision_model.state_dict())
+    guide = model.model.guide
+    guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
+    guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
+    guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
+    for frozen in (model.model.backbone.vision_tower, guide):
+        frozen.requires_grad_(False)
+    # Random features that encode places are not trained in SAM either
+    model.mask_decoder.sam.shared_image_embedding.requires_grad_(False)
+    generation = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model.generation_config = GenerationConfig(**generation, pad_token_id=tokenizer.pad_token_id, max_new_tokens=32)
+    watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
+    model = run(
+        "lvlm",
+        model,
+        lvlm_losses,
+        RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 9)),
+        lvlm_collate(processor),
+        lambda lvlm: teacher_forced_ciou(lvlm, processor, watched),
+        options,
+    )
+    model.save_pretrained(options.output / "litelvlm-tiny")
+    processor.save_pretrained(options.output / "litelvlm-tiny")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
-    defaults = {"clip": (train_clip, 1000, 64, 1e-3)}
+    defaults = {"clip": (train_clip, 850, 64, 1e-3), "lvlm": (train_lvlm, 4000, 24, 1e-3)}
     for stage, (function, steps, batch_size, lr) in defaults.items():
         sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         sub.set_defaults(function=function)

@@ -1,0 +1,96 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pictures as people have them, to RGB as a vision tower wants them."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers.image_utils import load_image
+
+
+def load_rgb(image: Any) -> Image.Image:
+    """
+    One picture as an RGB `PIL.Image` of 8 bits: upright by its EXIF orientation, 16-bit values scaled (not cut),
+    transparency laid over white.
+
+    Args:
+        image: a `PIL.Image` of any mode, a path, a URL, or an array or tensor of shape `(H, W)`, `(H, W, C)` or
+            `(C, H, W)` with C of 1, 3 or 4; unsigned integers span their whole range, floats span 0 to 1.
+
+    Raises:
+        ValueError: the file is missing or no picture, or the array has another shape or range.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = _open(image)
+    elif isinstance(image, torch.Tensor):
+        image = _from_array(image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy())
+    elif isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif not isinstance(image, Image.Image):
+        raise ValueError(
+            f"`images` holds a {type(image).__name__}; allowed are PIL images, numpy arrays, torch tensors, paths and "
+            "URLs."
+        )
+    return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _open(path: str | os.PathLike) -> Image.Image:
+    if str(path).startswith(("http://", "https://", "data:image/")):
+        return load_image(str(path))
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise ValueError(f"There is no file {str(path)!r}.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
+    return image
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)) or 0 in array.shape:
+        raise ValueError(
+            f"An image array has shape {array.shape}; allowed are (H, W), (H, W, C) and (C, H, W) with C of 1, 3 or 4."
+        )
+    if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
+        low, high, full = float(array.min()), float(array.max()), 1.0
+    else:
+        full = 65535.0 if array.dtype == np.uint16 else 255.0
+        low, high = int(array.min()), int(array.max())
+    if not (low >= 0 and high <= full):
+        raise ValueError(
+            f"An image array of dtype {array.dtype} has values from {low} to {high}; allowed are 0 to {full:g}."
+        )
+    return Image.fromarray((array.astype(np.float64) * (255 / full)).round().astype(np.uint8))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16: Pillow's own conversion would cut at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    elif image.mode == "F":
+        image = Image.fromarray(np.asarray(image).clip(0, 255).round().astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+__all__ = ["load_rgb"]

@@ -1,0 +1,147 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The `referring-segmentation` pipeline: a picture and a text in, masks and the answer out."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import GenerationConfig, Pipeline
+
+from .images_litelvlm import load_rgb
+
+
+class ReferringSegmentationPipeline(Pipeline):
+    """
+    Segments what a text refers to.
+
+    ```python
+    >>> pipe = pipeline(model="org/litelvlm-lisa-7b", trust_remote_code=True)
+    >>> pipe("street.jpg", "the dog on the left")
+    [{'label': 'the dog on the left', 'score': 0.98, 'mask': <PIL.Image.Image mode=L>, 'answer': 'It is [SEG].'}]
+    ```
+
+    Inputs are a picture and a text, a `{"image": ..., "text": ...}`, or a list, data set or generator of those. Each
+    gives a list with one entry per mask: `label` (the text), `score` (mean probability of the mask's pixels), `mask`
+    (0 or 255, at the size of the picture) and `answer`. An answer without a mask gives one entry whose `score` and
+    `mask` are `None`.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _pipeline_calls_generate = True
+    _default_generation_config = GenerationConfig(max_new_tokens=32, do_sample=False)
+
+    def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
+        """
+        Args:
+            inputs: a picture (see [`load_rgb`]), a list of pictures, or the forms named above.
+            text (`str` or `list[str]`, *optional*): what to segment, or one text for each picture.
+            batch_size (`int`): conversations per forward pass.
+            max_new_tokens (`int`), num_retained_tokens (`int`), pruning_method (`str`), question_template (`str`),
+                threshold (`float`, a logit): as in [`LiteLVLMForSegmentation`] and its processor.
+        """
+        if text is not None:
+            if isinstance(inputs, (list, tuple)):
+                texts = [text] * len(inputs) if isinstance(text, str) else list(text)
+                if len(texts) != len(inputs):
+                    raise ValueError(f"There are {len(inputs)} images and {len(texts)} texts; give one for each.")
+                inputs = [{"image": image, "text": one} for image, one in zip(inputs, texts, strict=True)]
+            else:
+                inputs = {"image": inputs, "text": text}
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        question_template: str | None = None,
+        threshold: float | None = None,
+        **segment_kwargs: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess = {} if question_template is None else {"question_template": question_template}
+        postprocess = {} if threshold is None else {"threshold": threshold}
+        return preprocess, segment_kwargs, postprocess
+
+    def preprocess(self, inputs: dict[str, Any], question_template: str | None = None) -> dict[str, Any]:
+        if not isinstance(inputs, dict) or not {"image", "text"} <= inputs.keys():
+            raise ValueError(
+                f"The pipeline got a {type(inputs).__name__} without a text; allowed are an image and a text, or "
+                '{"image": ..., "text": ...}.'
+            )
+        # Tensors are made per batch, with the padding that only a batch knows
+        return {"image": load_rgb(inputs["image"]), "text": inputs["text"], "question_template": question_template}
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Any:
+        batch: list[Any] = []
+        for item in inputs:
+            batch.append(self.preprocess(item, **preprocess_params))
+            if len(batch) == batch_size:
+                yield from self._run_batch(batch, forward_params, postprocess_params)
+                batch = []
+        if batch:
+            yield from self._run_batch(batch, forward_params, postprocess_params)
+
+    def run_single(
+        self,
+        inputs: Any,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Any:
+        batch = [self.preprocess(inputs, **preprocess_params)]
+        return next(self._run_batch(batch, forward_params, postprocess_params))
+
+    def _run_batch(
+        self, batch: list[dict[str, Any]], forward_params: dict[str, Any], postprocess_params: dict[str, Any]
+    ) -> Any:
+        outputs = self.forward({"batch": batch}, **forward_params)
+        yield from self.postprocess(outputs, **postprocess_params)
+
+    def _forward(self, model_inputs: dict[str, Any], **segment_kwargs: Any) -> dict[str, Any]:
+        batch = model_inputs["batch"]
+        inputs = self.processor(
+            images=[item["image"] for item in batch],
+            text=[item["text"] for item in batch],
+            question_template=batch[0]["question_template"],
+        )
+        segment_kwargs.setdefault("generation_config", self.generation_config)
+        with torch.inference_mode():
+            output = self.model.segment(**inputs.to(self.device), **segment_kwargs)
+        masks = self.processor.post_process_masks(output, inputs, binarize=False)
+        return {"batch": batch, "answers": self.processor.decode_answers(output), "masks": masks}
+
+    def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.0) -> list[list[dict[str, Any]]]:
+        results = []
+        for item, answer, logits in zip(*(model_outputs[k] for k in ("batch", "answers", "masks")), strict=True):
+            common = {"label": item["text"], "answer": answer}
+            entries: list[dict[str, Any]] = []
+            for mask_logits in logits.cpu():
+                mask = mask_logits > threshold
+                score = mask_logits.sigmoid()[mask].mean().item() if mask.any() else 0.0
+                picture = Image.fromarray((mask * 255).to(torch.uint8).numpy())
+                entries.append(common | {"score": score, "mask": picture})
+            results.append(entries or [common | {"score": None, "mask": None}])
+        return results
+
+
+__all__ = ["ReferringSegmentationPipeline"]
