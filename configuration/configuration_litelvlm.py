@@ -13,6 +13,7 @@
 # limitations under the License.
 """LiteLVLM model configuration"""
 
+from copy import deepcopy
 from typing import Any
 
 from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig
@@ -111,10 +112,7 @@ class LiteLVLMConfig(PreTrainedConfig):
         if self.mask_decoder_config is not None:
             self.mask_decoder_config = _as_config(self.mask_decoder_config, SamConfig)
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
-        # Where the code of a saved folder stands, in the folder's own terms: a copy loaded from a Hub repository
-        # carries that repository's name here, which must not be written into the next folder.
-        kwargs["auto_map"] = dict(_AUTO_MAP)
-        kwargs["custom_pipelines"] = dict(_CUSTOM_PIPELINES)
+        kwargs = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)} | kwargs
         super().__post_init__(**kwargs)
         self.check()
 
@@ -132,6 +130,14 @@ class LiteLVLMConfig(PreTrainedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The language model's configuration, which generation and the embedding resize look for."""
         return self.backbone_config.get_text_config()
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As `PreTrainedConfig.to_dict`, with the code looked for beside the file: a saved folder brings it along, but a
+        configuration loaded from a Hub repository may name that repository, and a pipeline leaves classes in it.
+        """
+        self_contained = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)}
+        return super().to_dict() | self_contained
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -20,7 +20,7 @@ h = side of the low-resolution masks (S / 4).
 
 import torch
 from torch import nn
-from transformers import SamConfig, SamModel
+from transformers import SamConfig, SamModel, SamPreTrainedModel
 
 
 class LiteLVLMSegHead(nn.Module):
@@ -35,12 +35,15 @@ class LiteLVLMSegHead(nn.Module):
         return self.linear_2(nn.functional.relu(self.linear_1(hidden_states)))
 
 
-class LiteLVLMMaskDecoder(nn.Module):
+class LiteLVLMMaskDecoder(SamPreTrainedModel):
     """SAM with mask embeddings in the place of points and boxes: each is the only sparse prompt of its mask."""
 
+    config: SamConfig
+
     def __init__(self, config: SamConfig):
-        super().__init__()
+        super().__init__(config)
         self.sam = SamModel._from_config(config)
+        self.post_init()
 
     def encode_image(self, mask_pixel_values: torch.Tensor) -> torch.Tensor:
         """SAM's image embeddings, shape `(B, C, S / 16, S / 16)`, of images of shape `(B, 3, S, S)`."""

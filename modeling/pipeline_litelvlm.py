@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig, Pipeline
+from transformers import Pipeline
 
 from .images_litelvlm import load_rgb
 
@@ -42,8 +42,6 @@ class ReferringSegmentationPipeline(Pipeline):
     _load_tokenizer = False
     _load_image_processor = False
     _load_feature_extractor = False
-    _pipeline_calls_generate = True
-    _default_generation_config = GenerationConfig(max_new_tokens=32, do_sample=False)
 
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
@@ -51,8 +49,10 @@ class ReferringSegmentationPipeline(Pipeline):
             inputs: a picture (see [`load_rgb`]), a list of pictures, or the forms named above.
             text (`str` or `list[str]`, *optional*): what to segment, or one text for each picture.
             batch_size (`int`): conversations per forward pass.
-            max_new_tokens (`int`), num_retained_tokens (`int`), pruning_method (`str`), question_template (`str`),
-                threshold (`float`, a logit): as in [`LiteLVLMForSegmentation`] and its processor.
+            threshold (`float`): logits above it are inside the mask.
+            question_template (`str`): as in the processor.
+            kwargs: those of [`LiteLVLMForSegmentation.segment`], such as `num_retained_tokens`, `pruning_method` and
+                `max_new_tokens` (32 unless the model's generation configuration has another).
         """
         if text is not None:
             if isinstance(inputs, (list, tuple)):
@@ -124,9 +124,9 @@ class ReferringSegmentationPipeline(Pipeline):
             text=[item["text"] for item in batch],
             question_template=batch[0]["question_template"],
         )
-        segment_kwargs.setdefault("generation_config", self.generation_config)
-        with torch.inference_mode():
-            output = self.model.segment(**inputs.to(self.device), **segment_kwargs)
+        if self.model.generation_config.max_new_tokens is None:
+            segment_kwargs.setdefault("max_new_tokens", 32)
+        output = self.model.segment(**inputs.to(self.device), **segment_kwargs)
         masks = self.processor.post_process_masks(output, inputs, binarize=False)
         return {"batch": batch, "answers": self.processor.decode_answers(output), "masks": masks}
 

@@ -18,9 +18,12 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import CLIPImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
 
@@ -100,5 +103,66 @@ def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
             "guide_attention_mask": torch.ones_like(guide_input_ids),
             "mask_pixel_values": torch.randn(batch_size, 3, 64, 64, generator=generator),
         }
+
+    return make
+
+
+def byte_tokenizer(**options: Any) -> PreTrainedTokenizerFast:
+    """One token per byte: no vocabulary to train, and every text comes back."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
+
+
+@pytest.fixture
+def processor() -> LiteLVLMProcessor:
+    """A processor for the tiny models: 32 and 64 pixels, 16 visual tokens, masks of 16."""
+    tokenizer = byte_tokenizer(
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="left",
+        extra_special_tokens={"image_token": "<image>", "start_token": "<im_start>", "end_token": "<im_end>"},
+    )
+    tokenizer.add_tokens([AddedToken("[SEG]", special=False, normalized=False)])
+    guide = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    square = {"height": 32, "width": 32}
+    return LiteLVLMProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square),
+        tokenizer,
+        byte_tokenizer(**guide, model_max_length=77),
+        SamImageProcessor(
+            size={"longest_edge": 64},
+            pad_size={"height": 64, "width": 64},
+            mask_size={"longest_edge": 16},
+            mask_pad_size={"height": 16, "width": 16},
+        ),
+        num_image_tokens=NUM_PATCHES,
+    )
+
+
+@pytest.fixture
+def make_text_model(
+    make_model: Callable[..., Any], processor: LiteLVLMProcessor, config_values: dict[str, Any]
+) -> Any:
+    """`make_text_model(**config_overrides)`: a tiny model with the vocabularies of `processor`."""
+
+    def make(**overrides: Any) -> LiteLVLMForSegmentation:
+        tokenizer, guide = processor.tokenizer, processor.guide_tokenizer
+        backbone = config_values["backbone_config"]
+        text = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "max_position_embeddings": 512}
+        text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        guide_ids = {"vocab_size": len(guide), "bos_token_id": guide.bos_token_id, "eos_token_id": guide.eos_token_id}
+        values = {
+            "backbone_config": backbone
+            | {"text_config": backbone["text_config"] | text}
+            | {"image_token_index": tokenizer.convert_tokens_to_ids("<image>")},
+            "guide_config": config_values["guide_config"] | guide_ids | {"pad_token_id": guide.pad_token_id},
+            "seg_token_id": tokenizer.convert_tokens_to_ids("[SEG]"),
+        }
+        return make_model(**values | overrides)
 
     return make
