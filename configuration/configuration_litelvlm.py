@@ -43,6 +43,8 @@ _CUSTOM_PIPELINES = {
 }
 
 
+# @strict would raise other errors than ValueError, and @auto_docstring replace what is said below.
+# trf-ignore: TRF010  trf-ignore: TRF057
 class LiteLVLMConfig(PreTrainedConfig):
     r"""
     Configuration of a [`LiteLVLMForSegmentation`] or [`LiteLVLMForConditionalGeneration`]: a large vision-language
@@ -75,8 +77,12 @@ class LiteLVLMConfig(PreTrainedConfig):
             Id of the [SEG] token; required with a mask decoder.
         mask_embedding_size (`int`, *optional*, defaults to 256):
             Width of a mask embedding; equals the hidden size of the mask decoder's prompt encoder.
-        ce_loss_weight, bce_loss_weight, dice_loss_weight (`float`, *optional*, default to 1.0, 2.0 and 0.5):
-            Weights of the training losses, as LISA and GLaMM set them.
+        ce_loss_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the answers' cross-entropy; this and the next two as LISA and GLaMM set them.
+        bce_loss_weight (`float`, *optional*, defaults to 2.0):
+            Weight of the masks' binary cross-entropy.
+        dice_loss_weight (`float`, *optional*, defaults to 0.5):
+            Weight of the masks' Dice loss.
 
     Raises:
         ValueError: for every inconsistent value, naming the field, the value and what is allowed.
@@ -85,9 +91,9 @@ class LiteLVLMConfig(PreTrainedConfig):
     model_type = "litelvlm"
     sub_configs = {"backbone_config": AutoConfig, "guide_config": CLIPTextConfig, "mask_decoder_config": SamConfig}
 
-    backbone_config: dict | PreTrainedConfig | None = None
-    guide_config: dict | PreTrainedConfig | None = None
-    mask_decoder_config: dict | PreTrainedConfig | None = None
+    backbone_config: Any = None
+    guide_config: Any = None
+    mask_decoder_config: Any = None
     pruning_method: str = "litelvlm"
     num_retained_tokens: int | None = 192
     num_context_tokens: int | None = None
@@ -167,7 +173,7 @@ class LiteLVLMConfig(PreTrainedConfig):
 
     def check(self) -> None:
         """Raises a `ValueError` that names the first field whose value cannot be used."""
-        vision_config = getattr(self.backbone_config, "vision_config", None)
+        vision_config: Any = getattr(self.backbone_config, "vision_config", None)
         if getattr(vision_config, "model_type", None) != "clip_vision_model":
             raise ValueError(
                 f"`backbone_config` is a {self.backbone_config.model_type!r} configuration whose vision tower is "

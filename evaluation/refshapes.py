@@ -228,7 +228,7 @@ def draw(objects: tuple[RefObject, ...], size: int, rng: np.random.Generator) ->
         window = np.ix_(rows, columns)
         x, y = np.meshgrid(centres[columns] - x0, centres[rows] - y0)
         shape = inside(thing.shape, x / thing.radius, y / thing.radius)
-        masks[:index][(slice(None), *window)] &= ~shape
+        masks[:index, rows[:, None], columns] &= ~shape
         masks[index][window] = shape
         colour = np.array(COLOURS[thing.colour], dtype=np.float32)
         # Dark colours take light patterns and light ones dark, so that the colour itself stays readable

@@ -11,7 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""LiteLVLM: fast pixel grounding in large vision-language models by training-free visual token pruning."""
+"""
+LiteLVLM: fast pixel grounding in large vision-language models by training-free visual token pruning.
+
+Importing the package makes its models known to Transformers, so that `AutoModel`, `AutoProcessor` and `pipeline` load
+LiteLVLM checkpoints with the installed code and without `trust_remote_code`.
+"""
 
 from pathlib import Path
 
@@ -20,3 +25,38 @@ from pathlib import Path
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "pyproject.toml").is_file() and (_checkout / "configuration").is_dir():
     __path__.append(str(_checkout))
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
+from transformers.pipelines import PIPELINE_REGISTRY  # noqa: E402
+
+from .configuration.configuration_litelvlm import LiteLVLMConfig  # noqa: E402
+from .embedded import EMBEDDED_MODEL, EXAMPLE_IMAGE, load_embedded  # noqa: E402
+from .modeling.modeling_litelvlm import (  # noqa: E402
+    LiteLVLMForConditionalGeneration,
+    LiteLVLMForSegmentation,
+    LiteLVLMModel,
+)
+from .modeling.pipeline_litelvlm import ReferringSegmentationPipeline  # noqa: E402
+from .modeling.processing_litelvlm import LiteLVLMProcessor  # noqa: E402
+
+__version__ = "0.1.0"
+
+AutoConfig.register("litelvlm", LiteLVLMConfig, exist_ok=True)
+AutoModel.register(LiteLVLMConfig, LiteLVLMForSegmentation, exist_ok=True)
+AutoModelForImageTextToText.register(LiteLVLMConfig, LiteLVLMForSegmentation, exist_ok=True)
+AutoProcessor.register(LiteLVLMConfig, LiteLVLMProcessor, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "referring-segmentation", pipeline_class=ReferringSegmentationPipeline, pt_model=AutoModel, type="multimodal"
+)
+
+__all__ = [
+    "EMBEDDED_MODEL",
+    "EXAMPLE_IMAGE",
+    "LiteLVLMConfig",
+    "LiteLVLMForConditionalGeneration",
+    "LiteLVLMForSegmentation",
+    "LiteLVLMModel",
+    "LiteLVLMProcessor",
+    "ReferringSegmentationPipeline",
+    "load_embedded",
+]

@@ -22,7 +22,7 @@ K = retained tokens, D = width of the vision tower, P = width of CLIP's joint sp
 """
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,12 +32,14 @@ from transformers import (
     AutoModelForImageTextToText,
     Cache,
     CLIPModel,
+    CLIPTextConfig,
     CLIPTextModelWithProjection,
+    CLIPVisionConfig,
     GenerationMixin,
     PreTrainedModel,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
@@ -45,7 +47,41 @@ from .hub_litelvlm import export_code
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
 from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_text_similarity, select_patches
 
+# Arguments of every `forward` below
+_SHARED_ARGUMENTS = r"""
+    input_ids (`torch.LongTensor` of shape `(B, L)`):
+        N image placeholders per sample with an image, those of exactly one image.
+    pixel_values (`torch.Tensor` of shape `(b, 3, S, S)`):
+        Images as CLIP takes them. B is a multiple of b, and each image serves B / b samples in a row.
+    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)`):
+        Texts for CLIP, one row for each question about the image.
+    guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`):
+        All 0 for an absent text.
+    image_state ([`LiteLVLMImageState`]):
+        From `encode_image`, in the place of `pixel_values`.
+    num_retained_tokens (`int`):
+        Replaces the configured budget in this call.
+    pruning_method (`str`):
+        Replaces the configured method in this call.
+"""
+_LABEL_ARGUMENTS = r"""
+    labels (`torch.LongTensor` of shape `(B, L)`):
+        As long as `input_ids`, -100 where there is no label.
+"""
+_MASK_ARGUMENTS = r"""
+    mask_pixel_values (`torch.Tensor` of shape `(b, 3, S', S')`):
+        Images as SAM takes them. With them, each [SEG] in `input_ids` gives a mask.
+    mask_labels (`list[torch.Tensor]`):
+        Per sample `(num_masks, H, H)` masks of 0 and 1, one for each [SEG], in the frame of `mask_pixel_values` at any
+        resolution; negative values are ignored.
+    original_sizes (`torch.LongTensor` of shape `(b, 2)`):
+        Not used here, so that the processor's output can be passed whole; `post_process_masks` takes it.
+    reshaped_input_sizes (`torch.LongTensor` of shape `(b, 2)`):
+        As `original_sizes`.
+"""
 
+
+@auto_docstring
 @dataclass
 class LiteLVLMImageState(ModelOutput):
     """
@@ -58,26 +94,28 @@ class LiteLVLMImageState(ModelOutput):
         mask_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
     """
 
-    image_features: torch.Tensor | None = None
+    image_features: torch.Tensor = None  # type: ignore[assignment]
     patch_embeds: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
     mask_image_embeddings: torch.Tensor | None = None
 
 
+@auto_docstring
 @dataclass
 class LiteLVLMModelOutput(ModelOutput):
     """
     Args:
         last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
         past_key_values (`Cache`): R entries per layer.
-        hidden_states, attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
+        hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
+        attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
         retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
         source_rows (`torch.LongTensor` of shape `(B, R)`): for each row of the language model the place in
             `input_ids` it comes from; `None` where nothing was pruned.
-        attention_mask (`torch.Tensor` of shape `(B, R)`), position_ids (`torch.LongTensor` of shape `(B, R)`): as
-            the language model saw them.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model saw it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model saw them.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -92,19 +130,30 @@ class LiteLVLMModelOutput(ModelOutput):
     position_ids: torch.Tensor | None = None
 
 
+@auto_docstring
 @dataclass
 class LiteLVLMSegmentationOutput(ModelOutput):
     """
     Args:
         loss (`torch.Tensor` of shape `()`): weighted sum of the losses below, with `labels` or `mask_labels`.
-        ce_loss, bce_loss, dice_loss (`torch.Tensor` of shape `()`): the losses before weighting.
+        ce_loss (`torch.Tensor` of shape `()`): of the answers' tokens, before weighting.
+        bce_loss (`torch.Tensor` of shape `()`): of the masks' pixels, before weighting.
+        dice_loss (`torch.Tensor` of shape `()`): of the masks, before weighting.
         logits (`torch.Tensor` of shape `(B, R, vocab_size)`): of the rows that `logits_to_keep` names.
         pred_masks (`list[torch.Tensor]`): per sample `(num_masks, h, h)` low-resolution mask logits in the frame of
             SAM's square input, one mask per [SEG]; `(0, h, h)` for an answer without any.
         seg_embeddings (`list[torch.Tensor]`): per sample `(num_masks, mask_embedding_size)`.
         sequences (`torch.LongTensor` of shape `(B, new_tokens)`): generated tokens (`segment` only).
-        last_hidden_state, past_key_values, hidden_states, attentions, retained_indices, similarity, contribution,
-            source_rows, attention_mask, position_ids: see [`LiteLVLMModelOutput`].
+        last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
+        past_key_values (`Cache`): R entries per layer.
+        hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
+        attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
+        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
+        source_rows (`torch.LongTensor` of shape `(B, R)`): see [`LiteLVLMModelOutput`].
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model saw it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model saw them.
     """
 
     loss: torch.Tensor | None = None
@@ -127,12 +176,12 @@ class LiteLVLMSegmentationOutput(ModelOutput):
     position_ids: torch.Tensor | None = None
 
 
-@dataclass
 class _GenerationRecord:
     """What `segment` keeps of a generation: per step the one row that predicts the next token, and the selection."""
 
-    hidden_states: list[torch.Tensor] = field(default_factory=list)
-    selection: dict[str, torch.Tensor | None] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.hidden_states: list[torch.Tensor] = []
+        self.selection: dict[str, torch.Tensor | None] = {}
 
     def add(self, outputs: ModelOutput) -> None:
         if not self.hidden_states:
@@ -143,12 +192,10 @@ class _GenerationRecord:
 class LiteLVLMGuide(nn.Module):
     """The part of CLIP that an LVLM leaves out: the text tower and the vision side's projection."""
 
-    def __init__(self, config: LiteLVLMConfig):
+    def __init__(self, text_config: CLIPTextConfig, vision_config: CLIPVisionConfig):
         super().__init__()
-        self.text_model = CLIPTextModelWithProjection._from_config(config.guide_config)
-        self.visual_projection = nn.Linear(
-            config.backbone_config.vision_config.hidden_size, config.guide_config.projection_dim, bias=False
-        )
+        self.text_model = CLIPTextModelWithProjection._from_config(text_config)
+        self.visual_projection = nn.Linear(vision_config.hidden_size, vision_config.projection_dim, bias=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """
@@ -167,13 +214,15 @@ class LiteLVLMGuide(nn.Module):
         return text_embeds.unflatten(0, input_ids.shape[:2])
 
 
+@auto_docstring
 class LiteLVLMPreTrainedModel(PreTrainedModel):
     config: LiteLVLMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    # The vision tower's layers are called one by one, so they stay together
+    # The vision tower's layers are called one by one, and SAM reads weights of its mask decoder's parts, so each of
+    # these stays together; the lint rule knows only layers of one file.  trf-ignore: TRF022
     _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "SamMaskDecoder"]
     _skip_keys_device_placement = ["past_key_values"]
 
@@ -197,14 +246,18 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
             self.push_to_hub(kwargs.pop("repo_id", None) or os.path.basename(os.path.normpath(save_directory)))
 
 
+@auto_docstring(
+    custom_intro="""
+    The LVLM without its language modeling head,
+    and the CLIP guide that chooses its visual tokens.
+    """
+)
 class LiteLVLMModel(LiteLVLMPreTrainedModel):
-    """The LVLM without its language modeling head, and the CLIP guide that chooses its visual tokens."""
-
     def __init__(self, config: LiteLVLMConfig):
         super().__init__(config)
         config.check()
         self.backbone = AutoModel.from_config(config.backbone_config)
-        self.guide = LiteLVLMGuide(config)
+        self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -278,6 +331,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         return select_patches(pruning_method, signals, num_retained_tokens, self.config), similarity
 
     @can_return_tuple
+    @auto_docstring(custom_args=_SHARED_ARGUMENTS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -293,19 +347,6 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         pruning_method: str | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMModelOutput:
-        r"""
-        Args:
-            input_ids (`torch.LongTensor` of shape `(B, L)`): N image placeholders per sample with an image.
-            pixel_values (`torch.Tensor` of shape `(b, 3, S, S)`): b images; B is a multiple of b, and each image
-                serves B / b samples in a row.
-            guide_input_ids, guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`): the texts for CLIP; one
-                row per text of the image, absent texts all masked.
-            image_state ([`LiteLVLMImageState`]): from `encode_image`, in the place of `pixel_values`.
-            num_retained_tokens (`int`), pruning_method (`str`): replace the configured values in this call.
-
-        Raises:
-            ValueError: contradictory inputs, a bad budget or method, or placeholders that do not fit the images.
-        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         if pixel_values is not None and image_state is not None:
@@ -411,15 +452,14 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, rows: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Attention mask and position ids, each of shape `(B, R)`, or `None` for the language model's default."""
-        original = self.config.position_mode == "original"
-        if original and position_ids is None:
-            # Positions in the un-pruned sequence: where nothing is padded, simply the places
-            position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
-        elif original:
-            position_ids = position_ids.expand(rows.shape[0], -1).gather(1, rows)
+        if self.config.position_mode == "original":
+            if position_ids is not None:
+                position_ids = position_ids.expand(rows.shape[0], -1).gather(1, rows)
+            else:  # positions in the un-pruned sequence; where nothing is padded, simply the places
+                position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
         if attention_mask is not None:
             attention_mask = attention_mask.gather(1, rows)
-        if not original:
+        if self.config.position_mode == "consecutive":
             position_ids = None if attention_mask is None else _positions(attention_mask)
         return attention_mask, position_ids
 
@@ -429,9 +469,8 @@ def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
+@auto_docstring(custom_intro="An LVLM with pruned visual tokens that answers in text.")
 class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin):
-    """An LVLM with pruned visual tokens that answers in text."""
-
     _tied_weights_keys = {"lm_head.weight": "model.backbone.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
     # Assisted decoding counts cache entries by the prompt's tokens, of which a pruned prompt caches fewer;
@@ -510,6 +549,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         return self.model.encode_image(pixel_values)
 
     @can_return_tuple
+    @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -527,13 +567,6 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         pruning_method: str | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMSegmentationOutput:
-        r"""
-        One teacher-forced pass. Arguments as in [`LiteLVLMModel`], and:
-
-        Args:
-            labels (`torch.LongTensor` of shape `(B, L)`): as long as `input_ids`, -100 where there is no label.
-            logits_to_keep (`int` or `torch.Tensor`): compute logits for the last rows (or these rows) only.
-        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -609,14 +642,16 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
 
-class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin):
-    """
+@auto_docstring(
+    custom_intro="""
     An LVLM with pruned visual tokens that answers in text and, for each [SEG] in the answer, with a mask. Without a
     mask decoder in its configuration it answers in text only.
     """
-
+)
+class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin):
     def __init__(self, config: LiteLVLMConfig):
         super().__init__(config)
+        # CODEPATH: LISA and GLaMM have a mask decoder, the LLaVA family has none
         if config.mask_decoder_config is not None:
             self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
             self.mask_decoder = LiteLVLMMaskDecoder(config.mask_decoder_config)
@@ -632,6 +667,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         return image_state
 
     @can_return_tuple
+    @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS + _MASK_ARGUMENTS)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -653,20 +689,6 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         reshaped_input_sizes: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMSegmentationOutput:
-        r"""
-        One teacher-forced pass: each [SEG] in `input_ids` gives a mask. Arguments as in
-        [`LiteLVLMForConditionalGeneration`], and:
-
-        Args:
-            mask_pixel_values (`torch.Tensor` of shape `(b, 3, S', S')`): images as SAM takes them; no masks without.
-            mask_labels (`list[torch.Tensor]`): per sample `(num_masks, H, H)` masks, one for each [SEG], in the frame
-                of `mask_pixel_values` at any resolution; negative values are ignored.
-            original_sizes, reshaped_input_sizes: not used here, so that the processor's output can be passed whole;
-                `processor.post_process_masks` takes them.
-
-        Raises:
-            ValueError: `mask_labels` without images for SAM, or not one label for each [SEG].
-        """
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

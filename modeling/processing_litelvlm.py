@@ -52,6 +52,7 @@ LLAVA_V1_CHAT_TEMPLATE = (
 _SPLIT = "\ue000"
 
 
+# @auto_docstring would replace what is said below.  trf-ignore: TRF057
 class LiteLVLMProcessor(ProcessorMixin):
     r"""
     Prepares inputs of [`LiteLVLMForSegmentation`] and reads its outputs.
@@ -99,6 +100,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         names = ["input_ids", "attention_mask", "pixel_values", "guide_input_ids", "guide_attention_mask"]
         return names + (["mask_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
 
+    # trf-ignore: TRF057
     def __call__(
         self,
         images: Any = None,

@@ -1,0 +1,167 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The command line: `litelvlm segment IMAGE TEXT`."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers.utils import logging
+
+from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
+from .modeling.images_litelvlm import load_rgb
+from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
+from .visualization import overlay_masks, overlay_tokens, side_by_side
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="litelvlm", description="Fast pixel grounding by visual token pruning.")
+    parser.add_argument("--version", action="version", version=f"litelvlm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    segment = commands.add_parser(
+        "segment",
+        help="segment what a text refers to in a picture",
+        description="Prints the answer, the time per stage and the tokens kept, and writes pictures if asked to.",
+    )
+    segment.add_argument("image", metavar="IMAGE", help="path or URL of a picture; 'example' is the shipped one")
+    segment.add_argument("text", metavar="TEXT", help='what to segment, such as "the red circle"')
+    segment.add_argument("--model", default=str(EMBEDDED_MODEL), help="folder or Hub id (default: the embedded model)")
+    segment.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
+    segment.add_argument("--method", help="pruning method (default: the model's; 'none' keeps all tokens)")
+    segment.add_argument("--device", default="cpu", help="such as cpu or cuda:0 (default: cpu)")
+    segment.add_argument("--dtype", default="auto", choices=DTYPES, help="of the weights (default: as saved)")
+    segment.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
+    segment.add_argument("--output", type=Path, metavar="PNG", help="write the picture with the mask over it")
+    segment.add_argument("--mask", type=Path, metavar="PNG", help="write the mask: 255 inside, 0 outside")
+    segment.add_argument("--show-tokens", action="store_true", help="show the retained patches too, beside the mask")
+    segment.add_argument("--json", action="store_true", help="print one JSON object")
+    segment.set_defaults(run=segment_command)
+    return parser
+
+
+def segment_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm segment`; raises ValueError or OSError for what the user can mend."""
+    if not options.text.strip():
+        raise ValueError("TEXT is empty; say what to segment.")
+    if options.show_tokens and options.output is None:
+        raise ValueError("--show-tokens draws into the picture of --output, which is not given.")
+    for path in (options.output, options.mask):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into.")
+    milliseconds: dict[str, float] = {}
+    device = torch.device(options.device)
+
+    image = load_rgb(EXAMPLE_IMAGE if options.image == "example" else options.image)
+    with stage("load model", milliseconds, device):
+        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype=options.dtype).to(device)
+        processor = LiteLVLMProcessor.from_pretrained(options.model)
+    with stage("process inputs", milliseconds, device):
+        inputs = processor(images=image, text=options.text).to(device)
+    with stage("encode image", milliseconds, device), torch.inference_mode():
+        state = model.encode_image(inputs.pop("pixel_values"), inputs.pop("mask_pixel_values"))
+    choices = {"num_retained_tokens": options.num_retained_tokens, "pruning_method": options.method}
+    with stage("answer and masks", milliseconds, device), torch.inference_mode():
+        output = model.segment(**inputs, **choices, image_state=state, max_new_tokens=options.max_new_tokens)
+    with stage("post-process", milliseconds, device):
+        masks = processor.post_process_masks(output, inputs)[0].cpu()
+
+    retained = model.config.num_patches if output.retained_indices is None else output.retained_indices.shape[1]
+    report = {
+        "text": options.text,
+        "answer": processor.decode_answers(output)[0],
+        "masks": [describe_mask(mask) for mask in masks],
+        "num_visual_tokens": model.config.num_patches,
+        "num_retained_tokens": retained,
+        "milliseconds": {name: round(value, 1) for name, value in milliseconds.items()},
+    }
+    if options.output is not None:
+        pictures = [overlay_masks(image, masks)]
+        if options.show_tokens:
+            cropped = bool(processor.image_processor.do_center_crop)
+            pictures.insert(0, overlay_tokens(image, *patch_kinds(model, output, inputs), cropped=cropped))
+        side_by_side(pictures).save(options.output)
+    if options.mask is not None:
+        Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
+    return report
+
+
+def patch_kinds(model: LiteLVLMForSegmentation, output: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of the N patches were retained for their similarity, and which for context; bool, shape `(N,)` each."""
+    if output.retained_indices is None:
+        kept = torch.ones(model.config.num_patches, dtype=torch.bool)
+        return torch.zeros_like(kept), kept
+    signals = PruningSignals(
+        similarity=output.similarity,
+        contribution=output.contribution,
+        text_mask=inputs["guide_attention_mask"].bool().any(dim=-1),
+    )
+    retained = output.retained_indices
+    aware = similarity_aware_patches(signals, retained.shape[1], model.config)
+    kept = torch.zeros_like(aware).scatter(1, retained, True)
+    return (kept & aware)[0].cpu(), (kept & ~aware)[0].cpu()
+
+
+def describe_mask(mask: torch.Tensor) -> dict[str, Any]:
+    """Area in pixels and bounding box as [left, top, right, bottom], of a mask `(height, width)`."""
+    rows, columns = (mask.any(dim=dim).nonzero().flatten().tolist() for dim in (1, 0))
+    box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if rows else None
+    return {"area": int(mask.sum()), "box": box}
+
+
+@contextmanager
+def stage(name: str, milliseconds: dict[str, float], device: torch.device) -> Iterator[None]:
+    """Notes how long a block takes, the device's work included."""
+    started = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    milliseconds[name] = 1000 * (time.perf_counter() - started)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    print(f"answer: {report['answer']}")
+    for mask in report["masks"]:
+        print(f"mask:   {mask['area']} pixels, box {mask['box']}")
+    if not report["masks"]:
+        print("mask:   none (the answer holds no [SEG])")
+    print(f"tokens: {report['num_retained_tokens']} of {report['num_visual_tokens']} visual tokens kept")
+    print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 after one line on stderr that says what is wrong."""
+    options = build_parser().parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        report = options.run(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        print(f"litelvlm: {reason[0] if reason else type(error).__name__}", file=sys.stderr)
+        return 2
+    print(json.dumps(report)) if options.json else print_report(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

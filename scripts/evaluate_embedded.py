@@ -1,0 +1,78 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Prints how well the embedded model grounds RefShapes: free-running answers, one expression a conversation.
+
+    python scripts/evaluate_embedded.py --splits val testA testB --images 200 --seed 1234
+
+Any seed but those of training (0 and 1) gives scenes that the model has never seen. Budgets are the shares of visual
+tokens that the paper keeps: all, 192, 128 and 64 of 576.
+"""
+
+import argparse
+
+from tqdm import tqdm
+
+from litelvlm import EMBEDDED_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm.evaluation.metrics import CumulativeIoU
+from litelvlm.evaluation.refshapes import SPLITS, RefShapes, Sample
+
+BUDGETS = {"576": 1.0, "192": 1 / 3, "128": 2 / 9, "64": 1 / 9}
+
+
+def evaluate(
+    model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor, samples: list[Sample], budget: int | None, rows: int
+) -> CumulativeIoU:
+    """Metrics over every expression of the samples, `rows` at a time; `budget` None keeps all visual tokens."""
+    pairs = [(s, i) for s in samples for i in range(len(s.expressions))]
+    metric = CumulativeIoU()
+    choice = {"pruning_method": "none"} if budget is None else {"num_retained_tokens": budget}
+    for start in tqdm(range(0, len(pairs), rows), leave=False, desc=f"budget {budget}"):
+        part = pairs[start : start + rows]
+        inputs = processor(images=[s.image for s, _ in part], text=[s.expressions[i].text for s, i in part])
+        output = model.segment(**inputs.to(model.device), max_new_tokens=16, **choice)
+        for masks, (sample, i) in zip(processor.post_process_masks(output, inputs), part, strict=True):
+            metric.update(masks.cpu().numpy(), sample.masks[i : i + 1])
+    return metric
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(EMBEDDED_MODEL), help="folder of the model")
+    parser.add_argument("--splits", nargs="+", default=["val", "testA", "testB"], choices=list(SPLITS))
+    parser.add_argument("--images", type=int, default=200, help="scenes per split")
+    parser.add_argument("--seed", type=int, default=1234, help="of the scenes")
+    parser.add_argument("--batch-size", type=int, default=32, help="expressions per forward pass")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    model = LiteLVLMForSegmentation.from_pretrained(options.model).to(options.device)
+    processor = LiteLVLMProcessor.from_pretrained(options.model)
+    patches, size = model.config.num_patches, 2 * model.config.backbone_config.vision_config.image_size
+
+    print("| split | visual tokens | share | cIoU | gIoU | expressions |\n|---|---|---|---|---|---|")
+    for split in options.splits:
+        scenes = RefShapes(split, options.images, size, options.seed)
+        samples = [scenes[i] for i in range(len(scenes))]
+        for name, share in BUDGETS.items():
+            budget = None if share == 1 else round(patches * share)
+            metric = evaluate(model, processor, samples, budget, options.batch_size)
+            print(
+                f"| {split} | {budget or patches} of {patches} | as {name} of 576 | {100 * metric.ciou:.1f} | "
+                f"{100 * metric.giou:.1f} | {len(metric.per_mask)} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
