@@ -13,6 +13,8 @@
 # limitations under the License.
 """The `referring-segmentation` pipeline: a picture and a text in, masks and the answer out."""
 
+import os
+from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -47,21 +49,23 @@ class ReferringSegmentationPipeline(Pipeline):
         """
         Args:
             inputs: a picture (see [`load_rgb`]), a list of pictures, or the forms named above.
-            text (`str` or `list[str]`, *optional*): what to segment, or one text for each picture.
+            text (`str` or `list[str]`, *optional*): what to segment, or one text for each picture. A single picture
+                with a list of texts is asked each of them.
             batch_size (`int`): conversations per forward pass.
             threshold (`float`): logits above it are inside the mask.
             question_template (`str`): as in the processor.
             kwargs: those of [`LiteLVLMForSegmentation.segment`], such as `num_retained_tokens`, `pruning_method` and
-                `max_new_tokens` (32 unless the model's generation configuration has another).
+                `max_new_tokens` (32 unless another length is given here or in the model's generation configuration).
         """
-        if text is not None:
-            if isinstance(inputs, (list, tuple)):
-                texts = [text] * len(inputs) if isinstance(text, str) else list(text)
-                if len(texts) != len(inputs):
-                    raise ValueError(f"There are {len(inputs)} images and {len(texts)} texts; give one for each.")
-                inputs = [{"image": image, "text": one} for image, one in zip(inputs, texts, strict=True)]
-            else:
-                inputs = {"image": inputs, "text": text}
+        if isinstance(inputs, (list, tuple)) and text is not None:
+            texts = [text] * len(inputs) if isinstance(text, str) else list(text)
+            if len(texts) != len(inputs):
+                raise ValueError(f"There are {len(inputs)} images and {len(texts)} texts; give one for each.")
+            inputs = [{"image": image, "text": one} for image, one in zip(inputs, texts, strict=True)]
+        elif isinstance(text, (list, tuple)):
+            inputs = [{"image": inputs, "text": one} for one in text]
+        elif text is not None:
+            inputs = {"image": inputs, "text": text}
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
@@ -92,8 +96,10 @@ class ReferringSegmentationPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Any:
+        # By index where there is a length: a data set need not know its own end otherwise
+        items = (inputs[i] for i in range(len(inputs))) if isinstance(inputs, Sized) else inputs
         batch: list[Any] = []
-        for item in inputs:
+        for item in items:
             batch.append(self.preprocess(item, **preprocess_params))
             if len(batch) == batch_size:
                 yield from self._run_batch(batch, forward_params, postprocess_params)
@@ -124,8 +130,9 @@ class ReferringSegmentationPipeline(Pipeline):
             text=[item["text"] for item in batch],
             question_template=batch[0]["question_template"],
         )
-        if self.model.generation_config.max_new_tokens is None:
-            segment_kwargs.setdefault("max_new_tokens", 32)
+        lengths = {"max_new_tokens", "max_length", "generation_config"}
+        if self.model.generation_config.max_new_tokens is None and not lengths & segment_kwargs.keys():
+            segment_kwargs["max_new_tokens"] = 32
         output = self.model.segment(**inputs.to(self.device), **segment_kwargs)
         masks = self.processor.post_process_masks(output, inputs, binarize=False)
         return {"batch": batch, "answers": self.processor.decode_answers(output), "masks": masks}
@@ -142,6 +149,12 @@ class ReferringSegmentationPipeline(Pipeline):
                 entries.append(common | {"score": score, "mask": picture})
             results.append(entries or [common | {"score": None, "mask": None}])
         return results
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Saves the model and the processor, both with the code that loads them."""
+        # In the place of the base's, which leaves out the guide's tokenizer and the pictures for masks
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
 
 
 __all__ = ["ReferringSegmentationPipeline"]

@@ -18,7 +18,7 @@ masks back at the size of the picture.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,8 +119,8 @@ class LiteLVLMProcessor(ProcessorMixin):
                 looks like a special token in it stays text.
             answers: nested as `text`. Answers to all turns make a teacher-forced conversation with `labels`; the
                 last turn may be left open.
-            segmentation_maps: for each conversation a `(num_masks, H, W)` array of 0 and 1 at the picture's size,
-                which becomes `mask_labels`.
+            segmentation_maps: for each conversation a `(num_masks, H, W)` array of 0 and 1 at the size of the
+                upright picture, which becomes `mask_labels`.
             guide_text: nested as `text`; what CLIP reads, in the place of the full questions.
             question_template (`str`): replaces the configured one in this call.
             return_tensors (`str`): `"pt"`.
@@ -133,7 +133,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             `(num_masks, h, h)` with -1 where SAM pads.
 
         Raises:
-            ValueError: no or empty text, counts that do not fit, or a picture that cannot be read.
+            ValueError: no or empty text, counts or sizes that do not fit, answered and open conversations in one
+                batch, or a picture that cannot be read.
         """
         if return_tensors != "pt":
             raise ValueError(f"`return_tensors` is {return_tensors!r}; allowed is 'pt'.")
@@ -185,16 +186,20 @@ class LiteLVLMProcessor(ProcessorMixin):
         Raises:
             ValueError: several images in a conversation, or options that this processor does not know.
         """
-        if kwargs or not return_dict or return_tensors != "pt":
+        # Callers such as the image-text-to-text pipeline name options only to leave them off
+        unknown = sorted(name for name, value in kwargs.items() if value)
+        if unknown or not return_dict or return_tensors != "pt":
             raise ValueError(
-                f"Unknown options {sorted(kwargs)}, `return_dict={return_dict}`, `return_tensors={return_tensors!r}`; "
+                f"Unknown options {unknown}, `return_dict={return_dict}`, `return_tensors={return_tensors!r}`; "
                 "allowed are `return_dict=True` and `return_tensors='pt'`."
             )
         single = bool(conversation) and isinstance(conversation[0], dict)
         conversations: list[list[dict[str, Any]]] = [conversation] if single else list(conversation)  # type: ignore
         images, guides = [], []
-        for messages in conversations:
+        for messages in conversations or [[]]:
             texts = [_message_text(m) for m in messages if m["role"] == "user"]
+            if not texts:
+                raise ValueError("A conversation holds no message of the user; give each at least one.")
             guides.append(texts)
             parts = [p for m in messages if not isinstance(m["content"], str) for p in m["content"]]
             pictures = [p for p in parts if p["type"] == "image"]
@@ -224,12 +229,18 @@ class LiteLVLMProcessor(ProcessorMixin):
         add_generation_prompt: bool | None = None,
         chat_template: str | None = None,
     ) -> BatchFeature:
+        answered = [messages[-1]["role"] == "assistant" for messages in conversations]
+        if any(answered) and not all(answered):
+            raise ValueError(
+                f"{sum(answered)} of {len(conversations)} conversations end with an answer; allowed are all (to learn "
+                "from) or none (to continue). Pass the others in a call of their own."
+            )
         encoded = [self._encode_conversation(c, add_generation_prompt, chat_template) for c in conversations]
         left = self.tokenizer.padding_side == "left"
         ids = _pad([torch.tensor(row) for row, _ in encoded], self.tokenizer.pad_token_id, left)
         data: dict[str, Any] = {"input_ids": ids}
         data["attention_mask"] = _pad([torch.ones(len(row), dtype=torch.long) for row, _ in encoded], 0, left)
-        if all(messages[-1]["role"] == "assistant" for messages in conversations):
+        if all(answered):
             data["labels"] = _pad([torch.tensor(labels) for _, labels in encoded], -100, left)
 
         rows = [[self._encode_guide(text) for text in texts] for texts in guides]
@@ -244,7 +255,20 @@ class LiteLVLMProcessor(ProcessorMixin):
         if images is not None:
             data |= self._encode_images(images, len(conversations))
         if segmentation_maps is not None:
+            if len(segmentation_maps) != len(conversations):
+                raise ValueError(
+                    f"There are {len(segmentation_maps)} entries in `segmentation_maps` for {len(conversations)} "
+                    "conversations; give one array of shape (num_masks, H, W) for each."
+                )
             data["mask_labels"] = [self._encode_mask_labels(maps) for maps in segmentation_maps]
+            sizes = data.get("original_sizes", torch.empty(0, 2)).tolist()
+            for i, maps in enumerate(segmentation_maps if sizes else []):
+                size = sizes[i // (len(conversations) // len(sizes))]
+                if list(np.shape(maps)[-2:]) != size:
+                    raise ValueError(
+                        f"A segmentation map has shape {tuple(np.shape(maps))} but its picture is {size[0]} high and "
+                        f"{size[1]} wide; give masks in the frame of the upright picture."
+                    )
         return BatchFeature(data)
 
     def _render(
@@ -253,17 +277,17 @@ class LiteLVLMProcessor(ProcessorMixin):
         """A conversation as the model reads it, with user text protected, and the spans of its answers."""
         protected = []
         for message in messages:
+            # Answers hold [SEG] rightly, but only the template may place an image
+            tokens = _added_tokens(self.tokenizer) if message["role"] == "user" else {self.image_token}
             content = message["content"]
-            if message["role"] == "user":
-                if isinstance(content, str):
-                    content = _protect(content, self.tokenizer)
-                else:
-                    content = [
-                        p | {"text": _protect(p["text"], self.tokenizer)} if "text" in p else p for p in content
-                    ]
-            # Pictures themselves are none of the template's business
-            if not isinstance(content, str):
-                content = [{k: v for k, v in part.items() if k in ("type", "text")} for part in content]
+            if isinstance(content, str):
+                content = _protect(content, tokens)
+            else:
+                # Pictures themselves are none of the template's business
+                content = [
+                    {"type": part["type"]} | ({"text": _protect(part["text"], tokens)} if "text" in part else {})
+                    for part in content
+                ]
             protected.append({"role": message["role"], "content": content})
         if add_generation_prompt is None:
             add_generation_prompt = messages[-1]["role"] == "user"
@@ -303,7 +327,7 @@ class LiteLVLMProcessor(ProcessorMixin):
     def _encode_guide(self, text: str) -> list[int]:
         """Token ids for CLIP, cut to its length with the end token kept."""
         tokenizer = self.guide_tokenizer
-        pieces = _protect(text, tokenizer).split(_SPLIT)
+        pieces = _protect(text, _added_tokens(tokenizer)).split(_SPLIT)
         ids = [token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
         return [tokenizer.bos_token_id, *ids[: tokenizer.model_max_length - 2], tokenizer.eos_token_id]
 
@@ -393,7 +417,7 @@ def _as_turns(name: str, value: Any, may_be_empty: bool = False) -> list[list[st
         value = [value]
     if not isinstance(value, (list, tuple)) or len(value) == 0:
         raise ValueError(f"`{name}` is {value!r}; allowed are a text, a list of texts, or a list of lists of texts.")
-    conversations = [[turns] if isinstance(turns, str) else list(turns) for turns in value]
+    conversations = [list(turns) if isinstance(turns, (list, tuple)) else [turns] for turns in value]
     for turns in conversations:
         if not turns and not may_be_empty:
             raise ValueError(f"`{name}` holds a conversation without any text.")
@@ -409,15 +433,20 @@ def _message_text(message: dict[str, Any]) -> str:
     return "".join(part["text"] for part in message["content"] if part["type"] == "text")
 
 
-def _protect(text: str, tokenizer: Any) -> str:
-    """User text in which every special or added token of a tokenizer is cut in two, so that none is recognised."""
+def _added_tokens(tokenizer: Any) -> set[str]:
+    """Every special or added token of a tokenizer."""
+    return {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+
+
+def _protect(text: str, tokens: Iterable[str]) -> str:
+    """Text in which every one of these tokens is cut in two, so that none is recognised."""
     text = text.replace(_SPLIT, "")
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
-    longest_first = sorted((token for token in added if len(token) > 1), key=len, reverse=True)
-    if not longest_first:
+    alternatives = "|".join(re.escape(token) for token in tokens if len(token) > 1)
+    if not alternatives:
         return text
-    pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
-    return pattern.sub(lambda found: found[0][0] + _SPLIT + found[0][1:], text)
+    # Cut wherever a token starts, and not only in what one match covers: tokens may overlap. A tokenizer that ignores
+    # case, such as CLIP's, recognises its tokens in any.
+    return re.sub(f"(?={alternatives}).", lambda start: start[0] + _SPLIT, text, flags=re.IGNORECASE | re.DOTALL)
 
 
 def _pad(rows: list[torch.Tensor], value: int, left: bool) -> torch.Tensor:

@@ -1,0 +1,104 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every kind of picture arrives upright, in RGB, with the values that a person sees."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from litelvlm.modeling.images_litelvlm import load_rgb
+
+GREY = np.arange(15, dtype=np.uint8).reshape(3, 5) * 17
+COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
+
+
+def pixels(image) -> np.ndarray:
+    loaded = load_rgb(image)
+    assert loaded.mode == "RGB"
+    return np.asarray(loaded)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(COLOUR),
+        COLOUR,
+        COLOUR.transpose(2, 0, 1),
+        torch.from_numpy(COLOUR).permute(2, 0, 1),
+        torch.from_numpy(COLOUR).permute(2, 0, 1).float() / 255,
+        (COLOUR / 255).astype(np.float64),
+        COLOUR.astype(np.uint16) * 257,
+        np.concatenate([COLOUR, np.full((3, 5, 1), 255, np.uint8)], axis=-1),
+    ],
+    ids=["pil", "hwc", "chw", "tensor", "float tensor", "float array", "uint16", "rgba array"],
+)
+def test_colour_in_any_form_is_the_same_picture(image):
+    np.testing.assert_array_equal(pixels(image), COLOUR)
+
+
+@pytest.mark.parametrize("image", [Image.fromarray(GREY), GREY, GREY[..., None], GREY[None], torch.from_numpy(GREY)])
+def test_grey_becomes_three_equal_channels(image):
+    np.testing.assert_array_equal(pixels(image), np.repeat(GREY[..., None], 3, axis=-1))
+
+
+def test_sixteen_bits_are_scaled_not_cut(tmp_path):
+    deep = GREY.astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for image in (Image.fromarray(deep), tmp_path / "deep.png"):
+        np.testing.assert_array_equal(pixels(image), np.repeat(GREY[..., None], 3, axis=-1))
+
+
+def test_transparency_shows_white():
+    clear = Image.fromarray(np.dstack([COLOUR, np.zeros((3, 5), np.uint8)]))
+    assert (pixels(clear) == 255).all()
+    palette = Image.fromarray(COLOUR).quantize(8)
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    assert (pixels(palette)[0, 0] == 255).all() and not (pixels(palette) == 255).all()
+    grey_alpha = Image.fromarray(np.dstack([GREY, np.zeros((3, 5), np.uint8)]))
+    assert grey_alpha.mode == "LA" and (pixels(grey_alpha) == 255).all()
+
+
+def test_palette_and_cmyk_keep_their_colours():
+    red = Image.new("RGB", (4, 3), (255, 0, 0))
+    for mode in ("P", "CMYK", "YCbCr"):
+        assert np.abs(pixels(red.convert(mode)).astype(int) - [255, 0, 0]).max() <= 2, mode
+    assert (pixels(Image.new("1", (2, 2), 1)) == 255).all()
+
+
+def test_exif_orientation_turns_the_picture_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    Image.fromarray(COLOUR).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(pixels(str(tmp_path / "turned.png")), np.rot90(COLOUR, -1))
+
+
+def test_what_is_no_picture_is_named(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    whole = tmp_path / "whole.png"
+    Image.effect_noise((64, 64), 50).save(whole)
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:600])
+    for image, message in [
+        (tmp_path / "none.png", r"There is no file .*none\.png"),
+        (tmp_path / "text.png", r"text\.png' cannot be read as an image"),
+        (tmp_path / "cut.png", r"cut\.png' cannot be read as an image"),
+        (tmp_path, "cannot be read as an image"),
+        (np.zeros((2, 3, 5)), r"shape \(2, 3, 5\); allowed"),
+        (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\); allowed"),
+        (np.full((3, 4, 3), 2.0), "values from 2.0 to 2.0; allowed are 0 to 1"),
+        (np.full((3, 4), -1), "values from -1 to -1; allowed are 0 to 255"),
+        (7, "holds a int; allowed are"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_rgb(image)

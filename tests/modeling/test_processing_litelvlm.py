@@ -1,0 +1,215 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The processor: prompts token for token, user text as text, labels, padding, and masks in the picture's frame."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
+
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+ASK = "Can you segment {} in this image?"
+
+
+def decode(processor, ids) -> str:
+    """The text of token ids, with the row of image tokens as one."""
+    tokenizer = processor.tokenizer
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    kept = [t for i, t in enumerate(ids) if t != image or ids[i - 1] != image]
+    return tokenizer.decode([t for t in kept if t != tokenizer.pad_token_id])
+
+
+def test_prompt_is_the_conversation_the_checkpoints_were_trained_with(processor):
+    ids = processor(PICTURE, "the dog")["input_ids"][0].tolist()
+    expected = f"<s>{SYSTEM} USER: <im_start><image><im_end>\n{ASK.format('the dog')} ASSISTANT:"
+    assert decode(processor, ids) == expected
+    assert ids.count(processor.tokenizer.convert_tokens_to_ids("<image>")) == processor.num_image_tokens
+    assert ids.count(processor.tokenizer.bos_token_id) == 1
+
+    turns = processor(PICTURE, [["the dog", "the cat"]], answers=[["It is [SEG].", "Sure, [SEG]."]])
+    assert decode(processor, turns["input_ids"][0].tolist()) == (
+        f"{expected} It is [SEG].</s>USER: {ASK.format('the cat')} ASSISTANT: Sure, [SEG].</s>"
+    )
+
+
+def test_an_open_last_turn_ends_with_the_generation_prompt(processor):
+    inputs = processor(PICTURE, [["the dog", "the cat"]], answers=[["It is [SEG]."]])
+    text = decode(processor, inputs["input_ids"][0].tolist())
+    assert text.endswith(f"It is [SEG].</s>USER: {ASK.format('the cat')} ASSISTANT:") and "labels" not in inputs
+
+
+def test_labels_are_the_answers_and_their_end_tokens(processor):
+    inputs = processor(
+        [PICTURE, PICTURE],
+        [["the dog", "the cat"], ["a tree"]],
+        answers=[["It is [SEG].", "Sure, [SEG]."], ["[SEG]."]],
+    )
+    labels, ids = inputs["labels"], inputs["input_ids"]
+    assert labels.shape == ids.shape and (labels[labels >= 0] == ids[labels >= 0]).all()
+    assert decode(processor, labels[0][labels[0] >= 0].tolist()) == " It is [SEG].</s> Sure, [SEG].</s>"
+    assert decode(processor, labels[1][labels[1] >= 0].tolist()) == " [SEG].</s>"
+
+
+@pytest.mark.parametrize("typed", ["<image>", "[SEG]", "</s>", "<s>", "<im_start>", "[seg]", "<pad>", "<|endoftext|>"])
+def test_special_tokens_in_user_text_stay_text(processor, typed):
+    plain, typed_ids = (processor(PICTURE, text)["input_ids"][0].tolist() for text in ("x", f"x {typed} y"))
+    tokenizer = processor.tokenizer
+    for token in tokenizer.added_tokens_decoder:
+        assert typed_ids.count(token) == plain.count(token), tokenizer.decode([token])
+    assert f"x {typed} y" in decode(processor, typed_ids)
+    guide = processor(PICTURE, f"x {typed} y")["guide_input_ids"][0, 0].tolist()
+    assert guide.count(processor.guide_tokenizer.eos_token_id) == 1 and guide[-1] == guide[guide.index(guide[-1])]
+    assert typed in processor.guide_tokenizer.decode(guide[1:-1])
+
+
+def test_sentinels_that_a_user_types_are_taken_out(processor):
+    assert torch.equal(processor(PICTURE, "a\ue000b")["input_ids"], processor(PICTURE, "ab")["input_ids"])
+
+
+def test_batches_are_padded_on_the_left(processor):
+    inputs = processor([PICTURE] * 2, ["a", "a much longer text"])
+    mask, ids = inputs["attention_mask"], inputs["input_ids"]
+    assert mask[0, 0] == 0 and mask[0, -1] == 1 and mask[1].all()
+    alone = processor(PICTURE, "a")["input_ids"][0]
+    assert (
+        torch.equal(ids[0][mask[0].bool()], alone) and (ids[0][mask[0] == 0] == processor.tokenizer.pad_token_id).all()
+    )
+
+
+def test_guide_texts_are_the_full_questions_with_absent_ones_masked(processor):
+    inputs = processor([PICTURE] * 2, [["a", "b"], ["c"]], answers=[["A"], []])
+    ids, mask = inputs["guide_input_ids"], inputs["guide_attention_mask"]
+    guide = processor.guide_tokenizer
+    assert ids.shape[:2] == (2, 2) and mask[1, 1].sum() == 0 and mask[0].sum(-1).min() > 0
+    for row, column, text in [(0, 0, "a"), (0, 1, "b"), (1, 0, "c")]:
+        visible = ids[row, column][mask[row, column].bool()].tolist()
+        assert (visible[0], visible[-1]) == (guide.bos_token_id, guide.eos_token_id)
+        assert guide.decode(visible[1:-1]) == ASK.format(text)
+    other = processor(PICTURE, "a", guide_text="dog")
+    assert guide.decode(other["guide_input_ids"][0, 0, 1:-1].tolist()) == "dog"
+
+
+def test_long_guide_texts_keep_their_end_token(processor):
+    ids = processor(PICTURE, "word " * 60)["guide_input_ids"]
+    assert ids.shape == (1, 1, 77) and ids[0, 0, -1] == processor.guide_tokenizer.eos_token_id
+
+
+def test_one_picture_with_many_texts_is_prepared_once(processor):
+    inputs = processor(PICTURE, ["a", "b", "c"])
+    assert len(inputs["input_ids"]) == 3 and len(inputs["pixel_values"]) == len(inputs["mask_pixel_values"]) == 1
+
+
+def test_pictures_of_different_sizes_make_one_batch(processor):
+    inputs = processor([PICTURE, PICTURE.resize((64, 20))], ["a", "b"])
+    assert inputs["pixel_values"].shape == (2, 3, 32, 32) and inputs["mask_pixel_values"].shape == (2, 3, 64, 64)
+    assert inputs["original_sizes"].tolist() == [[40, 30], [20, 64]]
+    assert inputs["reshaped_input_sizes"].tolist() == [[64, 48], [20, 64]]
+    assert (inputs["mask_pixel_values"][0, :, :, 48:] == 0).all()
+
+
+def test_mask_labels_are_in_sams_frame_with_padding_marked(processor):
+    mask = np.zeros((1, 40, 30), dtype=bool)
+    mask[0, :20, :15] = True  # the upper left quarter
+    labels = processor(PICTURE, "a", answers="[SEG]", segmentation_maps=[mask])["mask_labels"][0]
+    expected = np.full((16, 16), -1.0)
+    expected[:, :12] = 0
+    expected[:8, :6] = 1
+    np.testing.assert_array_equal(labels[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (64, 64), (17, 100)])
+def test_masks_return_to_the_pictures_frame(processor, size):
+    """A half-picture mask drawn in SAM's frame covers that half of the picture, whatever its shape."""
+    height, width = size
+    inputs = processor(np.zeros((height, width, 3), np.uint8), "a")
+    shown = inputs["reshaped_input_sizes"][0] / 4  # SAM's square of 64 pixels has masks of 16
+    logits = torch.full((1, 16, 16), -8.0)
+    logits[0, :, : round(shown[1].item() / 2)] = 8.0
+    empty = torch.zeros(0, 16, 16)
+    output = type("Output", (), {"pred_masks": [logits, empty]})
+    masks = processor.post_process_masks(output, inputs)
+    assert (
+        masks[0].shape == (1, height, width) and masks[0].dtype == torch.bool and masks[1].shape == (0, height, width)
+    )
+    share = masks[0].float().mean(dim=1)[0]  # per column
+    half, soft = width / 2, max(2, width // 8)
+    assert share[: int(half - soft)].min() == 1 and share[int(half + soft) :].max() == 0
+    soft_masks = processor.post_process_masks(output, inputs, binarize=False)
+    assert torch.equal(soft_masks[0] > 0, masks[0])
+
+
+def test_chat_conversations_give_the_same_inputs(processor):
+    conversation = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": "Where is <image>?"}],
+        },
+        {"role": "assistant", "content": "It is [SEG]."},
+        {"role": "user", "content": "And the cat?"},
+    ]
+    direct = processor(PICTURE, [["Where is <image>?", "And the cat?"]], [["It is [SEG]."]], question_template="{}")
+    chat = processor.apply_chat_template(conversation, tokenize=True, return_dict=True, return_tensors="pt")
+    assert direct.keys() == chat.keys()
+    for name, value in direct.items():
+        assert torch.equal(chat[name], value), name
+    rendered = processor.apply_chat_template(conversation, add_generation_prompt=True)
+    assert rendered.startswith(SYSTEM) and rendered.endswith("USER: And the cat? ASSISTANT:")
+    conversation[2]["content"] = [{"type": "image", "image": PICTURE}]
+    with pytest.raises(ValueError, match="holds 2 images; one image"):
+        processor.apply_chat_template(conversation, tokenize=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": ""}, "not empty"),
+        ({"text": "  "}, "not empty"),
+        ({"text": []}, "allowed are a text"),
+        ({"text": None}, "`text` is None"),
+        ({"text": [[]]}, "without any text"),
+        ({"text": [3]}, "'int' object is not iterable|allowed are"),
+        ({"text": ["a", "b"], "images": [PICTURE]}, "1 images for 2 conversations"),
+        ({"text": ["a"], "images": [[PICTURE, PICTURE]]}, "one image per conversation"),
+        ({"text": "a", "answers": ["b", "c"]}, "1 conversations in `text`, 2 in `answers`"),
+        ({"text": [["a", "b"]], "answers": [[]]}, "2 questions and 0 answers"),
+        ({"text": "a", "question_template": "segment"}, "it must hold {}"),
+        ({"text": "a", "return_tensors": "np"}, "allowed is 'pt'"),
+        (
+            {"text": "a", "answers": "[SEG]", "segmentation_maps": [np.zeros((4, 4))]},
+            r"allowed is \(num_masks, H, W\)",
+        ),
+    ],
+)
+def test_bad_inputs_are_named(processor, arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        processor(**{"images": PICTURE} | arguments)
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_saved_processor_gives_the_same_inputs(processor, tmp_path, with_masks):
+    processor.with_masks = with_masks
+    processor.question_template = "Where is {}?"
+    processor.save_pretrained(tmp_path)
+    loaded = LiteLVLMProcessor.from_pretrained(tmp_path)
+    expected, got = (p(PICTURE, ["a", "b <image>"]) for p in (processor, loaded))
+    assert expected.keys() == got.keys() and ("mask_pixel_values" in got) == with_masks
+    for name, value in expected.items():
+        assert torch.equal(got[name], value), name
+    assert set(got.keys()) == set(loaded.model_input_names)
