@@ -73,8 +73,7 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
 
     image = load_rgb(EXAMPLE_IMAGE if options.image == "example" else options.image)
     with stage("load model", milliseconds, device):
-        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype=options.dtype).to(device)
-        processor = LiteLVLMProcessor.from_pretrained(options.model)
+        model, processor = load(options.model, options.dtype, device)
     with stage("process inputs", milliseconds, device):
         inputs = processor(images=image, text=options.text).to(device)
     with stage("encode image", milliseconds, device), torch.inference_mode():
@@ -103,6 +102,16 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     if options.mask is not None:
         Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
     return report
+
+
+def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
+    """Model and processor; a ValueError names what cannot be loaded."""
+    try:
+        model = LiteLVLMForSegmentation.from_pretrained(name, dtype=dtype)
+        processor = LiteLVLMProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    return model.to(device), processor
 
 
 def patch_kinds(model: LiteLVLMForSegmentation, output: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:

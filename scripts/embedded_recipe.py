@@ -152,6 +152,7 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
                 "num_key_value_heads": 4,
                 "intermediate_size": 384,
                 "max_position_embeddings": 1024,
+                "initializer_range": 0.06,
                 "bos_token_id": tokenizer.bos_token_id,
                 "eos_token_id": tokenizer.eos_token_id,
                 "pad_token_id": tokenizer.pad_token_id,
@@ -172,8 +173,10 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
                 "use_rel_pos": False,
                 "global_attn_indexes": [1, 3],
                 "num_pos_feats": 32,
-                # SAM's own default is next to zero, as its weights are always loaded
-                "initializer_range": 0.02,
+                # SAM's own defaults suit loaded weights: nearly zero weights, and place features of so high a
+                # frequency that neighbours have nothing in common
+                "initializer_range": 0.08,
+                "scale": 1.0,
             },
             "prompt_encoder_config": {"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
             "mask_decoder_config": {
@@ -182,11 +185,14 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
                 "num_attention_heads": 4,
                 "iou_head_hidden_dim": 32,
             },
+            "initializer_range": 0.1,
         },
         # The share of the paper's 192 of 576
         num_retained_tokens=round(NUM_VISUAL_TOKENS / 3),
         seg_token_id=tokenizer.convert_tokens_to_ids("[SEG]"),
         mask_embedding_size=64,
+        # Twice LISA's: the objects are small, and overlap is what is measured
+        dice_loss_weight=1.0,
     )
 
 

@@ -301,7 +301,7 @@ def train_lvlm(options: argparse.Namespace) -> None:
         "lvlm",
         model,
         lvlm_losses,
-        RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 9)),
+        RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8)),
         lvlm_collate(processor),
         lambda lvlm: teacher_forced_ciou(lvlm, processor, watched),
         options,

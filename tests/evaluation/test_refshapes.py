@@ -1,0 +1,132 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""RefShapes: always the same scenes, exact masks, and expressions that name one object only."""
+
+import re
+
+import numpy as np
+import pytest
+
+from litelvlm.evaluation.refshapes import COLOURS, SHAPES, SIZES, TEXTURES, RefShapes, caption, inside
+
+WORDS = {"size": SIZES, "texture": TEXTURES, "colour": COLOURS, "shape": SHAPES}
+DIRECTIONS = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "higher": (1, -1), "below": (1, 1), "lower": (1, 1)}
+SUPERLATIVES = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "bottommost": (1, 1)}
+PLACES = {"on the far left": (0, -1), "on the far right": (0, 1), "at the top": (1, -1), "at the bottom": (1, 1)}
+
+
+def described(objects, words):
+    """Indices of the objects that have every attribute a phrase names, read from its words alone."""
+    named = {name: [w for w in words.split() if w in values] for name, values in WORDS.items()}
+    return [i for i, o in enumerate(objects) if all(getattr(o, n) in found for n, found in named.items() if found)]
+
+
+def referents(objects, text):
+    """What an expression means, worked out from its words, independently of how it was made."""
+    text = text.removeprefix("the ")
+    relation = re.fullmatch(r"(.*?) (?:to the )?(left|right|above|higher|below|lower)(?: of| than)? the (.*)", text)
+    if relation:
+        head, direction, anchor_words = relation.groups()
+        (anchor,) = described(objects, anchor_words)
+        axis, sign = DIRECTIONS[direction]
+        place = objects[anchor].centre[axis]
+        return [i for i in described(objects, head) if i != anchor and sign * (objects[i].centre[axis] - place) > 0]
+    group = described(objects, text)
+    for word, (axis, sign) in (SUPERLATIVES | PLACES).items():
+        if word in text:
+            return [max(group, key=lambda i: sign * objects[i].centre[axis])]
+    if "largest" in text or "smallest" in text:
+        return [(max if "largest" in text else min)(group, key=lambda i: objects[i].radius)]
+    return group
+
+
+@pytest.mark.parametrize("split", ["train", "val", "testA", "testB"])
+def test_expressions_name_exactly_their_target(split):
+    scenes, kinds = RefShapes(split, 60), set()
+    for i in range(60):
+        sample = scenes[i]
+        assert 1 <= len(sample.expressions) <= 3
+        for expression in sample.expressions:
+            assert referents(sample.objects, expression.text) == [expression.target], expression.text
+            kinds.add(expression.kind)
+    wanted = {"testA": {"attribute"}, "testB": {"relation"}}
+    assert kinds == wanted.get(split, {"attribute", "superlative", "relation"})
+
+
+def test_scenes_are_fixed_by_split_seed_and_index():
+    one, two = RefShapes("val", 5), RefShapes("val", 5)
+    for i in range(5):
+        np.testing.assert_array_equal(one[i].image, two[i].image)
+        assert one[i].expressions == two[i].expressions
+    others = [RefShapes("train", 5), RefShapes("val", 5, seed=1), RefShapes("testA", 5)]
+    assert all(other[0].objects != one[0].objects for other in others)
+
+
+def test_masks_are_the_visible_pixels():
+    """A pixel-by-pixel reference: the last object drawn over a pixel's centre owns it."""
+    for index in range(4):
+        sample = RefShapes("val", 10, size=64)[index]
+        owner = np.full((64, 64), -1)
+        for number, thing in enumerate(sample.objects):
+            for row in range(64):
+                for column in range(64):
+                    x = ((column + 0.5) / 64 - thing.centre[0]) / thing.radius
+                    y = ((row + 0.5) / 64 - thing.centre[1]) / thing.radius
+                    if max(abs(x), abs(y)) < 1.1 and inside(thing.shape, np.array(x), np.array(y)):
+                        owner[row, column] = number
+        for number in range(len(sample.objects)):
+            np.testing.assert_array_equal(sample.object_masks[number], owner == number)
+        targets = [e.target for e in sample.expressions]
+        np.testing.assert_array_equal(sample.masks, sample.object_masks[targets])
+
+
+def test_objects_have_the_colour_that_is_said():
+    scenes = RefShapes("val", 20)
+    for i in range(20):
+        sample = scenes[i]
+        for thing, mask in zip(sample.objects, sample.object_masks, strict=True):
+            if thing.texture == "plain":
+                seen = sample.image[mask].astype(float).mean(axis=0)
+                nearest = min(COLOURS, key=lambda name: np.linalg.norm(seen - COLOURS[name]))
+                assert nearest == thing.colour
+
+
+def test_geometry_does_not_depend_on_the_size():
+    small, large = RefShapes("val", 3, size=128)[0], RefShapes("val", 3, size=256)[0]
+    assert small.objects == large.objects
+    reduced = large.object_masks[:, ::2, ::2]
+    iou = (reduced & small.object_masks).sum() / (reduced | small.object_masks).sum()
+    assert iou > 0.9
+
+
+def test_captions_name_every_object():
+    rng, objects = np.random.default_rng(0), RefShapes("val", 3)[0].objects
+    assert caption(rng, objects).count("a ") >= len(objects)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "test"}, "`split` is 'test'; allowed are train, val, testA, testB"),
+        ({"split": "val", "length": 0}, "`length` is 0"),
+        ({"split": "val", "size": 8}, "`size` 8"),
+        ({"split": "val", "num_objects": (1, 4)}, r"`num_objects` is \(1, 4\)"),
+        ({"split": "val", "num_objects": (5, 4)}, r"`num_objects` is \(5, 4\)"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RefShapes(**arguments)
+    with pytest.raises(IndexError):
+        RefShapes("val", 3)[3]
