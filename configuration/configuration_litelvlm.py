@@ -133,6 +133,14 @@ class LiteLVLMConfig(PreTrainedConfig):
         vision_config = self.backbone_config.vision_config
         return (vision_config.image_size // vision_config.patch_size) ** 2
 
+    @property
+    def vision_feature_layers(self) -> list[int]:
+        """Indices of the vision tower's hidden states that the projector receives, one or several."""
+        # VipLLaVA had a name of its own in earlier versions of Transformers
+        former = getattr(self.backbone_config, "vision_feature_layers", None)
+        layers = getattr(self.backbone_config, "vision_feature_layer", former)
+        return [layers] if isinstance(layers, int) else list(layers)
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The language model's configuration, which generation and the embedding resize look for."""
         return self.backbone_config.get_text_config()

@@ -280,11 +280,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"`pixel_values` has shape {tuple(pixel_values.shape)}; allowed is (batch, channels, height, width), "
                 "one image per prompt."
             )
-        tower, backbone_config = self.backbone.vision_tower, self.config.backbone_config
+        tower = self.backbone.vision_tower
         layers = tower.encoder.layers
-        wanted = backbone_config.vision_feature_layer
-        wanted = [wanted] if isinstance(wanted, int) else list(wanted)
-        wanted = [index % (len(layers) + 1) for index in wanted]  # 0 is the embeddings' output
+        # 0 is the embeddings' output
+        wanted = [index % (len(layers) + 1) for index in self.config.vision_feature_layers]
 
         hidden_states = [tower.pre_layrnorm(tower.embeddings(pixel_values))]
         for layer in layers[: max(*wanted, len(layers) - 1)]:
