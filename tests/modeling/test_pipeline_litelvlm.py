@@ -15,7 +15,9 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers import GenerationConfig, pipeline
 
 from litelvlm.modeling.pipeline_litelvlm import ReferringSegmentationPipeline
 
@@ -91,3 +93,71 @@ def test_options_reach_the_model_and_bad_input_is_named(pipe):
         pipe(ITEMS[0]["image"])
     with pytest.raises(ValueError, match="2 images and 1 texts"):
         pipe([ITEMS[0]["image"]] * 2, ["a"])
+
+
+def test_one_picture_is_asked_each_of_many_texts(pipe):
+    texts = [item["text"] for item in ITEMS]
+    results = pipe(ITEMS[0]["image"], texts)
+    assert len(results) == len(texts)
+    for entries, text in zip(results, texts, strict=True):
+        assert same(entries, pipe(ITEMS[0]["image"], text))
+
+
+def test_score_is_the_mean_probability_inside_the_mask(pipe):
+    inputs = pipe.processor(ITEMS[0]["image"], ITEMS[0]["text"]).to(pipe.device)
+    (logits,) = pipe.processor.post_process_masks(pipe.model.segment(**inputs), inputs, binarize=False)
+    threshold = logits[0].median().item()  # so that both sides hold pixels
+    mask, entry = (logits[0] > threshold).cpu(), pipe(ITEMS[0], threshold=threshold)[0]
+    assert np.array_equal(np.asarray(entry["mask"]) == 255, mask)
+    assert entry["score"] == pytest.approx(logits[0].cpu().sigmoid()[mask].mean().item(), abs=1e-5)
+    assert {entry["score"] for entry in pipe(ITEMS[0], threshold=1e6)} == {0.0}  # not the mean of nothing
+
+
+def test_a_data_set_ends_where_its_length_says(pipe):
+    class Endless(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return ITEMS[index % 3]
+
+    assert len(list(pipe(Endless(), batch_size=2))) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 32),
+        ({"max_new_tokens": 5}, 5),
+        ({"generation_config": GenerationConfig(max_new_tokens=6, pad_token_id=0)}, 6),
+        ({"max_length": 300}, None),
+    ],
+)
+def test_answers_are_as_long_as_asked_for_and_else_32_tokens(pipe, monkeypatch, options, expected):
+    pipe.model.generation_config.max_new_tokens = pipe.model.generation_config.eos_token_id = None
+    lengths, segment = [], pipe.model.segment
+
+    def recorded(**kwargs):
+        output = segment(**kwargs)
+        lengths.append((kwargs["input_ids"].shape[1], output.sequences.shape[1]))
+        return output
+
+    monkeypatch.setattr(pipe.model, "segment", recorded)
+    pipe(ITEMS[0], **options)
+    ((prompt, new),) = lengths
+    assert new == (300 - prompt if expected is None else expected)
+
+
+def test_saved_pipeline_loads_without_the_name_of_its_task(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = pipeline(model=str(tmp_path), trust_remote_code=True)
+    assert loaded.task == "referring-segmentation"
+    assert all(same(loaded(item), pipe(item)) for item in ITEMS)
+
+
+def test_model_answers_in_the_image_text_to_text_pipeline_too(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    chat = pipeline("image-text-to-text", model=str(tmp_path))
+    parts = [{"type": "image", "image": ITEMS[0]["image"]}, {"type": "text", "text": "What is this?"}]
+    (result,) = chat([{"role": "user", "content": parts}])
+    assert result["generated_text"][-1]["role"] == "assistant"

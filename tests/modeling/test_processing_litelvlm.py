@@ -13,6 +13,9 @@
 # limitations under the License.
 """The processor: prompts token for token, user text as text, labels, padding, and masks in the picture's frame."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -213,3 +216,128 @@ def test_saved_processor_gives_the_same_inputs(processor, tmp_path, with_masks):
     for name, value in expected.items():
         assert torch.equal(got[name], value), name
     assert set(got.keys()) == set(loaded.model_input_names)
+
+
+def test_prompt_is_bos_and_the_pieces_around_the_image_tokenised_apart(processor):
+    tokenizer = processor.tokenizer
+    pieces = [f"{SYSTEM} USER: <im_start>", f"<im_end>\n{ASK.format('a')} ASSISTANT:"]
+    before, after = tokenizer(pieces, add_special_tokens=False)["input_ids"]
+    image = [tokenizer.convert_tokens_to_ids("<image>")] * processor.num_image_tokens
+    assert processor(PICTURE, "a")["input_ids"].tolist() == [[tokenizer.bos_token_id, *before, *image, *after]]
+
+
+def test_rendered_conversation_shows_user_text_as_it_was_typed(processor):
+    typed = "a <image> </s> [SEG] b"
+    conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": typed}]}]
+    expected = f"{SYSTEM} USER: <im_start><image><im_end>\n{typed} ASSISTANT:"
+    assert processor.apply_chat_template(conversation) == expected
+    closed = processor.apply_chat_template(conversation, add_generation_prompt=False)
+    assert closed == expected.removesuffix(" ASSISTANT:")
+
+
+def test_special_tokens_that_overlap_in_user_text_all_stay_text(processor):
+    processor.tokenizer.add_tokens(["qx", "xy"])
+    ids = processor(PICTURE, "qxy")["input_ids"][0].tolist()
+    assert not set(processor.tokenizer.convert_tokens_to_ids(["qx", "xy"])) & set(ids)
+    assert ASK.format("qxy") in decode(processor, ids)
+
+
+def test_image_token_in_an_answer_is_text_while_seg_is_a_token(processor):
+    inputs = processor(PICTURE, "a", answers="no <image>, but [SEG]")
+    image, seg = processor.tokenizer.convert_tokens_to_ids(["<image>", "[SEG]"])
+    assert (inputs["input_ids"] == image).sum() == processor.num_image_tokens
+    assert (inputs["input_ids"] == seg).sum() == (inputs["labels"] == seg).sum() == 1
+    learnt = inputs["labels"][0][inputs["labels"][0] >= 0].tolist()
+    assert decode(processor, learnt) == " no <image>, but [SEG]</s>"
+
+
+def test_labels_cover_every_byte_of_an_answer_in_any_script(processor):
+    labels = processor(PICTURE, "a", answers="狗 é 🐕")["labels"][0]
+    assert decode(processor, labels[labels >= 0].tolist()) == " 狗 é 🐕</s>"
+
+
+def test_training_batches_are_padded_on_the_side_of_the_tokenizer(processor):
+    processor.tokenizer.padding_side = "right"
+    inputs, alone = processor(text=["a", "longer"], answers=["x", "y"]), processor(text="a", answers="x")
+    mask = inputs["attention_mask"][0].bool()
+    assert mask[0] and not mask[-1]
+    for name, padding in (("input_ids", processor.tokenizer.pad_token_id), ("labels", -100)):
+        assert torch.equal(inputs[name][0][mask], alone[name][0]) and (inputs[name][0][~mask] == padding).all()
+
+
+def bilinear(array, height, width):
+    """Bilinear resize of an `(H, W)` array with half-pixel centres, as two matrix products."""
+
+    def weights(size, new):
+        place = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
+        low = place.astype(int)
+        matrix = np.zeros((new, size))
+        np.add.at(matrix, (np.arange(new), low), 1 - (place - low))
+        np.add.at(matrix, (np.arange(new), np.minimum(low + 1, size - 1)), place - low)
+        return matrix
+
+    return weights(array.shape[0], height) @ array @ weights(array.shape[1], width).T
+
+
+@pytest.mark.parametrize("size", [(37, 90), (90, 37), (64, 64), (200, 133)])
+def test_mask_logits_go_over_sams_square_to_the_picture_without_its_padding(processor, size):
+    inputs = processor(np.zeros((*size, 3), np.uint8), "a")
+    logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
+    height, width = (int(edge * 64 / max(size) + 0.5) for edge in size)
+    expected = [bilinear(bilinear(mask, 64, 64)[:height, :width], *size) for mask in logits.double().numpy()]
+    output = SimpleNamespace(pred_masks=[logits])
+    (soft,) = processor.post_process_masks(output, inputs, binarize=False)
+    np.testing.assert_allclose(soft.numpy(), np.stack(expected), atol=1e-4)
+    (masks,) = processor.post_process_masks(output, inputs, threshold=0.5)
+    assert torch.equal(masks, soft > 0.5)
+
+
+def test_masks_of_several_texts_take_the_size_of_their_picture(processor):
+    sizes = {"original_sizes": [[40, 30], [20, 50]], "reshaped_input_sizes": [[64, 48], [26, 64]]}
+    output = SimpleNamespace(pred_masks=[torch.zeros(n, 16, 16, dtype=torch.bfloat16) for n in (1, 0, 2, 0)])
+    masks = processor.post_process_masks(output, {name: torch.tensor(size) for name, size in sizes.items()})
+    assert [tuple(m.shape) for m in masks] == [(1, 40, 30), (0, 40, 30), (2, 20, 50), (0, 20, 50)]
+
+
+def test_decoded_answers_keep_seg_and_lose_special_tokens(processor):
+    ids = processor.tokenizer([" It is [SEG].</s>", " No.</s>"], add_special_tokens=False, padding=True)["input_ids"]
+    assert processor.decode_answers(SimpleNamespace(sequences=torch.tensor(ids))) == ["It is [SEG].", "No."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": [None]}, "`text` holds None; allowed are texts"),
+        # Neither to learn from nor to continue
+        ({"images": None, "text": [["a"], ["b"]], "answers": [["x"], []]}, "1 of 2 conversations end with an answer"),
+        ({"images": [PICTURE] * 2, "text": ["a", "b"], "segmentation_maps": [np.ones((1, 40, 30))]}, "1 entries in"),
+        ({"text": "a", "segmentation_maps": [np.ones((1, 30, 40))]}, "its picture is 40 high and 30 wide"),
+    ],
+)
+def test_inputs_that_do_not_fit_each_other_are_named(processor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**{"images": PICTURE} | arguments)
+
+
+@pytest.mark.parametrize("conversation", [[], [[]], [{"role": "assistant", "content": "a"}]])
+def test_conversations_without_a_user_are_named(processor, conversation):
+    with pytest.raises(ValueError, match="no message of the user"):
+        processor.apply_chat_template(conversation, tokenize=True)
+
+
+def test_options_of_chat_templates_may_be_named_to_be_off_and_are_never_ignored(processor):
+    conversation = [{"role": "user", "content": "a"}]
+    processor.apply_chat_template(conversation, tokenize=True, continue_final_message=False, processor_kwargs={})
+    with pytest.raises(ValueError, match=r"Unknown options \['padding'\]"):
+        processor.apply_chat_template(conversation, tokenize=True, padding=True)
+
+
+def test_processor_of_a_hub_repository_is_saved_with_its_own_code(processor, tmp_path):
+    processor.save_pretrained(tmp_path / "first")
+    path = tmp_path / "first" / "processor_config.json"
+    values = json.loads(path.read_text())
+    local = values["auto_map"]["AutoProcessor"]
+    path.write_text(json.dumps(values | {"auto_map": {"AutoProcessor": f"org/repo--{local}"}}))
+    LiteLVLMProcessor.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    saved = json.loads((tmp_path / "second" / "processor_config.json").read_text())
+    assert saved["auto_map"] == {"AutoProcessor": local} == {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
