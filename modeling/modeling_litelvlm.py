@@ -47,6 +47,9 @@ from .hub_litelvlm import export_code
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
 from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_text_similarity, select_patches
 
+# Arguments of `save_pretrained` that are for `push_to_hub`
+_HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
+
 # Arguments of every `forward` below
 _SHARED_ARGUMENTS = r"""
     input_ids (`torch.LongTensor` of shape `(B, L)`):
@@ -238,12 +241,13 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         the code that lets the folder load with `trust_remote_code`.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
+        hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
         kwargs.setdefault("max_shard_size", "5GB")
         super().save_pretrained(save_directory, **kwargs)
         export_code(save_directory)
-        if push_to_hub:
-            # Only now is the folder complete
-            self.push_to_hub(kwargs.pop("repo_id", None) or os.path.basename(os.path.normpath(save_directory)))
+        if push_to_hub:  # only now is the folder complete
+            repo_id = hub_options.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(repo_id, token=kwargs.get("token"), **hub_options)
 
 
 @auto_docstring(

@@ -130,7 +130,7 @@ def test_exported_code_imports_nothing_of_the_package(tmp_path):
         assert "from .." not in code and "import litelvlm" not in code and "from litelvlm" not in code
 
 
-def test_push_to_hub_uploads_the_whole_folder(make_text_model, processor, monkeypatch):
+def test_push_to_hub_uploads_the_whole_folder(make_text_model, processor, monkeypatch, tmp_path):
     """The upload itself is huggingface_hub's, and stands still here; what it is handed is ours."""
     uploaded = {}
 
@@ -150,6 +150,9 @@ def test_push_to_hub_uploads_the_whole_folder(make_text_model, processor, monkey
     for thing in (make_text_model(), processor):
         monkeypatch.setattr(type(thing), "_upload_modified_files", upload)
         thing.push_to_hub("someone/litelvlm-test")
+        whole = uploaded.pop(type(thing).__name__)
+        thing.save_pretrained(tmp_path / type(thing).__name__, push_to_hub=True, repo_id="someone/x", private=True)
+        assert uploaded[type(thing).__name__] == whole
     assert "model.safetensors" in uploaded["LiteLVLMForSegmentation"]
     assert "processor_config.json" in uploaded["LiteLVLMProcessor"]
     for names in uploaded.values():
