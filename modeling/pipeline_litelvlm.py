@@ -14,7 +14,6 @@
 """The `referring-segmentation` pipeline: a picture and a text in, masks and the answer out."""
 
 import os
-from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -97,7 +96,7 @@ class ReferringSegmentationPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Any:
         # By index where there is a length: a data set need not know its own end otherwise
-        items = (inputs[i] for i in range(len(inputs))) if isinstance(inputs, Sized) else inputs
+        items = (inputs[i] for i in range(len(inputs))) if hasattr(inputs, "__len__") else inputs
         batch: list[Any] = []
         for item in items:
             batch.append(self.preprocess(item, **preprocess_params))
