@@ -45,7 +45,7 @@ ATTRIBUTES = ("size", "texture", "colour", "shape")
 KINDS = ("attribute", "superlative", "relation")
 # How often each kind is asked for, per split
 SPLITS = {
-    "train": (0.4, 0.25, 0.35),
+    "train": (0.5, 0.25, 0.25),
     "val": (0.4, 0.25, 0.35),
     "testA": (1.0, 0.0, 0.0),
     "testB": (0.0, 0.0, 1.0),

@@ -14,8 +14,9 @@
 """
 LiteLVLM: fast pixel grounding in large vision-language models by training-free visual token pruning.
 
-Importing the package makes its models known to Transformers, so that `AutoModel`, `AutoProcessor` and `pipeline` load
-LiteLVLM checkpoints with the installed code and without `trust_remote_code`.
+Importing the package makes its models known to Transformers, so that `AutoModel` and `AutoProcessor` load LiteLVLM
+checkpoints with the installed code and without `trust_remote_code`; `pipeline` does so with
+`pipeline_class=litelvlm.ReferringSegmentationPipeline`.
 """
 
 from pathlib import Path
@@ -27,7 +28,6 @@ if (_checkout / "pyproject.toml").is_file() and (_checkout / "configuration").is
     __path__.append(str(_checkout))
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
-from transformers.pipelines import PIPELINE_REGISTRY  # noqa: E402
 
 from .configuration.configuration_litelvlm import LiteLVLMConfig  # noqa: E402
 from .embedded import EMBEDDED_MODEL, EXAMPLE_IMAGE, load_embedded  # noqa: E402
@@ -45,9 +45,6 @@ AutoConfig.register("litelvlm", LiteLVLMConfig, exist_ok=True)
 AutoModel.register(LiteLVLMConfig, LiteLVLMForSegmentation, exist_ok=True)
 AutoModelForImageTextToText.register(LiteLVLMConfig, LiteLVLMForSegmentation, exist_ok=True)
 AutoProcessor.register(LiteLVLMConfig, LiteLVLMProcessor, exist_ok=True)
-PIPELINE_REGISTRY.register_pipeline(
-    "referring-segmentation", pipeline_class=ReferringSegmentationPipeline, pt_model=AutoModel, type="multimodal"
-)
 
 __all__ = [
     "EMBEDDED_MODEL",

@@ -188,7 +188,7 @@ class _GenerationRecord:
 
     def add(self, outputs: ModelOutput) -> None:
         if not self.hidden_states:
-            self.selection = {key: outputs[key] for key in ("retained_indices", "similarity", "contribution")}
+            self.selection = {key: outputs.get(key) for key in ("retained_indices", "similarity", "contribution")}
         self.hidden_states.append(outputs.last_hidden_state[:, -1])
 
 

@@ -52,7 +52,18 @@ from transformers import AutoTokenizer, CLIPModel, GenerationConfig
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from litelvlm.evaluation.metrics import CumulativeIoU
-from litelvlm.evaluation.refshapes import COLOURS, SHAPES, RefObject, RefShapes, Sample, caption, describe
+from litelvlm.evaluation.refshapes import (
+    ATTRIBUTES,
+    COLOURS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    RefObject,
+    RefShapes,
+    Sample,
+    caption,
+    describe,
+)
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
@@ -239,27 +250,59 @@ def train_clip(options: argparse.Namespace) -> None:
 # --- stage 2: the LVLM around the frozen CLIP ------------------------------------------------------------------------
 
 
+ATTRIBUTE_VALUES = tuple(map(list, (SIZES, TEXTURES, COLOURS, SHAPES)))  # in the order of ATTRIBUTES
+PROBE_WEIGHT = 1.0
+
+
+def referent(thing: RefObject) -> list[float]:
+    """Indices of the attributes' values, then the centre and ten times the radius."""
+    values = zip(ATTRIBUTES, ATTRIBUTE_VALUES, strict=True)
+    return [*(known.index(getattr(thing, name)) for name, known in values), *thing.centre, 10 * thing.radius]
+
+
 def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
         questions = [[str(rng.choice(QUESTIONS)).format(e.text) for e in s.expressions] for s in samples]
         answers = [[str(rng.choice(ANSWERS)) for _ in s.expressions] for s in samples]
-        return dict(
-            processor(
-                images=[s.image for s in samples],
-                text=questions,
-                answers=answers,
-                segmentation_maps=[s.masks for s in samples],
-                question_template="{}",
-            )
+        inputs = processor(
+            images=[s.image for s in samples],
+            text=questions,
+            answers=answers,
+            segmentation_maps=[s.masks for s in samples],
+            question_template="{}",
         )
+        referents = [referent(s.objects[e.target]) for s in samples for e in s.expressions]
+        return {**inputs, "referents": torch.tensor(referents)}
 
     return collate
 
 
+class WithReferents(nn.Module):
+    """
+    The model and a linear probe that reads the referent's attributes and place from a mask embedding. Its loss teaches
+    the language model to find the referent long before masks alone would; the probe is thrown away.
+    """
+
+    def __init__(self, lvlm: LiteLVLMForSegmentation):
+        super().__init__()
+        self.lvlm = lvlm
+        self.probe = nn.Linear(lvlm.config.mask_embedding_size, sum(map(len, ATTRIBUTE_VALUES)) + 3)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        batch = dict(batch)
+        referents = batch.pop("referents")
+        # The method is training-free: the model never sees a pruned picture
+        output = self.lvlm(**batch, pruning_method="none")
+        *logits, place = self.probe(torch.cat(output.seg_embeddings)).split([*map(len, ATTRIBUTE_VALUES), 3], dim=-1)
+        probe_loss = 3 * nn.functional.mse_loss(place.float(), referents[:, -3:])
+        for i, attribute_logits in enumerate(logits):
+            probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i].long())
+        losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
+        return {"loss": output.loss + PROBE_WEIGHT * probe_loss, **losses, "probe_loss": probe_loss}
+
+
 def lvlm_losses(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    # The method is training-free: the model never sees a pruned picture
-    output = model(**batch, pruning_method="none")
-    return {name: output[name] for name in ("loss", "ce_loss", "bce_loss", "dice_loss")}
+    return model(batch)
 
 
 def teacher_forced_ciou(
@@ -270,6 +313,7 @@ def teacher_forced_ciou(
     for start in range(0, len(scenes), batch_size):
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         batch = collate(samples, np.random.default_rng(start))
+        batch.pop("referents")
         on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         masks = processor.post_process_masks(model(**on_device, pruning_method="none"), batch)
         for predicted, sample in zip(masks, samples, strict=True):
@@ -297,15 +341,16 @@ def train_lvlm(options: argparse.Namespace) -> None:
     generation = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config = GenerationConfig(**generation, pad_token_id=tokenizer.pad_token_id, max_new_tokens=32)
     watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
-    model = run(
+    trained = run(
         "lvlm",
-        model,
+        WithReferents(model),
         lvlm_losses,
         RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8)),
         lvlm_collate(processor),
-        lambda lvlm: teacher_forced_ciou(lvlm, processor, watched),
+        lambda whole: teacher_forced_ciou(whole.lvlm, processor, watched),
         options,
     )
+    model = trained.lvlm
     model.save_pretrained(options.output / "litelvlm-tiny")
     processor.save_pretrained(options.output / "litelvlm-tiny")
 

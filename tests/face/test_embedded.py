@@ -104,7 +104,8 @@ def test_installed_package_serves_transformers_auto_classes_without_remote_code(
     assert type(model) is litelvlm.LiteLVLMForSegmentation
     assert type(AutoModelForImageTextToText.from_pretrained(folder)) is type(model)
     assert type(AutoProcessor.from_pretrained(folder)) is litelvlm.LiteLVLMProcessor
-    pipe = pipeline("referring-segmentation", model=str(folder))
+    pipe = pipeline(model=str(folder), pipeline_class=litelvlm.ReferringSegmentationPipeline)
+    assert pipe.task == "referring-segmentation"
     (entry,) = pipe(litelvlm.EXAMPLE_IMAGE, "the red circle")
     assert entry["mask"].size == Image.open(litelvlm.EXAMPLE_IMAGE).size and 0.5 < entry["score"] <= 1
 

@@ -136,6 +136,19 @@ def test_generated_masks_equal_the_teacher_forced_ones(make_model, make_batch):
         torch.testing.assert_close(got, expected[len(expected) - count :], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("everything", [{"pruning_method": "none"}, {"num_retained_tokens": NUM_PATCHES}])
+def test_all_tokens_can_be_kept_while_generating(make_model, make_batch, everything):
+    model, batch = make_model(), make_batch()
+    output = model.segment(**batch, **GENERATE, **everything)
+    prompt = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    if "pruning_method" in everything:
+        assert output.retained_indices is None
+        expected = wrapped_lvlm(model).generate(**prompt, **GENERATE)[:, 30:]
+        assert torch.equal(output.sequences, expected)
+    else:
+        assert output.retained_indices.sort().values.tolist() == [list(range(NUM_PATCHES))] * 3
+
+
 def test_an_answer_without_seg_has_no_mask(make_model, make_batch):
     model, batch = make_model(), make_batch()
     output = model.segment(**batch, **GENERATE, suppress_tokens=[SEG_ID])
