@@ -47,6 +47,9 @@ from .hub_litelvlm import export_code
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
 from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_text_similarity, select_patches
 
+# `position_mode` is the user's choice, and no checkpoint's.
+# trf-ignore: TRF041 position_mode
+
 # Arguments of `save_pretrained` that are for `push_to_hub`
 _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
 
