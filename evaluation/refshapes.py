@@ -46,10 +46,14 @@ KINDS = ("attribute", "superlative", "relation")
 # How often each kind is asked for, per split
 SPLITS = {
     "train": (0.5, 0.25, 0.25),
+    "trainA": (1.0, 0.0, 0.0),
     "val": (0.4, 0.25, 0.35),
     "testA": (1.0, 0.0, 0.0),
     "testB": (0.0, 0.0, 1.0),
 }
+
+# Part of each scene's seed: a number, once given, stays
+_SPLIT_NUMBERS = {"train": 0, "val": 1, "testA": 2, "testB": 3, "trainA": 4}
 
 # Directions: axis of the centre (0 = x, 1 = y, downwards), sign, phrases of the relation and of the superlative
 _DIRECTIONS = {
@@ -143,7 +147,7 @@ class RefShapes:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} of a split of {self.length}")
-        rng = np.random.default_rng([list(SPLITS).index(self.split), self.seed, index])
+        rng = np.random.default_rng([_SPLIT_NUMBERS[self.split], self.seed, index])
         return random_sample(rng, self.size, self.num_objects, SPLITS[self.split])
 
 

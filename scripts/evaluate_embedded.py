@@ -16,8 +16,8 @@ Prints how well the embedded model grounds RefShapes: free-running answers, one 
 
     python scripts/evaluate_embedded.py --splits val testA testB --images 200 --seed 1234
 
-Any seed but those of training (0 and 1) gives scenes that the model has never seen. Budgets are the shares of visual
-tokens that the paper keeps: all, 192, 128 and 64 of 576.
+Any seed gives scenes that the model has never seen, as training has splits of its own. Budgets are the shares of
+visual tokens that the paper keeps: all, 192, 128 and 64 of 576.
 """
 
 import argparse

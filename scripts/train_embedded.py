@@ -149,9 +149,8 @@ def run(
                 file.flush()
                 progress.write(f"step {step}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
                 save(step)
-            if out_of_time:
-                progress.write(f"stopped by the time limit at step {step}; run again to go on")
-                break
+            if out_of_time and step < options.steps:
+                raise SystemExit(f"{name}: stopped by the time limit at step {step}; run again to go on")
     return accelerator.unwrap_model(model).eval()
 
 
@@ -260,10 +259,41 @@ def referent(thing: RefObject) -> list[float]:
     return [*(known.index(getattr(thing, name)) for name, known in values), *thing.centre, 10 * thing.radius]
 
 
+def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
+    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
+        questions, answers = conversations(samples, rng)
+        inputs = processor(text=questions, answers=answers, question_template="{}")
+        said = []
+        for sample in samples:
+            for e in sample.expressions:
+                thing, words = sample.objects[e.target], e.text.split()
+                values = zip(ATTRIBUTES, ATTRIBUTE_VALUES, strict=True)
+                said.append([v.index(getattr(thing, n)) if getattr(thing, n) in words else -100 for n, v in values])
+        return {**inputs, "said": torch.tensor(said)}
+
+    return collate
+
+
+def mask_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
+    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
+        questions, answers = conversations(samples, rng)
+        maps = [s.masks for s in samples]
+        inputs = processor(text=questions, answers=answers, question_template="{}", segmentation_maps=maps)
+        pictures = processor.mask_image_processor([s.image for s in samples], return_tensors="pt")
+        return {**inputs, "mask_pixel_values": pictures["pixel_values"]}
+
+    return collate
+
+
+def conversations(samples: list[Sample], rng: np.random.Generator) -> tuple[list[list[str]], list[list[str]]]:
+    """Questions and answers of each sample in random forms."""
+    questions = [[str(rng.choice(QUESTIONS)).format(e.text) for e in s.expressions] for s in samples]
+    return questions, [[str(rng.choice(ANSWERS)) for _ in s.expressions] for s in samples]
+
+
 def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
-        questions = [[str(rng.choice(QUESTIONS)).format(e.text) for e in s.expressions] for s in samples]
-        answers = [[str(rng.choice(ANSWERS)) for _ in s.expressions] for s in samples]
+        questions, answers = conversations(samples, rng)
         inputs = processor(
             images=[s.image for s in samples],
             text=questions,
@@ -299,6 +329,35 @@ class WithReferents(nn.Module):
             probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i].long())
         losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
         return {"loss": output.loss + PROBE_WEIGHT * probe_loss, **losses, "probe_loss": probe_loss}
+
+    def read(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same without pictures: the probe reads what the question itself says of the referent."""
+        said = batch["said"]
+        names = ("input_ids", "attention_mask", "labels")
+        output = self.lvlm(**{name: batch[name] for name in names})
+        is_seg = nn.functional.pad(batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id, (0, 1))
+        embeddings = self.lvlm.seg_head(output.last_hidden_state[is_seg])
+        *logits, _ = self.probe(embeddings).split([*map(len, ATTRIBUTE_VALUES), 3], dim=-1)
+        parts = [
+            nn.functional.cross_entropy(logit, said[:, i], ignore_index=-100, reduction="sum") / max(len(said), 1)
+            for i, logit in enumerate(logits)
+        ]
+        probe_loss = torch.stack(parts).sum()
+        return {"loss": output.ce_loss + probe_loss, "ce_loss": output.ce_loss, "probe_loss": probe_loss}
+
+    def point(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Masks for questions that name their referent's attributes, which the mask decoder alone can see."""
+        names = ("input_ids", "attention_mask", "labels", "mask_pixel_values", "mask_labels")
+        output = self.lvlm(**{name: batch[name] for name in names})
+        return {name: output[name] for name in ("loss", "ce_loss", "bce_loss", "dice_loss")}
+
+
+def mask_stage_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    return model.point(batch)
+
+
+def language_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    return model.read(batch)
 
 
 def lvlm_losses(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -340,12 +399,24 @@ def train_lvlm(options: argparse.Namespace) -> None:
     model.mask_decoder.sam.shared_image_embedding.requires_grad_(False)
     generation = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config = GenerationConfig(**generation, pad_token_id=tokenizer.pad_token_id, max_new_tokens=32)
+    # Words must stand out against what attention adds from some hundred visual tokens
+    nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8))
     watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
+    # First the questions alone, at a tenth of the cost: what do they ask for? Then masks for what a question itself
+    # describes, at half the cost: the mask decoder learns to read mask embeddings. Pictures as a whole come last.
+    whole: nn.Module = WithReferents(model)
+    settings = vars(options)
+    language = argparse.Namespace(**settings | {"steps": 400, "batch_size": 32})
+    whole = run("language", whole, language_losses, scenes, language_collate(processor), lambda _: {}, language)
+    plain = RefShapes("trainA", 10**9, IMAGE_SIZE, options.seed + 2, num_objects=(2, 8))
+    masks = argparse.Namespace(**settings | {"steps": 2000, "batch_size": 24})
+    whole = run("masks", whole, mask_stage_losses, plain, mask_collate(processor), lambda _: {}, masks)
     trained = run(
         "lvlm",
-        WithReferents(model),
+        whole,
         lvlm_losses,
-        RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8)),
+        scenes,
         lvlm_collate(processor),
         lambda whole: teacher_forced_ciou(whole.lvlm, processor, watched),
         options,
