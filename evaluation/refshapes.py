@@ -115,7 +115,7 @@ class RefShapes:
     A split of RefShapes as a map-style data set: item i is always the same [`Sample`].
 
     Args:
-        split (`str`): `"train"`, `"val"` (all kinds), `"testA"` (attributes only) or `"testB"` (relations only).
+        split (`str`): `"train"` and `"val"` (all kinds), `"trainA"` and `"testA"` (attributes), `"testB"` (relations).
         length (`int`): number of images.
         size (`int`): side of the picture in pixels.
         seed (`int`): another seed, another set; splits never share a scene.

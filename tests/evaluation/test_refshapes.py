@@ -51,7 +51,7 @@ def referents(objects, text):
     return group
 
 
-@pytest.mark.parametrize("split", ["train", "val", "testA", "testB"])
+@pytest.mark.parametrize("split", ["train", "trainA", "val", "testA", "testB"])
 def test_expressions_name_exactly_their_target(split):
     scenes, kinds = RefShapes(split, 60), set()
     for i in range(60):
@@ -60,7 +60,7 @@ def test_expressions_name_exactly_their_target(split):
         for expression in sample.expressions:
             assert referents(sample.objects, expression.text) == [expression.target], expression.text
             kinds.add(expression.kind)
-    wanted = {"testA": {"attribute"}, "testB": {"relation"}}
+    wanted = {"trainA": {"attribute"}, "testA": {"attribute"}, "testB": {"relation"}}
     assert kinds == wanted.get(split, {"attribute", "superlative", "relation"})
 
 
@@ -69,7 +69,7 @@ def test_scenes_are_fixed_by_split_seed_and_index():
     for i in range(5):
         np.testing.assert_array_equal(one[i].image, two[i].image)
         assert one[i].expressions == two[i].expressions
-    others = [RefShapes("train", 5), RefShapes("val", 5, seed=1), RefShapes("testA", 5)]
+    others = [RefShapes("train", 5), RefShapes("trainA", 5), RefShapes("val", 5, seed=1), RefShapes("testA", 5)]
     assert all(other[0].objects != one[0].objects for other in others)
 
 
@@ -118,7 +118,7 @@ def test_captions_name_every_object():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "test"}, "`split` is 'test'; allowed are train, val, testA, testB"),
+        ({"split": "test"}, "`split` is 'test'; allowed are train, trainA, val, testA, testB"),
         ({"split": "val", "length": 0}, "`length` is 0"),
         ({"split": "val", "size": 8}, "`size` 8"),
         ({"split": "val", "num_objects": (1, 4)}, r"`num_objects` is \(1, 4\)"),
