@@ -138,7 +138,7 @@ class LiteLVLMConfig(PreTrainedConfig):
         """Indices of the vision tower's hidden states that the projector receives, one or several."""
         # VipLLaVA had a name of its own in earlier versions of Transformers
         former = getattr(self.backbone_config, "vision_feature_layers", None)
-        layers = getattr(self.backbone_config, "vision_feature_layer", former)
+        layers: Any = getattr(self.backbone_config, "vision_feature_layer", former)
         return [layers] if isinstance(layers, int) else list(layers)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
