@@ -94,7 +94,7 @@ def run(
     evaluate: Callable[[nn.Module], dict[str, float]],
     options: argparse.Namespace,
 ) -> nn.Module:
-    """The loop of both stages: cosine schedule, checkpoints, log, time limit. `step_losses` gives "loss" and parts."""
+    """The loop of every stage: cosine schedule, checkpoints, log, time limit. `step_losses` gives "loss" and parts."""
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     folder = options.output / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -352,18 +352,6 @@ class WithReferents(nn.Module):
         return {name: output[name] for name in ("loss", "ce_loss", "bce_loss", "dice_loss")}
 
 
-def mask_stage_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-    return model.point(batch)
-
-
-def language_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-    return model.read(batch)
-
-
-def lvlm_losses(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return model(batch)
-
-
 def teacher_forced_ciou(
     model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor, scenes: RefShapes, batch_size: int = 32
 ) -> dict[str, float]:
@@ -408,14 +396,14 @@ def train_lvlm(options: argparse.Namespace) -> None:
     whole: nn.Module = WithReferents(model)
     settings = vars(options)
     language = argparse.Namespace(**settings | {"steps": 400, "batch_size": 32})
-    whole = run("language", whole, language_losses, scenes, language_collate(processor), lambda _: {}, language)
+    whole = run("language", whole, WithReferents.read, scenes, language_collate(processor), lambda _: {}, language)
     plain = RefShapes("trainA", 10**9, IMAGE_SIZE, options.seed + 2, num_objects=(2, 8))
     masks = argparse.Namespace(**settings | {"steps": 2000, "batch_size": 24})
-    whole = run("masks", whole, mask_stage_losses, plain, mask_collate(processor), lambda _: {}, masks)
+    whole = run("masks", whole, WithReferents.point, plain, mask_collate(processor), lambda _: {}, masks)
     trained = run(
         "lvlm",
         whole,
-        lvlm_losses,
+        WithReferents.__call__,  # not `forward`, which accelerate wraps on the instance
         scenes,
         lvlm_collate(processor),
         lambda whole: teacher_forced_ciou(whole.lvlm, processor, watched),
