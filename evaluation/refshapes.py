@@ -20,7 +20,7 @@ red square above the large ring"). Masks hold the visible pixels of each object.
 picture, so one scene can be drawn at any size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -224,26 +224,35 @@ def draw(objects: tuple[RefObject, ...], size: int, rng: np.random.Generator) ->
     """Image `(size, size, 3)` uint8 and visible masks `(num_objects, size, size)` bool, later objects on top."""
     image = _background(size, rng)
     masks = np.zeros((len(objects), size, size), dtype=bool)
-    centres = (np.arange(size) + 0.5) / size
+    # Two samples per pixel and axis, so that edges are as smooth as those of a picture that was made smaller
+    edges = np.arange(size) / size
     for index, thing in enumerate(objects):
         x0, y0 = thing.centre
-        columns = np.flatnonzero(abs(centres - x0) < 1.1 * thing.radius)
-        rows = np.flatnonzero(abs(centres - y0) < 1.1 * thing.radius)
-        window = np.ix_(rows, columns)
-        x, y = np.meshgrid(centres[columns] - x0, centres[rows] - y0)
-        shape = inside(thing.shape, x / thing.radius, y / thing.radius)
-        masks[:index, rows[:, None], columns] &= ~shape
-        masks[index][window] = shape
+        columns, rows = (np.flatnonzero(abs(edges - c) < 1.1 * thing.radius + 1 / size) for c in (x0, y0))
+        samples = np.array([0.25, 0.75]) / size
+        x, y = np.meshgrid(*((edges[k][:, None] + samples).ravel() - c for k, c in ((columns, x0), (rows, y0))))
+        covered = inside(thing.shape, x / thing.radius, y / thing.radius)
         colour = np.array(COLOURS[thing.colour], dtype=np.float32)
         # Dark colours take light patterns and light ones dark, so that the colour itself stays readable
         other = colour + (np.float32(110) if colour.mean() < 60 else -0.5 * colour)
         surface = np.where(_pattern(thing.texture, x, y)[..., None], other, colour)
         shading = 1 + 0.12 * (x + y) / thing.radius * rng.uniform(-1, 1)
-        patch = image[window]
-        patch[shape] = (surface * shading[..., None])[shape]
-        image[window] = patch
+        paint = _per_pixel(surface * (shading * covered)[..., None])
+        share = _per_pixel(covered[..., None].astype(np.float32))
+        window = np.ix_(rows, columns)
+        image[window] = image[window] * (1 - share) + paint
+        # A pixel belongs to the mask if its centre does
+        x, y = np.meshgrid(*(edges[k] + 0.5 / size - c for k, c in ((columns, x0), (rows, y0))))
+        masks[index][window] = inside(thing.shape, x / thing.radius, y / thing.radius)
+        masks[:index, rows[:, None], columns] &= ~masks[index][window]
     image += rng.normal(0, rng.uniform(0, 6), image.shape).astype(np.float32)
     return image.clip(0, 255).astype(np.uint8), masks
+
+
+def _per_pixel(samples: np.ndarray) -> np.ndarray:
+    """Mean of each pixel's 2 x 2 samples: `(2 H, 2 W, C)` to `(H, W, C)`."""
+    height, width, channels = samples.shape
+    return samples.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
 
 
 def _pattern(texture: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -303,7 +312,8 @@ def random_expression(rng: np.random.Generator, objects: tuple[RefObject, ...], 
     return None
 
 
-def _random_attributes(rng: np.random.Generator, thing: RefObject, fewest: int = 1) -> dict[str, str]:
+def random_attributes(rng: np.random.Generator, thing: RefObject, fewest: int = 1) -> dict[str, str]:
+    """Some attributes of an object, at least `fewest`, as a description would name them."""
     subsets = [c for n in range(fewest, 5) for c in combinations(ATTRIBUTES, n)]
     # Short descriptions, and those with a shape, are what people say
     weights = np.array([(2.0 if "shape" in c else 1.0) / max(len(c), 1) for c in subsets])
@@ -312,12 +322,12 @@ def _random_attributes(rng: np.random.Generator, thing: RefObject, fewest: int =
 
 def _by_attribute(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
     target = int(rng.integers(len(objects)))
-    values = _random_attributes(rng, objects[target])
+    values = random_attributes(rng, objects[target])
     return (phrase(values), target) if sum(matches(o, values) for o in objects) == 1 else None
 
 
 def _by_superlative(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
-    values = _random_attributes(rng, objects[rng.integers(len(objects))], fewest=0)
+    values = random_attributes(rng, objects[rng.integers(len(objects))], fewest=0)
     by_size = rng.random() < 0.33
     if by_size:
         values.pop("size", None)
@@ -339,7 +349,7 @@ def _by_superlative(rng: np.random.Generator, objects: tuple[RefObject, ...]) ->
 
 def _by_relation(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
     target, anchor = (int(i) for i in rng.choice(len(objects), 2, replace=False))
-    values, anchor_values = (_random_attributes(rng, objects[i]) for i in (target, anchor))
+    values, anchor_values = (random_attributes(rng, objects[i]) for i in (target, anchor))
     if sum(matches(o, anchor_values) for o in objects) != 1:
         return None
     axis, sign, phrases, _ = _DIRECTIONS[str(rng.choice(list(_DIRECTIONS)))]
@@ -353,14 +363,9 @@ def _by_relation(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tu
     return f"{phrase(values)} {rng.choice(phrases)} the {phrase(anchor_values)}", target
 
 
-def describe(rng: np.random.Generator, thing: RefObject) -> str:
-    """A caption of one object: `"a striped red star"`, with some attributes left out."""
-    return f"a {phrase(_random_attributes(rng, thing))}"
-
-
-def caption(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> str:
-    """A caption of a whole scene, its objects in random order."""
-    parts = [describe(rng, objects[i]) for i in rng.permutation(len(objects))]
+def caption(descriptions: Sequence[dict[str, str]]) -> str:
+    """A caption that names some objects by their attributes: `"a striped red star and a small object"`."""
+    parts = [f"a {phrase(values)}" for values in descriptions]
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
 
@@ -377,10 +382,10 @@ __all__ = [
     "RefShapes",
     "Sample",
     "caption",
-    "describe",
     "draw",
     "matches",
     "phrase",
+    "random_attributes",
     "random_expression",
     "random_sample",
     "random_scene",

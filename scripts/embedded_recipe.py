@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import CLIPConfig, CLIPImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
-from litelvlm.evaluation.refshapes import caption, random_expression, random_scene
+from litelvlm.evaluation.refshapes import caption, random_attributes, random_expression, random_scene
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 IMAGE_SIZE = 128  # of CLIP and of SAM; the drawn size in training
@@ -45,7 +45,7 @@ def corpus(num_scenes: int = 3000, seed: int = 1) -> list[str]:
     texts = []
     for _ in range(num_scenes):
         objects = random_scene(rng, (2, 9))
-        texts.append(caption(rng, objects))
+        texts.append(caption([random_attributes(rng, thing) for thing in objects]))
         for kind in ("attribute", "superlative", "relation"):
             expression = random_expression(rng, objects, kind)
             if expression:
@@ -164,7 +164,7 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
         mask_decoder_config={
             "vision_config": {
                 "hidden_size": 96,
-                "output_channels": 64,
+                "output_channels": 96,
                 "num_hidden_layers": 4,
                 "num_attention_heads": 4,
                 "image_size": IMAGE_SIZE,
@@ -172,15 +172,15 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
                 "window_size": 8,
                 "use_rel_pos": False,
                 "global_attn_indexes": [1, 3],
-                "num_pos_feats": 32,
+                "num_pos_feats": 48,
                 # SAM's own defaults suit loaded weights: nearly zero weights, and place features of so high a
                 # frequency that neighbours have nothing in common
                 "initializer_range": 0.08,
                 "scale": 1.0,
             },
-            "prompt_encoder_config": {"hidden_size": 64, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+            "prompt_encoder_config": {"hidden_size": 96, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
             "mask_decoder_config": {
-                "hidden_size": 64,
+                "hidden_size": 96,
                 "mlp_dim": 256,
                 "num_attention_heads": 4,
                 "iou_head_hidden_dim": 32,
@@ -190,7 +190,7 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
         # The share of the paper's 192 of 576
         num_retained_tokens=round(NUM_VISUAL_TOKENS / 3),
         seg_token_id=tokenizer.convert_tokens_to_ids("[SEG]"),
-        mask_embedding_size=64,
+        mask_embedding_size=96,
         # Twice LISA's: the objects are small, and overlap is what is measured
         dice_loss_weight=1.0,
     )

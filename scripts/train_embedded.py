@@ -12,13 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Trains `litelvlm-tiny` from scratch on RefShapes: first CLIP, then the rest with CLIP frozen.
+Trains `litelvlm-tiny` from scratch on RefShapes: CLIP, the mask decoder, then the whole with CLIP frozen.
 
     python scripts/train_embedded.py clip --output runs/tiny
+    python scripts/train_embedded.py masks --output runs/tiny
     python scripts/train_embedded.py lvlm --output runs/tiny
 
-Each stage goes on from its last checkpoint in the output folder, to the step and without showing a scene twice, and
-logs its losses to a CSV file there.
+The first two need nothing of each other and may run side by side. Each stage goes on from its last checkpoint in the
+output folder, to the step and without showing a scene twice, and logs its losses to a CSV file there.
 """
 
 import argparse
@@ -26,7 +27,6 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from accelerate import Accelerator
 from embedded_recipe import (
     ANSWERS,
     IMAGE_SIZE,
+    NUM_VISUAL_TOKENS,
     PATCH_SIZE,
     QUESTIONS,
     build_guide_tokenizer,
@@ -62,11 +63,14 @@ from litelvlm.evaluation.refshapes import (
     RefShapes,
     Sample,
     caption,
-    describe,
+    matches,
+    random_attributes,
 )
+from litelvlm.modeling.mask_decoder_litelvlm import mask_losses
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
+ATTRIBUTE_VALUES = dict(zip(ATTRIBUTES, map(tuple, (SIZES, TEXTURES, COLOURS, SHAPES)), strict=True))
 CLIP_MEAN, CLIP_STD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
 
 
@@ -159,49 +163,123 @@ def images_to_tensor(samples: list[Sample]) -> torch.Tensor:
     return torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).float() / 255
 
 
+def patch_names(samples: list[Sample]) -> torch.Tensor:
+    """
+    For each patch and attribute the index of the value that the object there has, or the number of values where there
+    is none, or -100 where an object covers less than half of the patch. Shape `(batch, patches, attributes)`.
+    """
+    names = []
+    for sample in samples:
+        masks = torch.from_numpy(sample.object_masks).float()
+        covered, index = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1).max(dim=0)
+        values = [[known.index(getattr(o, name)) for name, known in ATTRIBUTE_VALUES.items()] for o in sample.objects]
+        none = torch.tensor([len(known) for known in ATTRIBUTE_VALUES.values()])
+        named = torch.tensor(values)[index].masked_fill(covered[:, None] < 0.5, -100)
+        names.append(named.where(covered[:, None] > 0.1, none))
+    return torch.stack(names)
+
+
+class PatchNamer(nn.Linear):
+    """A linear probe that names each patch's object. Its loss teaches an encoder to see; the probe is thrown away."""
+
+    def __init__(self, width: int):
+        super().__init__(width, sum(len(known) + 1 for known in ATTRIBUTE_VALUES.values()))
+
+    def loss(self, patches: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy over attributes; `patches` of shape `(batch, patches, width)`."""
+        logits = self(patches).float().split([len(known) + 1 for known in ATTRIBUTE_VALUES.values()], dim=-1)
+        losses = [nn.functional.cross_entropy(x.transpose(1, 2), names[..., i]) for i, x in enumerate(logits)]
+        return torch.stack(losses).mean()
+
+
 # --- stage 1: CLIP ---------------------------------------------------------------------------------------------------
 
 
-def hard_negative(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[RefObject, ...]:
-    """The scene with two objects' colours (or shapes) exchanged, or one changed: only reading the text tells."""
-    changed = list(objects)
-    name = str(rng.choice(["colour", "shape"]))
-    i, j = (int(k) for k in rng.choice(len(changed), 2, replace=False))
-    one, two = getattr(changed[i], name), getattr(changed[j], name)
-    if one == two:
-        two = str(rng.choice([v for v in (COLOURS if name == "colour" else SHAPES) if v != one]))
-    changed[i], changed[j] = replace(changed[i], **{name: two}), replace(changed[j], **{name: one})
-    return tuple(changed)
+NUM_NEGATIVES = 4  # captions per image that one changed word makes wrong
+NAMING_WEIGHT = 2.0
+
+
+def made_wrong(
+    rng: np.random.Generator, objects: tuple[RefObject, ...], described: list[dict[str, str]]
+) -> list[dict[str, str]]:
+    """The descriptions with one attribute of one changed, so that it fits no object: only reading the text tells."""
+    tries = 0
+    while True:
+        tries += 1
+        i = int(rng.integers(len(described)))
+        name = str(rng.choice(list(described[i])))
+        # First another object's value: a word that belongs to the scene, in the wrong place
+        values = [getattr(o, name) for o in objects] if tries < 5 else ATTRIBUTE_VALUES[name]
+        changed = described[i] | {name: str(rng.choice(values))}
+        if not any(matches(o, changed) for o in objects):
+            return [*described[:i], changed, *described[i + 1 :]]
+
+
+def fits(scenes: list[tuple[RefObject, ...]], captions: list[list[dict[str, str]]]) -> torch.Tensor:
+    """Whether each description of a caption fits some object of a scene, bool of shape `(scenes, captions)`."""
+    places = {(n, v): i for i, (n, v) in enumerate((n, v) for n, known in ATTRIBUTE_VALUES.items() for v in known)}
+    objects = torch.zeros(len(scenes), max(map(len, scenes)), len(places))
+    wanted = torch.zeros(len(captions), max(map(len, captions)), len(places))
+    for i, scene in enumerate(scenes):
+        for j, thing in enumerate(scene):
+            objects[i, j, [places[name, getattr(thing, name)] for name in ATTRIBUTES]] = 1
+    for i, described in enumerate(captions):
+        for j, values in enumerate(described):
+            wanted[i, j, [places[item] for item in values.items()]] = 1
+    found = torch.einsum("ijk,tlk->itjl", objects, wanted) >= wanted.sum(-1)[None, :, None]
+    return found.any(dim=2).all(dim=-1)
 
 
 def clip_collate(tokenizer: Any) -> Callable[..., dict[str, torch.Tensor]]:
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        texts, negatives = [], []
-        for i, sample in enumerate(samples):
-            wrong = hard_negative(rng, sample.objects)
-            if i % 2:
-                texts.append(caption(rng, sample.objects))
-                negatives.append(caption(rng, wrong))
-            else:
-                k = int(rng.integers(len(sample.objects)))
-                texts.append(describe(rng, sample.objects[k]))
-                # A single description is wrong only if no object of the scene fits it: take another scene's
-                negatives.append(caption(rng, wrong))
-        tokens = tokenizer(texts + negatives, padding=True, truncation=True, return_tensors="pt")
+        scenes = [sample.objects for sample in samples]
+        captions = []
+        for i, objects in enumerate(scenes):
+            # Every second caption is of the whole scene, the others of one object
+            chosen = rng.permutation(len(objects))[: None if i % 2 else 1]
+            captions.append([random_attributes(rng, objects[k], fewest=2) for k in chosen])
+        for _ in range(NUM_NEGATIVES):
+            captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
+        # What fits a picture by chance is no wrong answer
+        by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
+        tokens = tokenizer([caption(c) for c in captions], padding=True, truncation=True, return_tensors="pt")
         pixels = (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
-        return {"pixel_values": pixels, **tokens}
+        return {"pixel_values": pixels, "by_chance": by_chance, "names": patch_names(samples), **tokens}
 
     return collate
 
 
-def clip_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Symmetric InfoNCE; each image also has the negatives' captions to tell from its own."""
-    output = model(**batch)
-    logits = output.logits_per_image  # [B, 2B]
-    target = torch.arange(len(logits), device=logits.device)
-    texts = logits[:, : len(logits)].T
-    loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
-    return {"loss": loss, "accuracy": (logits.argmax(-1) == target).float().mean()}
+class WithPatchNames(nn.Module):
+    """CLIP and a probe on the patches that the LVLM will see."""
+
+    def __init__(self, clip: CLIPModel):
+        super().__init__()
+        self.clip = clip
+        self.namer = PatchNamer(clip.config.vision_config.hidden_size)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Symmetric InfoNCE; each image also has wrong captions of its own to tell from the right one."""
+        batch = dict(batch)
+        by_chance, names = batch.pop("by_chance"), batch.pop("names")
+        output = self.clip(**batch, output_hidden_states=True)
+        logits = output.logits_per_image.float().masked_fill(by_chance, -torch.inf)  # [B, B * (1 + NUM_NEGATIVES)]
+        target = torch.arange(len(logits), device=logits.device)
+        texts = logits[:, : len(logits)].T
+        loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
+        own = logits.unflatten(1, (-1, len(logits))).diagonal(dim1=0, dim2=2)  # [1 + NUM_NEGATIVES, B]
+        accuracy = (logits.argmax(-1) == target).float().mean()
+        patches = output.vision_model_output.hidden_states[-2][:, 1:]
+        return {
+            "loss": loss,
+            "naming_loss": self.namer.loss(patches, names),
+            "accuracy": accuracy,
+            "own_accuracy": (own.argmax(0) == 0).float().mean(),
+        }
+
+    def named(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Both losses together."""
+        losses = self(batch)
+        return losses | {"loss": losses["loss"] + NAMING_WEIGHT * losses["naming_loss"]}
 
 
 def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: int = 64) -> dict[str, float]:
@@ -226,37 +304,43 @@ def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: in
     return {"auroc_of_similarity": float(np.mean(values))}
 
 
-def train_clip(options: argparse.Namespace) -> None:
+def build_tokenizers(options: argparse.Namespace) -> None:
+    """Both tokenizers, the same in whichever stage comes first."""
     texts = corpus()
-    guide_tokenizer, tokenizer = build_guide_tokenizer(texts), build_tokenizer(texts)
-    guide_tokenizer.save_pretrained(options.output / "guide_tokenizer")
-    tokenizer.save_pretrained(options.output / "tokenizer")
+    build_guide_tokenizer(texts).save_pretrained(options.output / "guide_tokenizer")
+    build_tokenizer(texts).save_pretrained(options.output / "tokenizer")
+
+
+def train_clip(options: argparse.Namespace) -> None:
+    build_tokenizers(options)
+    guide_tokenizer = AutoTokenizer.from_pretrained(options.output / "guide_tokenizer")
     torch.manual_seed(options.seed)
     scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed, num_objects=(2, 4))
     watched = RefShapes("testA", 128, IMAGE_SIZE, num_objects=(2, 4))
-    model = run(
-        "clip",
-        CLIPModel(clip_config(guide_tokenizer)),
-        clip_losses,
-        scenes,
-        clip_collate(guide_tokenizer),
-        lambda clip: reversal(clip, guide_tokenizer, watched),
-        options,
-    )
-    model.save_pretrained(options.output / "clip" / "final")
+    model: nn.Module = WithPatchNames(CLIPModel(clip_config(guide_tokenizer)))
+    collate = clip_collate(guide_tokenizer)
+
+    def figures(model: nn.Module) -> dict[str, float]:
+        return reversal(model.clip, guide_tokenizer, watched)
+
+    # First with a probe's help to see shapes and textures, which a contrastive loss alone takes far longer to find;
+    # then the contrastive loss alone makes of it the space in which texts and images are compared
+    naming = argparse.Namespace(**vars(options) | {"steps": options.naming_steps})
+    model = run("naming", model, WithPatchNames.named, scenes, collate, figures, naming)
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 3, num_objects=(2, 4))
+    model = run("clip", model, WithPatchNames.__call__, scenes, collate, figures, options)
+    model.clip.save_pretrained(options.output / "clip" / "final")
 
 
 # --- stage 2: the LVLM around the frozen CLIP ------------------------------------------------------------------------
 
 
-ATTRIBUTE_VALUES = tuple(map(list, (SIZES, TEXTURES, COLOURS, SHAPES)))  # in the order of ATTRIBUTES
 PROBE_WEIGHT = 1.0
 
 
-def referent(thing: RefObject) -> list[float]:
-    """Indices of the attributes' values, then the centre and ten times the radius."""
-    values = zip(ATTRIBUTES, ATTRIBUTE_VALUES, strict=True)
-    return [*(known.index(getattr(thing, name)) for name, known in values), *thing.centre, 10 * thing.radius]
+def referent(thing: RefObject) -> list[int]:
+    """Indices of the values of its attributes."""
+    return [known.index(getattr(thing, name)) for name, known in ATTRIBUTE_VALUES.items()]
 
 
 def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
@@ -267,8 +351,8 @@ def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, An
         for sample in samples:
             for e in sample.expressions:
                 thing, words = sample.objects[e.target], e.text.split()
-                values = zip(ATTRIBUTES, ATTRIBUTE_VALUES, strict=True)
-                said.append([v.index(getattr(thing, n)) if getattr(thing, n) in words else -100 for n, v in values])
+                named = [getattr(thing, name) in words for name in ATTRIBUTES]
+                said.append([v if known else -100 for v, known in zip(referent(thing), named, strict=True)])
         return {**inputs, "said": torch.tensor(said)}
 
     return collate
@@ -280,7 +364,7 @@ def mask_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
         maps = [s.masks for s in samples]
         inputs = processor(text=questions, answers=answers, question_template="{}", segmentation_maps=maps)
         pictures = processor.mask_image_processor([s.image for s in samples], return_tensors="pt")
-        return {**inputs, "mask_pixel_values": pictures["pixel_values"]}
+        return {**inputs, "mask_pixel_values": pictures["pixel_values"], "names": patch_names(samples)}
 
     return collate
 
@@ -301,55 +385,71 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
             segmentation_maps=[s.masks for s in samples],
             question_template="{}",
         )
-        referents = [referent(s.objects[e.target]) for s in samples for e in s.expressions]
-        return {**inputs, "referents": torch.tensor(referents)}
+        referents = torch.tensor([referent(s.objects[e.target]) for s in samples for e in s.expressions])
+        masks = torch.from_numpy(np.concatenate([s.masks for s in samples])).float()
+        return {**inputs, "referents": referents, "places": nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)}
 
     return collate
 
 
 class WithReferents(nn.Module):
     """
-    The model and a linear probe that reads the referent's attributes and place from a mask embedding. Its loss teaches
-    the language model to find the referent long before masks alone would; the probe is thrown away.
+    The model and two probes, thrown away after training. One reads the referent's attributes and its patches from a
+    mask embedding: its loss teaches the language model to find the referent long before masks alone would. The other
+    names the patches of the mask decoder's image encoder.
     """
 
     def __init__(self, lvlm: LiteLVLMForSegmentation):
         super().__init__()
         self.lvlm = lvlm
-        self.probe = nn.Linear(lvlm.config.mask_embedding_size, sum(map(len, ATTRIBUTE_VALUES)) + 3)
+        self.sizes = [*map(len, ATTRIBUTE_VALUES.values()), NUM_VISUAL_TOKENS]
+        self.probe = nn.Linear(lvlm.config.mask_embedding_size, sum(self.sizes))
+        self.namer = PatchNamer(lvlm.config.mask_decoder_config.vision_config.output_channels)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         batch = dict(batch)
-        referents = batch.pop("referents")
+        referents, places = batch.pop("referents"), batch.pop("places")
         # The method is training-free: the model never sees a pruned picture
         output = self.lvlm(**batch, pruning_method="none")
-        *logits, place = self.probe(torch.cat(output.seg_embeddings)).split([*map(len, ATTRIBUTE_VALUES), 3], dim=-1)
-        probe_loss = 3 * nn.functional.mse_loss(place.float(), referents[:, -3:])
+        *logits, place = self.probe(torch.cat(output.seg_embeddings)).float().split(self.sizes, dim=-1)
+        # Patches in the measure in which the referent covers them
+        probe_loss = 0.5 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
         for i, attribute_logits in enumerate(logits):
-            probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i].long())
+            probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i])
         losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
         return {"loss": output.loss + PROBE_WEIGHT * probe_loss, **losses, "probe_loss": probe_loss}
 
-    def read(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The same without pictures: the probe reads what the question itself says of the referent."""
-        said = batch["said"]
-        names = ("input_ids", "attention_mask", "labels")
-        output = self.lvlm(**{name: batch[name] for name in names})
+    def mask_embeddings(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Without a picture: mask embeddings, cross-entropy of the answers, number of [SEG] in each sample."""
+        output = self.lvlm(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
         is_seg = nn.functional.pad(batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id, (0, 1))
-        embeddings = self.lvlm.seg_head(output.last_hidden_state[is_seg])
-        *logits, _ = self.probe(embeddings).split([*map(len, ATTRIBUTE_VALUES), 3], dim=-1)
+        return self.lvlm.seg_head(output.last_hidden_state[is_seg]), output.ce_loss, is_seg.sum(-1).tolist()
+
+    def read(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The probe reads from mask embeddings what the question itself says of the referent."""
+        embeddings, ce_loss, _ = self.mask_embeddings(batch)
+        *logits, _ = self.probe(embeddings).float().split(self.sizes, dim=-1)
+        said = batch["said"]
         parts = [
             nn.functional.cross_entropy(logit, said[:, i], ignore_index=-100, reduction="sum") / max(len(said), 1)
             for i, logit in enumerate(logits)
         ]
         probe_loss = torch.stack(parts).sum()
-        return {"loss": output.ce_loss + probe_loss, "ce_loss": output.ce_loss, "probe_loss": probe_loss}
+        return {"loss": ce_loss + probe_loss, "ce_loss": ce_loss, "probe_loss": probe_loss}
 
     def point(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Masks for questions that name their referent's attributes, which the mask decoder alone can see."""
-        names = ("input_ids", "attention_mask", "labels", "mask_pixel_values", "mask_labels")
-        output = self.lvlm(**{name: batch[name] for name in names})
-        return {name: output[name] for name in ("loss", "ce_loss", "bce_loss", "dice_loss")}
+        embeddings, ce_loss, counts = self.mask_embeddings(batch)
+        decoder = self.lvlm.mask_decoder
+        image_embeddings = decoder.encode_image(batch["mask_pixel_values"])
+        naming_loss = self.namer.loss(image_embeddings.flatten(2).transpose(1, 2), batch["names"])
+        repeats = torch.tensor(counts, device=embeddings.device)
+        masks = decoder(embeddings[:, None], image_embeddings.repeat_interleave(repeats, dim=0))[:, 0]
+        bce_loss, dice_loss = mask_losses(list(masks.split(counts)), batch["mask_labels"])
+        config = self.lvlm.config
+        mask_loss = config.bce_loss_weight * bce_loss + config.dice_loss_weight * dice_loss
+        losses = {"ce_loss": ce_loss, "bce_loss": bce_loss, "dice_loss": dice_loss, "naming_loss": naming_loss}
+        return {"loss": config.ce_loss_weight * ce_loss + mask_loss + naming_loss, **losses}
 
 
 def teacher_forced_ciou(
@@ -360,7 +460,8 @@ def teacher_forced_ciou(
     for start in range(0, len(scenes), batch_size):
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         batch = collate(samples, np.random.default_rng(start))
-        batch.pop("referents")
+        for name in ("referents", "places"):
+            batch.pop(name)
         on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         masks = processor.post_process_masks(model(**on_device, pruning_method="none"), batch)
         for predicted, sample in zip(masks, samples, strict=True):
@@ -368,39 +469,51 @@ def teacher_forced_ciou(
     return {f"{scenes.split}_ciou": iou.ciou}
 
 
-def train_lvlm(options: argparse.Namespace) -> None:
+def untrained(options: argparse.Namespace) -> tuple[WithReferents, LiteLVLMProcessor]:
+    """The model with its probes, and its processor."""
     tokenizer, guide_tokenizer = (
         AutoTokenizer.from_pretrained(options.output / name) for name in ("tokenizer", "guide_tokenizer")
     )
-    clip = CLIPModel.from_pretrained(options.output / "clip" / "final")
-    processor = build_processor(tokenizer, guide_tokenizer)
     torch.manual_seed(options.seed)
-    model = LiteLVLMForSegmentation(lvlm_config(clip.config, tokenizer))
-    model.model.backbone.vision_tower.load_state_dict(clip.vision_model.state_dict())
-    guide = model.model.guide
-    guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
-    guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
-    guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
-    for frozen in (model.model.backbone.vision_tower, guide):
-        frozen.requires_grad_(False)
-    # Random features that encode places are not trained in SAM either
-    model.mask_decoder.sam.shared_image_embedding.requires_grad_(False)
+    model = LiteLVLMForSegmentation(lvlm_config(clip_config(guide_tokenizer), tokenizer))
     generation = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config = GenerationConfig(**generation, pad_token_id=tokenizer.pad_token_id, max_new_tokens=32)
     # Words must stand out against what attention adds from some hundred visual tokens
     nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8))
-    watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
+    for frozen in (model.model.backbone.vision_tower, model.model.guide):
+        frozen.requires_grad_(False)
+    # Random features that encode places are not trained in SAM either
+    model.mask_decoder.sam.shared_image_embedding.requires_grad_(False)
+    return WithReferents(model), build_processor(tokenizer, guide_tokenizer)
+
+
+def train_masks(options: argparse.Namespace) -> None:
+    build_tokenizers(options)
+    whole: nn.Module
+    whole, processor = untrained(options)
     # First the questions alone, at a tenth of the cost: what do they ask for? Then masks for what a question itself
-    # describes, at half the cost: the mask decoder learns to read mask embeddings. Pictures as a whole come last.
-    whole: nn.Module = WithReferents(model)
-    settings = vars(options)
-    language = argparse.Namespace(**settings | {"steps": 400, "batch_size": 32})
+    # describes: the mask decoder learns to read mask embeddings
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8))
+    language = argparse.Namespace(**vars(options) | {"steps": 400, "batch_size": 32})
     whole = run("language", whole, WithReferents.read, scenes, language_collate(processor), lambda _: {}, language)
     plain = RefShapes("trainA", 10**9, IMAGE_SIZE, options.seed + 2, num_objects=(2, 8))
-    masks = argparse.Namespace(**settings | {"steps": 2000, "batch_size": 24})
-    whole = run("masks", whole, WithReferents.point, plain, mask_collate(processor), lambda _: {}, masks)
-    trained = run(
+    run("masks", whole, WithReferents.point, plain, mask_collate(processor), lambda _: {}, options)
+
+
+def train_lvlm(options: argparse.Namespace) -> None:
+    whole, processor = untrained(options)
+    model = whole.lvlm
+    trained = torch.load(options.output / "masks" / "checkpoint.pt", map_location="cpu", weights_only=True)
+    whole.load_state_dict(trained["model"])
+    clip = CLIPModel.from_pretrained(options.output / "clip" / "final")
+    guide = model.model.guide
+    model.model.backbone.vision_tower.load_state_dict(clip.vision_model.state_dict())
+    guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
+    guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
+    guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 4, num_objects=(2, 8))
+    watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
+    run(
         "lvlm",
         whole,
         WithReferents.__call__,  # not `forward`, which accelerate wraps on the instance
@@ -409,7 +522,6 @@ def train_lvlm(options: argparse.Namespace) -> None:
         lambda whole: teacher_forced_ciou(whole.lvlm, processor, watched),
         options,
     )
-    model = trained.lvlm
     model.save_pretrained(options.output / "litelvlm-tiny")
     processor.save_pretrained(options.output / "litelvlm-tiny")
 
@@ -417,7 +529,11 @@ def train_lvlm(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
-    defaults = {"clip": (train_clip, 850, 64, 1e-3), "lvlm": (train_lvlm, 4000, 24, 1e-3)}
+    defaults = {
+        "clip": (train_clip, 1000, 64, 1e-3),
+        "masks": (train_masks, 2500, 24, 1e-3),
+        "lvlm": (train_lvlm, 4000, 16, 1e-3),
+    }
     for stage, (function, steps, batch_size, lr) in defaults.items():
         sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         sub.set_defaults(function=function)
@@ -431,6 +547,8 @@ def main() -> None:
         sub.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="as in accelerate")
         sub.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
         sub.add_argument("--time-limit", type=float, default=math.inf, help="minutes, then stop resumably")
+        if stage == "clip":
+            sub.add_argument("--naming-steps", type=int, default=1000, help="steps with the probe's help before")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     options.function(options)
