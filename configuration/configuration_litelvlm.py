@@ -23,6 +23,7 @@ from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig
 PRUNING_METHODS: set[str] = {"none", "litelvlm"}
 
 _CHOICES = {
+    "projector_type": ("mlp", "linear"),
     "similarity_order": ("lowest", "highest"),
     "token_order": ("reference", "raster"),
     "position_mode": ("consecutive", "original"),
@@ -58,6 +59,9 @@ class LiteLVLMConfig(PreTrainedConfig):
             The CLIP text tower trained with the backbone's vision tower. Defaults to that of CLIP ViT-L/14.
         mask_decoder_config (`SamConfig` or `dict`, *optional*):
             The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
+        projector_type (`str`, *optional*, defaults to `"mlp"`):
+            What leads from the vision tower to the language model: `"mlp"`, the backbone's own, or `"linear"`, the
+            single layer of LISA.
         pruning_method (`str`, *optional*, defaults to `"litelvlm"`):
             How the retained visual tokens are chosen; `"none"` keeps them all.
         num_retained_tokens (`int`, *optional*, defaults to 192):
@@ -94,6 +98,7 @@ class LiteLVLMConfig(PreTrainedConfig):
     backbone_config: Any = None
     guide_config: Any = None
     mask_decoder_config: Any = None
+    projector_type: str = "mlp"
     pruning_method: str = "litelvlm"
     num_retained_tokens: int | None = 192
     num_context_tokens: int | None = None

@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +28,10 @@ from PIL import Image
 from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
+from .conversion.convert import DTYPES, REPORT, convert
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
 from .visualization import overlay_masks, overlay_tokens, side_by_side
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,7 +55,25 @@ def build_parser() -> argparse.ArgumentParser:
     segment.add_argument("--mask", type=Path, metavar="PNG", help="write the mask: 255 inside, 0 outside")
     segment.add_argument("--show-tokens", action="store_true", help="show the retained patches too, beside the mask")
     segment.add_argument("--json", action="store_true", help="print one JSON object")
-    segment.set_defaults(run=segment_command)
+    segment.set_defaults(run=segment_command, show=print_report)
+
+    convert = commands.add_parser(
+        "convert",
+        help="make a LiteLVLM folder of a LISA, GLaMM or LLaVA checkpoint",
+        description="Reads the checkpoint shard by shard; the folder appears when everything in it is written.",
+    )
+    convert.add_argument("source", metavar="SOURCE", help="folder or Hub id of the checkpoint")
+    convert.add_argument("dest", metavar="DEST", help="the folder to make")
+    convert.add_argument("--kind", help="lisa, glamm or llava (default: found out)")
+    convert.add_argument("--clip", metavar="NAME", help="folder or Hub id of its CLIP (default: as its config says)")
+    convert.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
+    convert.add_argument("--seg-token-id", type=int, metavar="ID", help="id of [SEG], where no tokenizer tells")
+    convert.add_argument(
+        "--dtype", default="auto", choices=DTYPES, help="of the weights (default: as its config says)"
+    )
+    convert.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: 5GB)")
+    convert.add_argument("--json", action="store_true", help="print the whole report as one JSON object")
+    convert.set_defaults(run=convert_command, show=print_conversion)
     return parser
 
 
@@ -102,6 +120,12 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     if options.mask is not None:
         Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
     return report
+
+
+def convert_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm convert`."""
+    names = ("kind", "clip", "tokenizer", "seg_token_id", "dtype", "max_shard_size")
+    return convert(options.source, options.dest, **{name: getattr(options, name) for name in names})
 
 
 def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
@@ -157,6 +181,18 @@ def print_report(report: dict[str, Any]) -> None:
     print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
 
 
+def print_conversion(report: dict[str, Any]) -> None:
+    print(
+        f"kind:         {report['kind']}, {report['num_parameters'] / 1e6:,.1f} million parameters, {report['dtype']}"
+    )
+    print(f"vision tower: {report['vision_tower']}")
+    for reason, number in Counter(entry["reason"] for entry in report["dropped"]).items():
+        print(f"left out:     {number} tensors: {reason}")
+    if not report["processor"]:
+        print("no processor: the checkpoint has no tokenizer and none was named; the folder holds the model only")
+    print(f"report:       {REPORT} in the folder, with a hash of every tensor")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 after one line on stderr that says what is wrong."""
     options = build_parser().parse_args(arguments)
@@ -168,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error).strip().splitlines()
         print(f"litelvlm: {reason[0] if reason else type(error).__name__}", file=sys.stderr)
         return 2
-    print(json.dumps(report)) if options.json else print_report(report)
+    print(json.dumps(report)) if options.json else options.show(report)
     return 0
 
 

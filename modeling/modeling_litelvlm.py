@@ -264,6 +264,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         super().__init__(config)
         config.check()
         self.backbone = AutoModel.from_config(config.backbone_config)
+        if config.projector_type == "linear":
+            vision_width = config.backbone_config.vision_config.hidden_size * len(config.vision_feature_layers)
+            self.backbone.multi_modal_projector = nn.Linear(vision_width, config.get_text_config().hidden_size)
         self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
         self.post_init()
 

@@ -1,0 +1,107 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Tokenizers and processors of converted checkpoints, token for token as they were trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.processing_litelvlm import LLAVA_V1_CHAT_TEMPLATE, LiteLVLMProcessor
+from .kinds import GLAMM, LLAVA, Kind
+
+GLAMM_CHAT_TEMPLATE = LLAVA_V1_CHAT_TEMPLATE.replace(
+    "<im_start><image><im_end>\\n", "The <im_start><image><im_end> provides an overview of the picture.\\n"
+)
+LLAMA_2_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['content'] is string %}{% set parts = [{'type': 'text', 'text': message['content']}] %}"
+    "{% else %}{% set parts = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' if loop.first else '<s>[INST] ' }}"
+    "{% if loop.first %}{{ '<<SYS>>\\nYou are a helpful language and vision assistant. You are able to understand the "
+    "visual content that the user provides, and assist the user with a variety of tasks using natural language."
+    "\\n<</SYS>>\\n\\n' }}{% endif %}"
+    "{% for part in parts %}{% if part['type'] == 'image' %}"
+    "{{ '<im_start><image><im_end>\\n' }}{% endif %}{% endfor %}"
+    "{% for part in parts %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{{ ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{% generation %}{{ ' ' }}"
+    "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ ' </s>' }}{% endgeneration %}"
+    "{% else %}{{ raise_exception('Roles are user and assistant, not ' + message['role'] + '.') }}{% endif %}"
+    "{% endfor %}"
+)
+IMAGE_TOKEN, SEG_TOKEN = "<image>", "[SEG]"
+_QUESTION = "Can you segment {} in this image?"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds files of a tokenizer."""
+    return any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
+
+
+def load_tokenizer(folder: Path, kind: Kind) -> Any:
+    """
+    The language model's tokenizer, with an id for <image>.
+
+    LISA and GLaMM were trained with the SentencePiece tokenizer of early Transformers, which put a space mark before
+    every piece of text between added tokens, and stripped white space beside those tokens.
+    """
+    if kind is LLAVA:
+        return AutoTokenizer.from_pretrained(folder)
+    slow_rules = LlamaTokenizer.from_pretrained(folder, legacy=True)
+    rules = json.loads(slow_rules.backend_tokenizer.to_str())
+    added = {token["content"]: token for token in rules["added_tokens"]}
+    if SEG_TOKEN not in added:
+        raise ValueError(f"The tokenizer in {str(folder)!r} has no {SEG_TOKEN}; name the checkpoint's own.")
+    if IMAGE_TOKEN not in added:
+        number = len(slow_rules)
+        rules["added_tokens"].append(added[SEG_TOKEN] | {"id": number, "content": IMAGE_TOKEN})
+    own = {slow_rules.bos_token, slow_rules.eos_token, slow_rules.unk_token}
+    for token in rules["added_tokens"]:
+        if token["content"] not in own:
+            # [SEG] and phrases' marks are part of what an answer says; the image's marks are not
+            special = token["content"] in (IMAGE_TOKEN, "<im_start>", "<im_end>")
+            token |= {"lstrip": True, "rstrip": True, "normalized": False, "special": special}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
+        bos_token=slow_rules.bos_token,
+        eos_token=slow_rules.eos_token,
+        unk_token=slow_rules.unk_token,
+        # As in training: Llama has no token for padding
+        pad_token=slow_rules.pad_token or slow_rules.unk_token,
+        model_max_length=slow_rules.model_max_length,
+        padding_side="left",
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+    )
+
+
+def build_processor(kind: Kind, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig) -> LiteLVLMProcessor:
+    """The processor of a converted checkpoint; `source` and `clip` are folders."""
+    options: dict[str, Any] = {"num_image_tokens": config.num_patches}
+    if kind is LLAVA:
+        own = AutoProcessor.from_pretrained(source)
+        options |= {"chat_template": own.chat_template, "question_template": "{}", "with_masks": False}
+    else:
+        # LISA-13B-llama2 is the one checkpoint that was trained on Llama 2's chat form
+        llama_2 = "llama2" in str(source).lower().replace("-", "")
+        template = GLAMM_CHAT_TEMPLATE if kind is GLAMM else LLAVA_V1_CHAT_TEMPLATE
+        options |= {"chat_template": LLAMA_2_CHAT_TEMPLATE if llama_2 else template, "question_template": _QUESTION}
+    return LiteLVLMProcessor(
+        CLIPImageProcessor.from_pretrained(clip), tokenizer, AutoTokenizer.from_pretrained(clip), **options
+    )
+
+
+__all__ = ["build_processor", "has_tokenizer", "load_tokenizer"]
