@@ -165,12 +165,15 @@ def build_config(
     """The configuration of the whole, from the source's, the CLIP's and, for SAM, the weights' shapes."""
     clip.text_config.projection_dim = clip.vision_config.projection_dim = clip.projection_dim
     guide = clip.text_config.to_dict()
+    num_patches = (clip.vision_config.image_size // clip.vision_config.patch_size) ** 2
+    shared = {"guide_config": guide, "num_retained_tokens": num_patches // 3}  # the paper's 192 of 576
     if kind is LLAVA:
-        backbone = dict(source)
-        backbone["vision_config"] = {**source["vision_config"], "projection_dim": clip.projection_dim}
-        return LiteLVLMConfig(backbone_config=backbone, guide_config=guide)
+        vision = {**source["vision_config"], "projection_dim": clip.projection_dim}
+        return LiteLVLMConfig(backbone_config={**source, "vision_config": vision}, **shared)
 
     known = {kind.rename(key): tensor for key, tensor in checkpoint.meta.items()}
+    if not any(name.startswith("mask_decoder.sam.vision_encoder.") for name in known):
+        raise ValueError(f"The checkpoint has no SAM under the names of {kind.name}; leave `--kind` to be found out.")
     text = {name: source[name] for name in _LLAMA_FIELDS if source.get(name) is not None}
     vocab_size = known["model.backbone.language_model.embed_tokens.weight"].shape[0]
     # The image's placeholder gets an id: the training code had none in the vocabulary
@@ -185,7 +188,6 @@ def build_config(
         seg_token_id = tokenizer.convert_tokens_to_ids("[SEG]")
     if seg_token_id is None:
         raise ValueError("There is no tokenizer to tell the id of [SEG]; give `--tokenizer` or `--seg-token-id`.")
-    num_patches = (clip.vision_config.image_size // clip.vision_config.patch_size) ** 2
     return LiteLVLMConfig(
         backbone_config={
             "model_type": "llava",
@@ -196,11 +198,10 @@ def build_config(
             "vision_feature_layer": source.get("mm_vision_select_layer", -2),
         },
         projector_type="linear" if "model.backbone.multi_modal_projector.weight" in known else "mlp",
-        guide_config=guide,
         mask_decoder_config=sam_config(known),
         seg_token_id=seg_token_id,
         mask_embedding_size=source.get("out_dim", 256),
-        num_retained_tokens=num_patches // 3,
+        **shared,
     )
 
 
