@@ -13,6 +13,7 @@
 # limitations under the License.
 """Tokenizers and processors of converted checkpoints, token for token as they were trained."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def load_tokenizer(folder: Path, kind: Kind) -> Any:
     """
     if kind is LLAVA:
         return AutoTokenizer.from_pretrained(folder)
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError("Llama's tokenizer file needs SentencePiece to be read: `pip install litelvlm[convert]`.")
     slow_rules = LlamaTokenizer.from_pretrained(folder, legacy=True)
     rules = json.loads(slow_rules.backend_tokenizer.to_str())
     added = {token["content"]: token for token in rules["added_tokens"]}

@@ -1,0 +1,195 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Prompts of converted checkpoints against the tokenizer that they were trained with."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
+
+from litelvlm import EMBEDDED_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm.conversion import convert
+from litelvlm.conversion.processors import LLAMA_2_CHAT_TEMPLATE
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the human's questions."
+)
+ADDED = {"lisa": ["[SEG]", "<im_start>", "<im_end>"], "glamm": ["<im_start>", "<im_end>", "[SEG]", "<p>", "</p>"]}
+
+
+def reference_ids(folder, prompt, added):
+    """
+    How early Transformers tokenised with SentencePiece: white space beside an added token is dropped, every piece of
+    text between two tokens is encoded by itself, with a space mark before it; the image splits the prompt.
+    """
+    model = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
+    numbers = {token: model.get_piece_size() + i for i, token in enumerate([*added, "<image>"])}
+    ids = [model.bos_id()]
+    for chunk in re.split("(<image>)", prompt):
+        pieces = re.split("(" + "|".join(map(re.escape, [*numbers, "</s>", "<s>"])) + ")", chunk)
+        for i, piece in enumerate(pieces):
+            if piece in numbers:
+                ids.append(numbers[piece])
+            elif piece in ("<s>", "</s>"):
+                ids.append({"<s>": model.bos_id(), "</s>": model.eos_id()}[piece])
+            else:
+                if i > 0 and pieces[i - 1] in numbers:
+                    piece = piece.lstrip()
+                if i + 1 < len(pieces) and pieces[i + 1] in numbers:
+                    piece = piece.rstrip()
+                ids += model.encode(piece) if piece else []
+    return ids
+
+
+@pytest.fixture(scope="module")
+def make_source(tmp_path_factory):
+    """`make_source(kind)`: a tiny checkpoint in the official layout, with tokenizers, and its CLIP's folder."""
+
+    def make(kind):
+        folder = tmp_path_factory.mktemp(kind)
+        source = Path(shutil.copytree(GOLDEN / f"{kind}_tiny" / "checkpoint", folder / "checkpoint"))
+        clip = Path(shutil.copytree(GOLDEN / f"{kind}_tiny" / "clip", folder / "clip"))
+        (folder / "corpus.txt").write_text(
+            "\n".join([SYSTEM, "USER: Can you segment the dog in this image? ASSISTANT: Sure, it is ."] * 30)
+        )
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(folder / "corpus.txt"),
+            model_prefix=str(source / "tokenizer"),
+            vocab_size=330,
+            model_type="bpe",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+        number = sentencepiece.SentencePieceProcessor(str(source / "tokenizer.model")).get_piece_size()
+        added = {token: number + i for i, token in enumerate(ADDED[kind])}
+        (source / "added_tokens.json").write_text(json.dumps(added))
+        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+        (source / "special_tokens_map.json").write_text(json.dumps(special))
+        settings = {"tokenizer_class": "LlamaTokenizer", "model_max_length": 512, "padding_side": "right"}
+        (source / "tokenizer_config.json").write_text(json.dumps(settings))
+        # As many rows as words
+        rows = number + len(added)
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+        for path in source.glob("*.bin"):
+            tensors = torch.load(path, weights_only=True)
+            for name in {"model.embed_tokens.weight", "lm_head.weight"} & set(tensors):
+                tensors[name] = torch.randn(rows, tensors[name].shape[1]).half()
+            torch.save(tensors, path)
+        guide = PreTrainedTokenizerFast.from_pretrained(EMBEDDED_MODEL / "guide_tokenizer")
+        guide.save_pretrained(clip)
+        weights, clip_config = load_file(clip / "model.safetensors"), json.loads((clip / "config.json").read_text())
+        embedding = "text_model.embeddings.token_embedding.weight"
+        weights[embedding] = torch.randn(len(guide), weights[embedding].shape[1]).half()
+        save_file(weights, clip / "model.safetensors")
+        text = {"vocab_size": len(guide), "eos_token_id": guide.eos_token_id, "bos_token_id": guide.bos_token_id}
+        clip_config["text_config"] |= text | {"pad_token_id": guide.pad_token_id}
+        (clip / "config.json").write_text(json.dumps(clip_config))
+        return source, clip
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "opening"),
+    [
+        ("lisa", "<im_start><image><im_end>\n"),
+        ("glamm", "The <im_start><image><im_end> provides an overview of the picture.\n"),
+    ],
+)
+def test_prompt_is_the_trained_one_token_for_token(tmp_path, make_source, kind, opening):
+    source, clip = make_source(kind)
+    report = convert(source, tmp_path / "converted", clip=clip)
+    assert report["processor"]
+    processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
+    picture = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    questions, answers = ["the dog", "the cat on 2 mats"], ["It is [SEG].", "Sure, [SEG] ."]
+    inputs = processor(picture, [questions], answers=[answers])
+
+    first, second = (f"Can you segment {words} in this image?" for words in questions)
+    prompt = f"{SYSTEM} USER: {opening}{first} ASSISTANT: {answers[0]}</s>USER: {second} ASSISTANT: {answers[1]}</s>"
+    expected = reference_ids(source, prompt, ADDED[kind])
+    image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    place = expected.index(image_token_id)
+    expected[place : place + 1] = [image_token_id] * processor.num_image_tokens
+    assert inputs["input_ids"][0].tolist() == expected
+
+
+def test_converted_folder_answers_in_masks(tmp_path, make_source):
+    source, clip = make_source("lisa")
+    convert(source, tmp_path / "converted", clip=clip, dtype="float32")
+    model = LiteLVLMForSegmentation.from_pretrained(tmp_path / "converted")
+    processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
+    assert model.config.seg_token_id == processor.tokenizer.convert_tokens_to_ids("[SEG]")
+    picture = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    inputs = processor(picture, [["the dog"]], answers=[["It is [SEG]."]])
+    with torch.no_grad():
+        output = model(**inputs)
+    assert [tuple(masks.shape) for masks in processor.post_process_masks(output, inputs)] == [(1, 40, 60)]
+    assert output.retained_indices.shape == (1, 256 // 3)
+    # What [SEG] is to a reader: a part of the answer
+    assert processor.tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True).endswith("It is[SEG] .")
+
+
+def test_llama_2_form_is_that_of_llava(processor):
+    """Two turns in the form of LISA-13B-llama2: the marks <s> and </s> stand around all but the first turn's start."""
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "one?"}]},
+        {"role": "assistant", "content": "It is [SEG]."},
+        {"role": "user", "content": "two?"},
+    ]
+    rendered = processor.apply_chat_template(messages, chat_template=LLAMA_2_CHAT_TEMPLATE)
+    assert rendered == (
+        "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual "
+        "content that the user provides, and assist the user with a variety of tasks using natural language."
+        "\n<</SYS>>\n\n<im_start><image><im_end>\none? [/INST] It is [SEG]. </s><s>[INST] two? [/INST]"
+    )
+
+
+def test_tokenizer_of_another_checkpoint_is_refused(tmp_path, make_source):
+    source, clip = make_source("lisa")
+    added = json.loads((source / "added_tokens.json").read_text())
+    (source / "added_tokens.json").write_text(json.dumps(added | {"<more>": max(added.values()) + 1}))
+    with pytest.raises(ValueError, match=r"gives <image> the id \d+, but the weights have \d+ words"):
+        convert(source, tmp_path / "converted", clip=clip)
+
+
+def test_tokenizer_without_seg_is_refused(tmp_path, make_source):
+    source, clip = make_source("lisa")
+    (source / "added_tokens.json").unlink()
+    with pytest.raises(ValueError, match=r"has no \[SEG\]"):
+        convert(source, tmp_path / "converted", clip=clip)
+
+
+def test_image_processing_is_the_clips(tmp_path, make_source):
+    source, clip = make_source("glamm")
+    convert(source, tmp_path / "converted", clip=clip)
+    processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
+    expected = CLIPImageProcessor.from_pretrained(clip)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8))
+    got = processor(picture, "the dog")["pixel_values"]
+    torch.testing.assert_close(got, expected(picture, return_tensors="pt")["pixel_values"])
