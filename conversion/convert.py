@@ -23,6 +23,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from transformers import CLIPConfig, GenerationConfig, LlamaConfig
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from . import open_clip
 from .kinds import CLIP, KINDS, LLAVA, Kind, detect_kind
 from .processors import build_processor, has_tokenizer, load_tokenizer
 from .weights import CheckpointReader, Source, largest_difference, write_shards
@@ -77,8 +79,8 @@ def convert(
         dest (`str` or `Path`): the folder to make; must not exist.
         kind (`str`, *optional*): `"lisa"`, `"glamm"` or `"llava"`; found out by default.
         clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP that the vision tower comes from, in
-            Transformers' format; the one that the source's configuration names by default. Gives the guide, and the
-            vision tower where the source has none.
+            Transformers' format, or `"open_clip:ARCHITECTURE/TAG"`; the one that the source's configuration names by
+            default. Gives the guide, and the vision tower where the source has none.
         tokenizer (`str` or `Path`, *optional*): folder or Hub id of the language model's tokenizer; the source's own
             by default. Without any, the folder holds the model only.
         seg_token_id (`int`, *optional*): id of [SEG]; needed only where no tokenizer tells.
@@ -108,42 +110,44 @@ def convert(
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."
         )
-    clip_folder = fetch(clip_name)
-    clip_config = CLIPConfig.from_pretrained(clip_folder)
-    words = tokenizer or (folder if has_tokenizer(folder) else None)
-    text_tokenizer = None if words is None else load_tokenizer(fetch(words), found)
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{dest.name}.clip", dir=dest.parent) as temporary:
+        clip_folder = fetch_clip(clip_name, Path(temporary))
+        clip_config = CLIPConfig.from_pretrained(clip_folder)
+        words = tokenizer or (folder if has_tokenizer(folder) else None)
+        text_tokenizer = None if words is None else load_tokenizer(fetch(words), found)
 
-    config = build_config(source_config, checkpoint, found, clip_config, text_tokenizer, seg_token_id)
-    config.dtype = _dtype(dtype, source_config)
-    with torch.device("meta"):
-        model = LiteLVLMForSegmentation(config).to(config.dtype)
-    like = _untied(model)
-    sources, dropped, comparison = plan(checkpoint, CheckpointReader(clip_folder), found, like, config)
+        config = build_config(source_config, checkpoint, found, clip_config, text_tokenizer, seg_token_id)
+        config.dtype = _dtype(dtype, source_config)
+        with torch.device("meta"):
+            model = LiteLVLMForSegmentation(config).to(config.dtype)
+        like = _untied(model)
+        sources, dropped, comparison = plan(checkpoint, CheckpointReader(clip_folder), found, like, config)
 
-    incomplete = dest.with_name(dest.name + ".incomplete")
-    shutil.rmtree(incomplete, ignore_errors=True)
-    incomplete.mkdir(parents=True)
-    tensors = write_shards(sources, like, incomplete, max_shard_size)
-    report = {
-        "source": str(source),
-        "kind": found.name,
-        "clip": str(clip_name),
-        "dtype": str(config.dtype).removeprefix("torch."),
-        "num_parameters": sum(tensor.numel() for tensor in like.values()),
-        "vision_tower": comparison,
-        "dropped": dropped,
-        "processor": text_tokenizer is not None,
-        "tensors": tensors,
-    }
-    if text_tokenizer is not None:
-        build_processor(found, folder, clip_folder, text_tokenizer, config).save_pretrained(incomplete)
-    generation_config(source_config, config).save_pretrained(incomplete)
-    export_code(incomplete)
-    (incomplete / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    config.architectures = ["LiteLVLMForSegmentation"]
-    config.save_pretrained(incomplete)
-    incomplete.rename(dest)
-    return report
+        incomplete = dest.with_name(dest.name + ".incomplete")
+        shutil.rmtree(incomplete, ignore_errors=True)
+        incomplete.mkdir()
+        tensors = write_shards(sources, like, incomplete, max_shard_size)
+        report = {
+            "source": str(source),
+            "kind": found.name,
+            "clip": str(clip_name),
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "num_parameters": sum(tensor.numel() for tensor in like.values()),
+            "vision_tower": comparison,
+            "dropped": dropped,
+            "processor": text_tokenizer is not None,
+            "tensors": tensors,
+        }
+        if text_tokenizer is not None:
+            build_processor(found, folder, clip_folder, text_tokenizer, config).save_pretrained(incomplete)
+        generation_config(source_config, config).save_pretrained(incomplete)
+        export_code(incomplete)
+        (incomplete / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        config.architectures = ["LiteLVLMForSegmentation"]
+        config.save_pretrained(incomplete)
+        incomplete.rename(dest)
+        return report
 
 
 def fetch(name: str | Path) -> Path:
@@ -152,6 +156,14 @@ def fetch(name: str | Path) -> Path:
         return Path(name)
     patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja", "*.txt"]
     return Path(snapshot_download(str(name), allow_patterns=patterns))
+
+
+def fetch_clip(name: str | Path, folder: Path) -> Path:
+    """As [`fetch`]; of an OpenCLIP model, what it is in Transformers' form, made in `folder`."""
+    if not str(name).startswith(open_clip.PREFIX):
+        return fetch(name)
+    open_clip.save_as_clip(str(name), folder)
+    return folder
 
 
 def build_config(

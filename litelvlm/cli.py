@@ -65,7 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("source", metavar="SOURCE", help="folder or Hub id of the checkpoint")
     convert.add_argument("dest", metavar="DEST", help="the folder to make")
     convert.add_argument("--kind", help="lisa, glamm or llava (default: found out)")
-    convert.add_argument("--clip", metavar="NAME", help="folder or Hub id of its CLIP (default: as its config says)")
+    convert.add_argument(
+        "--clip", metavar="NAME", help="its CLIP: folder, Hub id or open_clip:ARCH/TAG (default: as configured)"
+    )
     convert.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
     convert.add_argument("--seg-token-id", type=int, metavar="ID", help="id of [SEG], where no tokenizer tells")
     convert.add_argument(

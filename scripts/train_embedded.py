@@ -335,7 +335,7 @@ def train_clip(options: argparse.Namespace) -> None:
 # --- stage 2: the LVLM around the frozen CLIP ------------------------------------------------------------------------
 
 
-PROBE_WEIGHT = 1.0
+PROBED = ("referents", "places", "names")  # what only the probes learn from
 
 
 def referent(thing: RefObject) -> list[int]:
@@ -387,7 +387,8 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
         )
         referents = torch.tensor([referent(s.objects[e.target]) for s in samples for e in s.expressions])
         masks = torch.from_numpy(np.concatenate([s.masks for s in samples])).float()
-        return {**inputs, "referents": referents, "places": nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)}
+        places = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
+        return {**inputs, "referents": referents, "places": places, "names": patch_names(samples)}
 
     return collate
 
@@ -408,16 +409,19 @@ class WithReferents(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         batch = dict(batch)
-        referents, places = batch.pop("referents"), batch.pop("places")
+        referents, places, names = (batch.pop(name) for name in PROBED)
+        image_state = self.lvlm.encode_image(batch.pop("pixel_values"), batch.pop("mask_pixel_values"))
         # The method is training-free: the model never sees a pruned picture
-        output = self.lvlm(**batch, pruning_method="none")
+        output = self.lvlm(**batch, image_state=image_state, pruning_method="none")
         *logits, place = self.probe(torch.cat(output.seg_embeddings)).float().split(self.sizes, dim=-1)
         # Patches in the measure in which the referent covers them
         probe_loss = 0.5 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
         for i, attribute_logits in enumerate(logits):
             probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i])
+        naming_loss = self.namer.loss(image_state.mask_image_embeddings.flatten(2).transpose(1, 2), names)
         losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
-        return {"loss": output.loss + PROBE_WEIGHT * probe_loss, **losses, "probe_loss": probe_loss}
+        losses |= {"probe_loss": probe_loss, "naming_loss": naming_loss}
+        return {"loss": output.loss + probe_loss + naming_loss, **losses}
 
     def mask_embeddings(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Without a picture: mask embeddings, cross-entropy of the answers, number of [SEG] in each sample."""
@@ -460,7 +464,7 @@ def teacher_forced_ciou(
     for start in range(0, len(scenes), batch_size):
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         batch = collate(samples, np.random.default_rng(start))
-        for name in ("referents", "places"):
+        for name in PROBED:
             batch.pop(name)
         on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         masks = processor.post_process_masks(model(**on_device, pruning_method="none"), batch)
@@ -511,7 +515,7 @@ def train_lvlm(options: argparse.Namespace) -> None:
     guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
     guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 4, num_objects=(2, 8))
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 4)
     watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
     run(
         "lvlm",
