@@ -134,9 +134,11 @@ class LiteLVLMConfig(PreTrainedConfig):
 
     @property
     def num_patches(self) -> int:
-        """Visual tokens per image before pruning (N)."""
-        vision_config = self.backbone_config.vision_config
-        return (vision_config.image_size // vision_config.patch_size) ** 2
+        """Patches per image before pruning (N); of images in crops, the most that an image may have."""
+        size = self.backbone_config.vision_config.image_size
+        pinpoints = getattr(self.backbone_config, "image_grid_pinpoints", [])
+        num_crops = 1 + max(((height // size) * (width // size) for height, width in pinpoints), default=0)
+        return num_crops * (size // self.backbone_config.vision_config.patch_size) ** 2
 
     @property
     def vision_feature_layers(self) -> list[int]:

@@ -118,7 +118,7 @@ LLAVA = Kind(
     (
         (r"^language_model\.lm_head\.", "lm_head."),
         (r"^language_model\.model\.", "model.backbone.language_model."),
-        (r"^(?:model\.)?(vision_tower\.|multi_modal_projector\.)", r"model.backbone.\1"),
+        (r"^(?:model\.)?(vision_tower\.|multi_modal_projector\.|image_newline$)", r"model.backbone.\1"),
         (r"^model\.language_model\.", "model.backbone.language_model."),
         (r"^(model\.backbone\.vision_tower\.)vision_model\.", r"\1"),
     ),
@@ -153,12 +153,12 @@ def detect_kind(config: dict[str, Any], keys: Iterable[str]) -> Kind:
         return LISA
     if any(key.startswith("model.grounding_encoder.image_encoder.") for key in keys):
         return GLAMM
-    if config.get("model_type") in ("llava", "vipllava") and "vision_config" in config:
+    if config.get("model_type") in ("llava", "vipllava", "llava_next") and "vision_config" in config:
         return LLAVA
     raise ValueError(
         f"The checkpoint's kind cannot be told (`model_type` {config.get('model_type')!r}, first key "
-        f"{keys[0] if keys else None!r}); allowed are LISA and GLaMM in their official layout, and LLaVA or VipLLaVA "
-        "in Transformers' format. If it is one of them, name it with `--kind`."
+        f"{keys[0] if keys else None!r}); allowed are LISA and GLaMM in their official layout, and LLaVA, "
+        "VipLLaVA or LLaVA-NeXT in Transformers' format. If it is one of them, name it with `--kind`."
     )
 
 

@@ -93,18 +93,20 @@ def load_tokenizer(folder: Path, kind: Kind) -> Any:
 
 def build_processor(kind: Kind, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig) -> LiteLVLMProcessor:
     """The processor of a converted checkpoint; `source` and `clip` are folders."""
-    options: dict[str, Any] = {"num_image_tokens": config.num_patches}
+    vision_config = config.backbone_config.vision_config
+    options: dict[str, Any] = {"num_image_tokens": (vision_config.image_size // vision_config.patch_size) ** 2}
+    image_processor: Any
     if kind is LLAVA:
         own = AutoProcessor.from_pretrained(source)
+        image_processor = own.image_processor
         options |= {"chat_template": own.chat_template, "question_template": "{}", "with_masks": False}
     else:
+        image_processor = CLIPImageProcessor.from_pretrained(clip)
         # LISA-13B-llama2 is the one checkpoint that was trained on Llama 2's chat form
         llama_2 = "llama2" in str(source).lower().replace("-", "")
         template = GLAMM_CHAT_TEMPLATE if kind is GLAMM else LLAVA_V1_CHAT_TEMPLATE
         options |= {"chat_template": LLAMA_2_CHAT_TEMPLATE if llama_2 else template, "question_template": _QUESTION}
-    return LiteLVLMProcessor(
-        CLIPImageProcessor.from_pretrained(clip), tokenizer, AutoTokenizer.from_pretrained(clip), **options
-    )
+    return LiteLVLMProcessor(image_processor, tokenizer, AutoTokenizer.from_pretrained(clip), **options)
 
 
 __all__ = ["build_processor", "has_tokenizer", "load_tokenizer"]

@@ -38,6 +38,7 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
 )
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
@@ -57,8 +58,11 @@ _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr",
 _SHARED_ARGUMENTS = r"""
     input_ids (`torch.LongTensor` of shape `(B, L)`):
         N image placeholders per sample with an image, those of exactly one image.
-    pixel_values (`torch.Tensor` of shape `(b, 3, S, S)`):
-        Images as CLIP takes them. B is a multiple of b, and each image serves B / b samples in a row.
+    pixel_values (`torch.Tensor` of shape `(b, 3, S, S)` or `(b, crops, 3, S, S)`):
+        Images as CLIP takes them; in crops for LLaVA-NeXT. B is a multiple of b, and each image serves B / b samples
+        in a row.
+    image_sizes (`torch.LongTensor` of shape `(b, 2)`):
+        For LLaVA-NeXT: height and width of each image before it was cut.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)`):
         Texts for CLIP, one row for each question about the image.
     guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`):
@@ -97,12 +101,17 @@ class LiteLVLMImageState(ModelOutput):
         image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
         patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(B, N)`): contribution to the class token; `None` if not pruned.
+        is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
+            the others are ends of rows, or there is none: images have different numbers. `None` where all are patches.
+        is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of rows; `None` likewise.
         mask_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
     """
 
     image_features: torch.Tensor = None  # type: ignore[assignment]
     patch_embeds: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
+    is_patch: torch.Tensor | None = None
+    is_token: torch.Tensor | None = None
     mask_image_embeddings: torch.Tensor | None = None
 
 
@@ -276,20 +285,36 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
-    def encode_image(self, pixel_values: torch.Tensor, with_signals: bool = True) -> LiteLVLMImageState:
+    def encode_image(
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None, with_signals: bool = True
+    ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
         and values are computed.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): one image per sample, as CLIP takes it.
+            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
+                CLIP takes it; in crops for LLaVA-NeXT.
+            image_sizes (`torch.LongTensor` of shape `(B, 2)`): of images in crops, before they were cut.
             with_signals (`bool`): whether to compute what pruning looks at.
         """
-        if pixel_values.ndim != 4:
-            raise ValueError(
-                f"`pixel_values` has shape {tuple(pixel_values.shape)}; allowed is (batch, channels, height, width), "
-                "one image per prompt."
+        in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
+        if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
+            wanted_shape = (
+                "(batch, crops, channels, height, width) with `image_sizes`"
+                if in_crops
+                else ("(batch, channels, height, width) without `image_sizes`")
             )
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)} and `image_sizes` is "
+                f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
+                "per prompt."
+            )
+        if in_crops:
+            return self._encode_crops(pixel_values, image_sizes, with_signals)
+        return self._encode_plain(pixel_values, with_signals)
+
+    def _encode_plain(self, pixel_values: torch.Tensor, with_signals: bool) -> LiteLVLMImageState:
         tower = self.backbone.vision_tower
         layers = tower.encoder.layers
         # 0 is the embeddings' output
@@ -310,6 +335,33 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 attention.k_proj(last_input[:, 1:]),
                 attention.v_proj(last_input[:, 1:]),
             )
+        return state
+
+    def _encode_crops(
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, with_signals: bool
+    ) -> LiteLVLMImageState:
+        """Each crop as an image of its own, then its patches where LLaVA-NeXT places them."""
+        batch_size, num_crops = pixel_values.shape[:2]
+        crops = self._encode_plain(pixel_values.flatten(0, 1), with_signals)
+        # The backbone itself says where a patch goes, by moving the patches' numbers in the place of their features
+        num_patches = crops.image_features.shape[1]
+        numbers = torch.arange(num_crops * num_patches, dtype=torch.float32, device=pixel_values.device)
+        numbers = numbers.view(num_crops, num_patches, 1)
+        pinpoints = self.config.backbone_config.image_grid_pinpoints
+        used = [image_size_to_num_patches(size, pinpoints, pixel_values.shape[-1]) for size in image_sizes.tolist()]
+        places, _ = self.backbone.pack_image_features(
+            [numbers[:count] for count in used],
+            image_sizes,
+            vision_feature_select_strategy="default",
+            image_newline=numbers.new_tensor([-1.0]),
+        )
+        places = [place[:, 0].long() for place in places]
+        layout = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-2)  # [B, N]
+        state = LiteLVLMImageState(is_patch=layout >= 0, is_token=layout > -2)
+        samples = torch.arange(batch_size, device=layout.device)[:, None]
+        for name, value in crops.items():
+            per_image = value.reshape(batch_size, num_crops * num_patches, *value.shape[2:])
+            state[name] = per_image[samples, layout.clamp(min=0)]
         return state
 
     def select_tokens(
@@ -336,7 +388,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             similarity=similarity,
             contribution=image_state.contribution.to(similarity.device),
             text_mask=guide_attention_mask.bool().any(dim=-1).to(similarity.device),
+            patch_mask=None if image_state.is_patch is None else image_state.is_patch.to(similarity.device),
         )
+        if image_state.is_patch is not None:
+            torch_compilable_check(
+                (image_state.is_patch.sum(dim=-1) >= num_retained_tokens).all(),
+                f"An image has fewer patches than the {num_retained_tokens} tokens to retain; ask for fewer.",
+            )
         return select_patches(pruning_method, signals, num_retained_tokens, self.config), similarity
 
     @can_return_tuple
@@ -346,6 +404,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -363,18 +422,18 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         budget = self.config.resolve_budget(num_retained_tokens, pruning_method)
         selection: dict[str, torch.Tensor | None] = {}
         if pixel_values is not None:
-            image_state = self.encode_image(pixel_values, with_signals=budget is not None)
+            image_state = self.encode_image(pixel_values, image_sizes, with_signals=budget is not None)
         if image_state is not None:
             if input_ids is None:
                 raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
             image_state = self._per_sample(image_state, input_ids.shape[0])
             image_features = image_state.image_features
             is_image = input_ids == self.config.image_token_id
+            num_tokens = self._tokens_per_image(image_state)
             torch_compilable_check(
-                (is_image.sum(dim=-1) == image_features.shape[1]).all(),
-                f"Each sample must hold {image_features.shape[1]} image placeholders (id "
-                f"{self.config.image_token_id}), those of exactly one image; several images per prompt are not "
-                "supported.",
+                (is_image.sum(dim=-1) == torch.as_tensor(num_tokens, device=is_image.device)).all(),
+                f"Each sample must hold {num_tokens} image placeholders (id {self.config.image_token_id}), those of "
+                "exactly one image; several images per prompt are not supported.",
             )
             if budget is not None:
                 retained, similarity = self.select_tokens(
@@ -385,9 +444,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                     self.config.pruning_method if pruning_method is None else pruning_method,
                 )
                 retained = retained.to(input_ids.device)
-                rows, is_image = self._rows_after_pruning(is_image, retained, image_features.shape[1])
+                rows, is_image, is_padding = self._rows_after_pruning(is_image, retained, num_tokens)
                 input_ids = input_ids.gather(1, rows)
-                attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows)
+                attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows, is_padding)
                 features_index = retained.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
                 image_features = image_features.gather(1, features_index)
                 selection = {
@@ -398,6 +457,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 }
             inputs_embeds = self.get_input_embeddings()(input_ids)
             visual_tokens = self.backbone.multi_modal_projector(image_features)
+            if image_state.is_token is not None and budget is None:
+                is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
+                visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
+                visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
             visual_tokens = visual_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(is_image[..., None].to(inputs_embeds.device), visual_tokens)
         elif inputs_embeds is None:
@@ -434,31 +497,47 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in per_image.items()})
 
     @staticmethod
+    def _tokens_per_image(image_state: LiteLVLMImageState) -> int | list[int]:
+        """Visual tokens of each image before pruning: one number, or one per image where they differ."""
+        if image_state.is_token is None:
+            return image_state.image_features.shape[1]
+        return image_state.is_token.sum(dim=-1).tolist()
+
+    @staticmethod
     def _rows_after_pruning(
-        is_image: torch.Tensor, retained: torch.Tensor, num_patches: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        is_image: torch.Tensor, retained: torch.Tensor, num_tokens: int | list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """
         Which rows of the prompt the language model sees.
 
         Args:
-            is_image (`torch.BoolTensor` of shape `(B, L)`): the N placeholders of each sample.
+            is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample.
             retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
-            num_patches (`int`): N.
+            num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
 
         Returns:
-            `torch.LongTensor` of shape `(B, L - N + K)`: per row the place in the prompt it comes from; the retained
-            patches, in their order, take the first K placeholders' turns. And which of these rows are visual tokens.
+            `torch.LongTensor` of shape `(B, R)`: per row the place in the prompt it comes from; the retained patches,
+            in their order, take the first K placeholders' turns. R = L - N + K for the smallest number N of
+            placeholders. Then which of these rows are visual tokens; and which are padding, on the left of samples
+            that had more placeholders, or `None` if all had as many.
         """
-        num_dropped = num_patches - retained.shape[1]
-        is_kept = ~is_image | (is_image.cumsum(dim=-1) <= retained.shape[1])
+        num_retained = retained.shape[1]
+        fewest, most = (num_tokens, num_tokens) if isinstance(num_tokens, int) else (min(num_tokens), max(num_tokens))
+        is_kept = ~is_image | (is_image.cumsum(dim=-1) <= num_retained)
         # A stable sort of two values is a partition that keeps the order: no data-dependent shape, no waiting
-        rows = is_kept.int().argsort(dim=-1, descending=True, stable=True)[:, : is_image.shape[1] - num_dropped]
-        place_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :num_patches]
-        is_image = is_image.gather(1, rows)
-        return rows.masked_scatter(is_image, place_of_patch.gather(1, retained)), is_image
+        rows = is_kept.int().argsort(dim=-1, stable=True)[:, fewest - num_retained :]
+        place_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
+        is_kept = is_kept.gather(1, rows)
+        is_image = is_image.gather(1, rows) & is_kept
+        rows = rows.masked_scatter(is_image, place_of_patch.gather(1, retained))
+        return rows, is_image, None if fewest == most else ~is_kept
 
     def _mask_and_positions(
-        self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, rows: torch.Tensor
+        self,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        rows: torch.Tensor,
+        is_padding: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Attention mask and position ids, each of shape `(B, R)`, or `None` for the language model's default."""
         if self.config.position_mode == "original":
@@ -468,6 +547,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
         if attention_mask is not None:
             attention_mask = attention_mask.gather(1, rows)
+        if is_padding is not None:
+            attention_mask = torch.ones_like(rows) if attention_mask is None else attention_mask
+            attention_mask = attention_mask.masked_fill(is_padding, 0)
         if self.config.position_mode == "consecutive":
             position_ids = None if attention_mask is None else _positions(attention_mask)
         return attention_mask, position_ids
@@ -546,7 +628,10 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         return self.lm_head
 
     def encode_image(
-        self, pixel_values: torch.Tensor, mask_pixel_values: torch.Tensor | None = None
+        self,
+        pixel_values: torch.Tensor,
+        mask_pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Encodes images once, for any number of questions: pass the result as `image_state` in their place.
@@ -554,8 +639,9 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
             mask_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
+            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
         """
-        return self.model.encode_image(pixel_values)
+        return self.model.encode_image(pixel_values, image_sizes)
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -564,6 +650,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -580,6 +667,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
+            image_sizes=image_sizes,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
@@ -627,7 +715,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         if not kwargs.get("use_cache", True):
             return model_inputs
         if not is_first_iteration:
-            for name in ("image_state", "guide_input_ids", "guide_attention_mask"):
+            for name in ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask"):
                 model_inputs.pop(name, None)
         elif has_image:
             if past_key_values is not None and int(past_key_values.get_seq_length()) > 0:
@@ -667,9 +755,12 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         self.post_init()
 
     def encode_image(
-        self, pixel_values: torch.Tensor, mask_pixel_values: torch.Tensor | None = None
+        self,
+        pixel_values: torch.Tensor,
+        mask_pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
-        image_state = super().encode_image(pixel_values)
+        image_state = super().encode_image(pixel_values, image_sizes=image_sizes)
         if mask_pixel_values is not None:
             self._check_makes_masks()
             image_state.mask_image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
@@ -682,6 +773,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         mask_pixel_values: torch.Tensor | None = None,
@@ -702,6 +794,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
+            image_sizes=image_sizes,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
@@ -743,6 +836,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         mask_pixel_values: torch.Tensor | None = None,
@@ -771,7 +865,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if image_state is None:
             if pixel_values is None or mask_pixel_values is None:
                 raise ValueError("`segment` needs `pixel_values` and `mask_pixel_values`, or an `image_state`.")
-            image_state = self.encode_image(pixel_values, mask_pixel_values)
+            image_state = self.encode_image(pixel_values, mask_pixel_values, image_sizes)
         if image_state.mask_image_embeddings is None:
             raise ValueError("`image_state` holds no image embeddings for masks; give `encode_image` both images.")
         record = _GenerationRecord()

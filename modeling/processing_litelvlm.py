@@ -16,6 +16,7 @@ Processor of LiteLVLM: pictures for CLIP and SAM, conversations for the language
 masks back at the size of the picture.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin, SamImageProcessor
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .hub_litelvlm import export_code
@@ -64,7 +66,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         mask_image_processor ([`SamImageProcessor`], *optional*): for the mask decoder.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
-        num_image_tokens (`int`): placeholders per image, the visual tokens before pruning.
+        num_image_tokens (`int`): placeholders per image, the visual tokens before pruning; of LLaVA-NeXT, per crop.
         question_template (`str`): what `text` is put into; `"{}"` leaves it as it is.
         with_masks (`bool`): whether to prepare pictures for the mask decoder.
     """
@@ -98,6 +100,8 @@ class LiteLVLMProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         names = ["input_ids", "attention_mask", "pixel_values", "guide_input_ids", "guide_attention_mask"]
+        if hasattr(self.image_processor, "image_grid_pinpoints"):
+            names.append("image_sizes")
         return names + (["mask_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
 
     # trf-ignore: TRF057
@@ -235,7 +239,16 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"{sum(answered)} of {len(conversations)} conversations end with an answer; allowed are all (to learn "
                 "from) or none (to continue). Pass the others in a call of their own."
             )
-        encoded = [self._encode_conversation(c, add_generation_prompt, chat_template) for c in conversations]
+        pictures = {} if images is None else self._encode_images(images, len(conversations))
+        # Of images in crops, each has a number of tokens of its own
+        counts = [self._num_image_tokens(size) for size in pictures.get("image_sizes", torch.empty(0, 2)).tolist()]
+        counts = counts or [self.num_image_tokens]
+        encoded = [
+            self._encode_conversation(
+                c, counts[i * len(counts) // len(conversations)], add_generation_prompt, chat_template
+            )
+            for i, c in enumerate(conversations)
+        ]
         left = self.tokenizer.padding_side == "left"
         ids = _pad([torch.tensor(row) for row, _ in encoded], self.tokenizer.pad_token_id, left)
         data: dict[str, Any] = {"input_ids": ids}
@@ -252,8 +265,7 @@ class LiteLVLMProcessor(ProcessorMixin):
                 data["guide_input_ids"][i, j, : len(guide_ids)] = torch.tensor(guide_ids)
                 data["guide_attention_mask"][i, j, : len(guide_ids)] = 1
 
-        if images is not None:
-            data |= self._encode_images(images, len(conversations))
+        data |= pictures
         if segmentation_maps is not None:
             if len(segmentation_maps) != len(conversations):
                 raise ValueError(
@@ -300,14 +312,18 @@ class LiteLVLMProcessor(ProcessorMixin):
         return rendered[0], spans[0]
 
     def _encode_conversation(
-        self, messages: list[dict[str, Any]], add_generation_prompt: bool | None, chat_template: str | None
+        self,
+        messages: list[dict[str, Any]],
+        num_image_tokens: int,
+        add_generation_prompt: bool | None,
+        chat_template: str | None,
     ) -> tuple[list[int], list[int]]:
         """
         Token ids and labels. What stands around an image, or around a protected special token, is tokenised apart, as
         the published checkpoints were trained: joining the texts first would join their tokens.
         """
         rendered, spans = self._render(messages, add_generation_prompt, chat_template)
-        image_ids = [self.tokenizer.convert_tokens_to_ids(self.image_token)] * self.num_image_tokens
+        image_ids = [self.tokenizer.convert_tokens_to_ids(self.image_token)] * num_image_tokens
         bos = self.tokenizer.bos_token_id
         ids, labels = ([], []) if bos is None else ([bos], [-100])
         start = 0
@@ -345,12 +361,21 @@ class LiteLVLMProcessor(ProcessorMixin):
         if is_batch and any(isinstance(image, (list, tuple)) for image in images):
             raise ValueError("A conversation has a list of images; one image per conversation is allowed.")
         pictures = [load_rgb(image) for image in (images if is_batch else [images])]
-        data = {"pixel_values": self.image_processor(pictures, return_tensors="pt")["pixel_values"]}
+        prepared = self.image_processor(pictures, return_tensors="pt")
+        data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
         if self.with_masks:
             prepared = self.mask_image_processor(pictures, return_tensors="pt")
             data["mask_pixel_values"] = prepared["pixel_values"]
             data |= {name: torch.as_tensor(prepared[name]) for name in ("original_sizes", "reshaped_input_sizes")}
         return data
+
+    def _num_image_tokens(self, size: list[int]) -> int:
+        """Visual tokens of an image in crops, of a height and width: the whole, then its rows and their ends."""
+        side = math.isqrt(self.num_image_tokens)
+        crop = self.image_processor.crop_size["height"]
+        rows, columns = get_anyres_image_grid_shape(size, self.image_processor.image_grid_pinpoints, crop)
+        height, width = unpad_image(torch.empty(1, rows * side, columns * side, device="meta"), size).shape[1:]
+        return self.num_image_tokens + height * (width + 1)
 
     def _encode_mask_labels(self, maps: Any) -> torch.Tensor:
         """Masks `(num_masks, H, W)` in SAM's frame: resized by area, padded with -1; float32 `(num_masks, h, h)`."""

@@ -41,11 +41,13 @@ class PruningSignals:
         similarity (`torch.Tensor` of shape `(B, T, N)`): similarity of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): contribution of each patch to the class token.
         text_mask (`torch.BoolTensor` of shape `(B, T)`): which texts are present.
+        patch_mask (`torch.BoolTensor` of shape `(B, N)`, *optional*): which patches may be retained; at least K.
     """
 
     similarity: torch.Tensor
     contribution: torch.Tensor
     text_mask: torch.Tensor
+    patch_mask: torch.Tensor | None = None
 
 
 PruningMethod = Callable[[PruningSignals, int, LiteLVLMConfig], torch.Tensor]
@@ -131,7 +133,10 @@ def similarity_aware_patches(
     budget = num_retained_tokens - min(config.num_context_tokens or 0, num_retained_tokens)
     # Without any text no patch is marked, whatever the quotient
     tokens_per_text = budget // signals.text_mask.sum(dim=-1).clamp(min=1)  # [B]
-    text_rank = rank(signals.similarity, descending=config.similarity_order == "highest")  # [B, T, N]
+    similarity, highest = signals.similarity, config.similarity_order == "highest"
+    if signals.patch_mask is not None:  # what may not be retained ranks last
+        similarity = similarity.masked_fill(~signals.patch_mask[:, None], -torch.inf if highest else torch.inf)
+    text_rank = rank(similarity, descending=highest)  # [B, T, N]
     return ((text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]).any(dim=1)
 
 
@@ -145,7 +150,8 @@ def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: L
     """
     similarity_aware = similarity_aware_patches(signals, num_retained_tokens, config)  # [B, N]
     # Falling contribution among the patches that are not similarity-aware, which rank behind all others
-    context_rank = rank(signals.contribution.masked_fill(similarity_aware, -torch.inf), descending=True)
+    taken = similarity_aware if signals.patch_mask is None else similarity_aware | ~signals.patch_mask
+    context_rank = rank(signals.contribution.masked_fill(taken, -torch.inf), descending=True)
     context_aware = context_rank < num_retained_tokens - similarity_aware.sum(dim=-1, keepdim=True)
 
     num_patches = similarity_aware.shape[-1]

@@ -1,0 +1,182 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""LLaVA-NeXT: images in several crops, unpadded, with a newline embedding at the end of each row."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+)
+
+from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm.conversion import convert
+
+PINPOINTS = [[32, 64], [64, 32], [64, 64]]
+SIZES = [(50, 90), (64, 40)]  # height, width: one crop above two, and two above two, unpadded
+
+
+@pytest.fixture
+def llava_next(config_values, processor, tmp_path):
+    """A tiny LLaVA-NeXT, saved with its processor, and the folder of its CLIP."""
+    torch.manual_seed(0)
+    tokenizer, guide = processor.tokenizer, processor.guide_tokenizer
+    values = config_values["backbone_config"]
+    text = values["text_config"] | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    config = LlavaNextConfig(
+        vision_config=values["vision_config"],
+        text_config=text,
+        image_grid_pinpoints=PINPOINTS,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = LlavaNextForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(tmp_path / "llava_next")
+    image_processor = LlavaNextImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=PINPOINTS
+    )
+    own = LlavaNextProcessor(
+        image_processor,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=processor.chat_template,
+        num_additional_image_tokens=1,
+    )
+    own.save_pretrained(tmp_path / "llava_next")
+    guide_values = config_values["guide_config"] | {"vocab_size": len(guide), "pad_token_id": guide.pad_token_id}
+    guide_values |= {"bos_token_id": guide.bos_token_id, "eos_token_id": guide.eos_token_id}
+    clip = CLIPModel(CLIPConfig(text_config=guide_values, vision_config=values["vision_config"], projection_dim=16))
+    clip.save_pretrained(tmp_path / "clip")
+    guide.save_pretrained(tmp_path / "clip")
+    return model, own, tmp_path
+
+
+@pytest.fixture
+def wrapped(llava_next):
+    folder = llava_next[2]
+    return LiteLVLMForConditionalGeneration.from_backbone(
+        folder / "llava_next", guide=folder / "clip", num_retained_tokens=10
+    )
+
+
+@pytest.fixture
+def lite_processor(llava_next, processor):
+    return LiteLVLMProcessor(
+        llava_next[1].image_processor,
+        processor.tokenizer,
+        processor.guide_tokenizer,
+        num_image_tokens=16,
+        with_masks=False,
+    )
+
+
+@pytest.fixture
+def pictures():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)) for size in SIZES]
+
+
+@torch.no_grad()
+def test_without_pruning_logits_are_llava_nexts(llava_next, wrapped, lite_processor, pictures):
+    inputs = lite_processor(pictures, ["the dog", "two cats, please"])
+    names = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
+    expected = llava_next[0](**{name: inputs[name] for name in names}).logits
+    torch.testing.assert_close(wrapped(**inputs, pruning_method="none").logits, expected, rtol=0, atol=0)
+
+
+def test_placeholders_are_as_many_as_llava_nexts_processor_writes(llava_next, lite_processor, pictures):
+    inputs = lite_processor(pictures, ["the dog", "the dog"])
+    image_token_id = lite_processor.tokenizer.convert_tokens_to_ids("<image>")
+    own = llava_next[1](images=pictures, text=["<image>", "<image>"], padding=True, return_tensors="pt")
+    counts = (inputs["input_ids"] == image_token_id).sum(-1)
+    assert counts.tolist() == (own["input_ids"] == image_token_id).sum(-1).tolist()
+    assert len(set(counts.tolist())) == 2
+    torch.testing.assert_close(inputs["pixel_values"], own["pixel_values"])
+
+
+@torch.no_grad()
+def test_retained_patches_reach_the_language_model_in_order(wrapped, lite_processor, pictures):
+    """One picture: the prompt assembled by hand from LLaVA-NeXT's own packed features."""
+    inputs = lite_processor(pictures[0], "the dog")
+    output = wrapped(**inputs)
+    model = wrapped.model.backbone
+    packed = model.get_image_features(inputs["pixel_values"], inputs["image_sizes"]).pooler_output[0]
+    retained = output.retained_indices[0]
+    assert len(set(retained.tolist())) == 10
+    embeds = model.get_input_embeddings()(inputs["input_ids"])[0]
+    is_image = inputs["input_ids"][0] == wrapped.config.image_token_id
+    start = int(is_image.nonzero()[0])
+    embeds = torch.cat([embeds[:start], packed[retained], embeds[start + int(is_image.sum()) :]])
+    expected = wrapped.lm_head(model.language_model(inputs_embeds=embeds[None]).last_hidden_state)
+    torch.testing.assert_close(output.logits, expected)
+    # No end of a row is ever retained
+    state = wrapped.encode_image(inputs["pixel_values"], image_sizes=inputs["image_sizes"])
+    assert state.is_patch[0, retained].all() and not state.is_patch.all()
+
+
+@torch.no_grad()
+def test_batch_of_different_sizes_gives_what_single_calls_give(wrapped, lite_processor, pictures):
+    together = wrapped(**lite_processor(pictures, ["the dog", "two cats, please"]))
+    for i, text in enumerate(["the dog", "two cats, please"]):
+        alone = wrapped(**lite_processor(pictures[i], text))
+        torch.testing.assert_close(together.retained_indices[i], alone.retained_indices[0])
+        length = alone.logits.shape[1]
+        torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("position_mode", ["consecutive", "original"])
+def test_generation_with_a_cache_is_generation_without(wrapped, lite_processor, pictures, position_mode):
+    wrapped.config.position_mode = position_mode
+    inputs = lite_processor(pictures, ["the dog", "two cats, please"])
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    cached = wrapped.generate(**inputs, **options)
+    torch.testing.assert_close(cached, wrapped.generate(**inputs, **options, use_cache=False))
+
+
+@torch.no_grad()
+def test_patch_that_may_not_be_retained_never_is(wrapped, lite_processor, pictures):
+    inputs = lite_processor(pictures, ["the dog", "the dog"])
+    state = wrapped.encode_image(inputs["pixel_values"], image_sizes=inputs["image_sizes"])
+    fewest = int(state.is_patch.sum(-1).min())
+    for order in ("lowest", "highest"):
+        wrapped.config.similarity_order = order
+        output = wrapped(**inputs, num_retained_tokens=fewest)
+        assert state.is_patch.gather(1, output.retained_indices).all()
+    with pytest.raises((ValueError, RuntimeError), match=f"fewer patches than the {fewest + 1} tokens"):
+        wrapped(**inputs, num_retained_tokens=fewest + 1)
+
+
+def test_image_sizes_are_asked_for(wrapped, lite_processor, pictures):
+    inputs = lite_processor(pictures[0], "the dog")
+    inputs.pop("image_sizes")
+    with pytest.raises(ValueError, match="with `image_sizes`"):
+        wrapped(**inputs)
+
+
+@torch.no_grad()
+def test_converted_folder_is_what_from_backbone_wraps(llava_next, wrapped, pictures):
+    folder = llava_next[2]
+    report = convert(folder / "llava_next", folder / "converted", clip=folder / "clip")
+    assert report["processor"]
+    model = LiteLVLMForSegmentation.from_pretrained(folder / "converted", num_retained_tokens=10)
+    inputs = LiteLVLMProcessor.from_pretrained(folder / "converted")(pictures, ["the dog", "the cat"])
+    torch.testing.assert_close(model(**inputs).logits, wrapped(**inputs).logits, rtol=0, atol=0)
