@@ -273,9 +273,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         super().__init__(config)
         config.check()
         self.backbone = AutoModel.from_config(config.backbone_config)
+        # CODEPATH: LISA has one linear layer, GLaMM and the LLaVA family the backbone's own projector
         if config.projector_type == "linear":
-            vision_width = config.backbone_config.vision_config.hidden_size * len(config.vision_feature_layers)
-            self.backbone.multi_modal_projector = nn.Linear(vision_width, config.get_text_config().hidden_size)
+            vision_config: CLIPVisionConfig = config.backbone_config.vision_config
+            width = vision_config.hidden_size * len(config.vision_feature_layers)
+            self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
         self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
         self.post_init()
 
@@ -457,7 +459,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 }
             inputs_embeds = self.get_input_embeddings()(input_ids)
             visual_tokens = self.backbone.multi_modal_projector(image_features)
-            if image_state.is_token is not None and budget is None:
+            if image_state.is_patch is not None and image_state.is_token is not None and budget is None:
                 is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
                 visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
                 visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
