@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The command line: `litelvlm segment IMAGE TEXT`."""
+"""The command line: `litelvlm segment IMAGE TEXT`, `convert` and `card`."""
 
 import argparse
 import json
@@ -29,6 +29,7 @@ from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from .conversion.convert import DTYPES, REPORT, convert
+from .hub_cards import TARGETS, write_card
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
 from .visualization import overlay_masks, overlay_tokens, side_by_side
@@ -76,6 +77,17 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: 5GB)")
     convert.add_argument("--json", action="store_true", help="print the whole report as one JSON object")
     convert.set_defaults(run=convert_command, show=print_conversion)
+
+    card = commands.add_parser(
+        "card",
+        help="write the model card of a folder",
+        description="Writes README.md, and beside it handler.py and requirements.txt, which an endpoint runs.",
+    )
+    card.add_argument("folder", metavar="DIR", help="folder of a saved or converted model")
+    card.add_argument("--target", choices=list(TARGETS), help="whose card (default: by the folder's name)")
+    card.add_argument("--repo-id", metavar="REPO_ID", help="the repository that its code names (default: org/TARGET)")
+    card.add_argument("--json", action="store_true", help="print one JSON object")
+    card.set_defaults(run=card_command, show=print_files)
     return parser
 
 
@@ -128,6 +140,11 @@ def convert_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm convert`."""
     names = ("kind", "clip", "tokenizer", "seg_token_id", "dtype", "max_shard_size")
     return convert(options.source, options.dest, **{name: getattr(options, name) for name in names})
+
+
+def card_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm card`."""
+    return {"files": [{"name": str(path)} for path in write_card(options.folder, options.target, options.repo_id)]}
 
 
 def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
@@ -193,6 +210,11 @@ def print_conversion(report: dict[str, Any]) -> None:
     if not report["processor"]:
         print("no processor: the checkpoint has no tokenizer and none was named; the folder holds the model only")
     print(f"report:       {REPORT} in the folder, with a hash of every tensor")
+
+
+def print_files(report: dict[str, Any]) -> None:
+    for file in report["files"]:
+        print(file["name"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

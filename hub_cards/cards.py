@@ -1,0 +1,155 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Model cards, rendered from one template and from what `targets.yaml` says of each target."""
+
+import json
+import shutil
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import validate_repo_id
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+FOLDER = Path(__file__).parent
+TARGETS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "targets.yaml").read_text(encoding="utf-8"))
+ENDPOINT_FILES = ("handler.py", "requirements.txt")
+PAPER = {
+    "source_name": "CLIP Tricks You (Lee and Choi, ICML 2026), on the official implementation of GLaMM",
+    "source_url": "https://arxiv.org/abs/2605.13178",
+}
+
+
+def render_card(target: str, repo_id: str | None = None) -> str:
+    """
+    The card of a target, its metadata included.
+
+    Args:
+        target (`str`): one of [`TARGETS`].
+        repo_id (`str`, *optional*): the repository that the card's code names; `"org/" + target` by default.
+
+    Raises:
+        ValueError: unknown target, or a `repo_id` that is none.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"There is no card for {target!r}; allowed are {', '.join(TARGETS)}. Name it by `--target`.")
+    repo_id = repo_id or f"org/{target}"
+    validate_repo_id(repo_id)
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["paragraph"] = _paragraphs
+    results = _results(target)
+    return environment.get_template("card.md.jinja").render(
+        TARGETS[target],
+        name=target,
+        repository=repo_id,
+        metadata=_metadata(target, results).to_yaml(),
+        results=results | {"table": results_table(results["rows"])} if results else None,
+    )
+
+
+def write_card(folder: str | Path, target: str | None = None, repo_id: str | None = None) -> list[Path]:
+    """
+    Writes README.md into the folder of a checkpoint, and beside it what an inference endpoint runs.
+
+    Args:
+        folder (`str` or `Path`): of a saved or converted model.
+        target (`str`, *optional*): one of [`TARGETS`]; the folder's name by default.
+        repo_id (`str`, *optional*): as in [`render_card`].
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: unknown target, or a folder without a model.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{str(folder)!r} holds no config.json; name the folder of a saved or converted model.")
+    card = folder / "README.md"
+    card.write_text(render_card(target or folder.resolve().name, repo_id), encoding="utf-8")
+    return [card, *(Path(shutil.copy(FOLDER / name, folder)) for name in ENDPOINT_FILES)]
+
+
+def results_table(rows: list[dict[str, Any]]) -> str:
+    """Our measurements as Markdown, a line for each of the rows in `results/`."""
+    lines = ["| split | visual tokens | share | cIoU | gIoU | expressions |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        kept = f"{row['retained']} of {row['patches']} | as {row['share']} of 576"
+        lines.append(f"| {row['split']} | {kept} | {row['ciou']:.1f} | {row['giou']:.1f} | {row['expressions']} |")
+    return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> str:
+    """Paragraphs with an empty line between them, broken anew into lines; ends with a new line."""
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    lines = (fill(paragraph, 119, break_long_words=False, break_on_hyphens=False) for paragraph in paragraphs)
+    return "\n\n".join(lines) + "\n"
+
+
+def _results(target: str) -> dict[str, Any] | None:
+    """What was measured of a target by this project, if anything was."""
+    path = FOLDER / "results" / f"{target}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _metadata(target: str, results: dict[str, Any] | None) -> ModelCardData:
+    values = TARGETS[target]
+    evaluations = []
+    for row in results["rows"] if results else []:
+        tokens = f"{row['retained']} of {row['patches']} visual tokens, measured by this project"
+        evaluations += [
+            _evaluation("RefShapes", row["split"], metric, f"{name} with {tokens}", round(row[metric], 1))
+            for metric, name in (("ciou", "cIoU"), ("giou", "gIoU"))
+        ]
+    for dataset, split, *figures in values["paper"]:
+        for kept, figure in zip((576, 192, 128, 64), figures, strict=True):
+            name = f"cIoU with {kept} of 576 visual tokens, reported by the paper"
+            evaluations.append(_evaluation(dataset, split, "ciou", name, figure, **PAPER))
+    masks = values["answers"] == "masks"
+    return ModelCardData(
+        **{name: values[name] for name in ("license", "license_name", "license_link") if name in values},
+        language="en",
+        library_name="transformers",
+        # The Hub knows no tag for the pipeline's own task, referring-segmentation
+        pipeline_tag="image-segmentation" if masks else "image-text-to-text",
+        tags=["litelvlm", "token-pruning", "custom_code", *(["referring-segmentation"] if masks else [])],
+        base_model=values["base_model"] or None,
+        # Of the Hub's relations the nearest: two models' weights in one folder, neither of them changed
+        base_model_relation="merge" if values["base_model"] else None,
+        datasets=values["datasets"] or None,
+        metrics=sorted({result.metric_type for result in evaluations}) or None,
+        model_name=target if evaluations else None,
+        eval_results=evaluations or None,
+    )
+
+
+def _evaluation(dataset: str, split: str, metric: str, name: str, figure: float, **source: str) -> EvalResult:
+    return EvalResult(
+        task_type="image-segmentation",
+        task_name="Referring segmentation",
+        dataset_type=dataset.lower(),
+        dataset_name=dataset,
+        dataset_split=split,
+        metric_type=metric,
+        metric_name=name,
+        metric_value=figure,
+        **source,
+    )
+
+
+__all__ = ["TARGETS", "render_card", "results_table", "write_card"]

@@ -1,0 +1,130 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Cards: what they claim has a source, their code runs, and those in the repository are those that are rendered."""
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from litelvlm import EMBEDDED_MODEL, EXAMPLE_IMAGE
+from litelvlm.cli import main
+from litelvlm.hub_cards import TARGETS, render_card
+from litelvlm.hub_cards.cards import FOLDER
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_card_in_the_repository_is_the_rendered_one(target):
+    card = (FOLDER / f"{target}.md").read_text(encoding="utf-8")
+    assert card == render_card(target), "run `python scripts/render_cards.py`"
+    assert not re.search(r"\{\{|\{%|None\b(?!:)|TBD|TODO", card)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_metadata_is_complete(target):
+    data = ModelCard(render_card(target)).data
+    assert data.library_name == "transformers" and {"litelvlm", "custom_code"} <= set(data.tags)
+    assert data.pipeline_tag == ("image-text-to-text" if "llava" in target else "image-segmentation")
+    assert data.license == "other" or not data.license_name
+    assert data.license != "other" or (data.license_name and data.license_link == base_page(data))
+    if target == "litelvlm-tiny":
+        assert data.base_model is None and data.license == "apache-2.0"
+    else:
+        model, clip = data.base_model
+        assert data.base_model_relation == "merge" and clip.startswith("openai/clip-")
+        assert f"litelvlm convert {model} {target}" in render_card(target)
+
+
+def base_page(data):
+    return f"https://huggingface.co/{data.base_model[0]}"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_figure_is_measured_here_or_the_papers(target):
+    results = ModelCard(render_card(target)).data.eval_results or []
+    if target == "litelvlm-tiny":
+        rows = json.loads((FOLDER / "results" / "litelvlm-tiny.json").read_text(encoding="utf-8"))["rows"]
+        assert len(results) == 2 * len(rows)
+        assert [r.metric_value for r in results if r.metric_type == "ciou"] == [round(row["ciou"], 1) for row in rows]
+        assert all("measured by this project" in r.metric_name and r.source_url is None for r in results)
+    elif target == "litelvlm-glamm-refseg":
+        assert len(results) == 8 * 4
+        assert all("reported by the paper" in r.metric_name and "2605.13178" in r.source_url for r in results)
+    else:
+        assert not results and "This conversion has not been measured." in render_card(target)
+        assert not re.search(r"\d %|\d times", render_card(target))
+
+
+def test_new_results_change_table_and_metadata_of_the_card(tmp_path, monkeypatch):
+    for name in ("targets.yaml", "card.md.jinja"):
+        (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
+    row = {"split": "val", "retained": 85, "patches": 256, "share": "192", "ciou": 61.24, "giou": 62.0}
+    results = {"parameters": 3.2, "training": ["One."], "remarks": ["Two."], "rows": [row | {"expressions": 7}]}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "litelvlm-tiny.json").write_text(json.dumps(results))
+    monkeypatch.setattr("litelvlm.hub_cards.cards.FOLDER", tmp_path)
+    card = render_card("litelvlm-tiny")
+    assert "| val | 85 of 256 | as 192 of 576 | 61.2 | 62.0 | 7 |" in card
+    assert [result.metric_value for result in ModelCard(card).data.eval_results] == [61.2, 62.0]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_code_of_the_card_runs(target, request):
+    """On the embedded model; for the card of a model without masks, on the embedded one without its mask decoder."""
+    masks = "llava" not in target
+    folder = EMBEDDED_MODEL if masks else request.getfixturevalue("saved_text_only")
+    (code,) = re.findall(r"```python\n(.*?)```", render_card(target), flags=re.DOTALL)
+    code = code.replace(f'"org/{target}"', repr(str(folder))).replace('"picture.png"', repr(str(EXAMPLE_IMAGE)))
+    scope = {}
+    exec(code, scope)
+    assert isinstance(scope["answer"], str)
+    if masks:
+        assert "[SEG]" in scope["answer"]
+        assert scope["masks"].shape[1:] == Image.open(EXAMPLE_IMAGE).size[::-1]
+    else:
+        assert scope["model"].config.mask_decoder_config is None
+
+
+def test_card_command_takes_the_target_from_the_folder(tmp_path, capsys):
+    folder = tmp_path / "litelvlm-lisa-7b"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert main(["card", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(folder / name) for name in ("README.md", "handler.py", "requirements.txt")
+    ]
+    assert (folder / "README.md").read_text(encoding="utf-8") == render_card("litelvlm-lisa-7b")
+    assert main(["card", str(folder), "--target", "litelvlm-tiny", "--repo-id", "someone/tiny"]) == 0
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.count('"someone/tiny"') == 2 and "org/" not in card
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "arguments", "message"),
+    [
+        ("mine", True, [], "There is no card for 'mine'; allowed are litelvlm-tiny, litelvlm-lisa-7b,"),
+        ("litelvlm-tiny", False, [], "litelvlm-tiny' holds no config.json"),
+        ("litelvlm-tiny", True, ["--repo-id", "no repository"], "no repository"),
+    ],
+)
+def test_card_that_cannot_be_written_is_one_line(tmp_path, capsys, name, config, arguments, message):
+    (tmp_path / name).mkdir()
+    if config:
+        (tmp_path / name / "config.json").write_text("{}")
+    assert main(["card", str(tmp_path / name), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+    assert not (tmp_path / name / "README.md").exists()

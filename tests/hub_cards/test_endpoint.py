@@ -1,0 +1,153 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The endpoint handler and the Space, run from an exported folder in a process where litelvlm is not installed."""
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litelvlm import EXAMPLE_IMAGE, load_embedded
+from litelvlm.hub_cards import handler
+from litelvlm.hub_cards.app import build, segment
+from litelvlm.hub_cards.cards import FOLDER
+
+# The finder makes `import litelvlm` fail as if it were not installed
+ISOLATED = """
+import base64, json, sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "litelvlm":
+            raise ModuleNotFoundError("litelvlm is hidden")
+
+sys.meta_path.insert(0, Hidden())
+picture, text_only = sys.argv[1:]
+
+import app, handler
+from PIL import Image
+
+image = base64.b64encode(open(picture, "rb").read()).decode()
+request = {"inputs": {"image": image, "text": "the red circle"}}
+answers = {"masks": handler.EndpointHandler(".")(request), "text": handler.EndpointHandler(text_only)(request)}
+(shown, masks), answer = app.segment(*app.load("."), Image.open(picture), "the red circle", 85)
+answers["space"] = {"size": shown.size, "masks": [[int(mask.sum()), label] for mask, label in masks], "answer": answer}
+assert not any(name.partition(".")[0] in ("litelvlm", "gradio") for name in sys.modules)
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(saved, saved_text_only, tmp_path_factory):
+    """What the handler and the Space answer about the example, run in the folder that they stand in."""
+    folder = shutil.copytree(saved, tmp_path_factory.mktemp("isolated") / "litelvlm-tiny")
+    shutil.copy(FOLDER / "app.py", folder)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder.parent / "modules")}
+    environment.pop("PYTHONPATH", None)
+    arguments = [sys.executable, "-c", ISOLATED, str(EXAMPLE_IMAGE), str(saved_text_only)]
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_embedded()
+
+
+@pytest.fixture(scope="module")
+def expected(embedded):
+    """The mask of the red circle, as the package finds it."""
+    model, processor = embedded
+    inputs = processor(images=EXAMPLE_IMAGE, text="the red circle")
+    return processor.post_process_masks(model.segment(**inputs, max_new_tokens=64), inputs)[0][0].numpy()
+
+
+def test_endpoint_answers_with_masks_as_png(answers, expected):
+    assert "[SEG]" in answers["masks"]["answer"]
+    (mask,) = (np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answers["masks"]["masks"])
+    assert set(np.unique(mask)) == {0, 255} and np.mean((mask == 255) == expected) > 0.999
+
+
+def test_endpoint_of_a_model_without_masks_answers_in_text(answers):
+    assert set(answers["text"]) == {"answer", "masks"} and answers["text"]["masks"] == []
+    assert isinstance(answers["text"]["answer"], str) and "<image>" not in answers["text"]["answer"]
+
+
+def test_space_shows_the_picture_with_its_masks(answers, expected):
+    space = answers["space"]
+    assert tuple(space["size"]) == Image.open(EXAMPLE_IMAGE).size and "[SEG]" in space["answer"]
+    ((area, label),) = space["masks"]
+    assert label == "the red circle" and area == pytest.approx(expected.sum(), rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def endpoint(embedded):
+    endpoint = object.__new__(handler.EndpointHandler)
+    endpoint.model, endpoint.processor = embedded
+    return endpoint
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"text": "x"}, "The request has no picture or no text"),
+        ({"inputs": {"image": "x"}}, "The request has no picture or no text"),
+        ({"inputs": {"image": str(EXAMPLE_IMAGE), "text": "x"}}, "neither a URL nor a picture in base64"),
+        ({"inputs": {"image": encoded(b"no picture"), "text": "x"}}, "neither a URL nor a picture in base64"),
+        ({"inputs": {"image": 7, "text": "x"}}, "neither a URL nor a picture in base64"),
+        ({"inputs": {"image": encoded(EXAMPLE_IMAGE.read_bytes()), "text": " "}}, "texts that are not empty"),
+    ],
+)
+def test_endpoint_says_what_is_wrong_with_a_request(endpoint, data, message):
+    with pytest.raises(ValueError, match=message):
+        endpoint(data)
+
+
+def test_endpoint_takes_data_urls_and_known_parameters_only(endpoint):
+    image = "data:image/png;base64," + base64.encodebytes(EXAMPLE_IMAGE.read_bytes()).decode()
+    request = {"image": image, "text": "the red circle"}
+    answer = endpoint({"inputs": request, "parameters": {"num_retained_tokens": 28, "max_new_tokens": 1}})
+    assert set(answer) == {"answer", "masks"}
+    with pytest.raises(ValueError, match="`num_retained_tokens` is 0"):
+        endpoint({"inputs": request, "parameters": {"num_retained_tokens": 0}})
+    with pytest.raises(ValueError, match=r"Unknown parameters \['image_state'\]; allowed are max_new_tokens"):
+        endpoint({"inputs": request, "parameters": {"image_state": 1}})
+
+
+def test_page_of_the_space_is_built(embedded):
+    gradio = pytest.importorskip("gradio")
+    assert isinstance(build(*embedded), gradio.Interface)
+
+
+def test_space_says_what_is_wrong(embedded):
+    image = Image.open(EXAMPLE_IMAGE)
+    for arguments, message in (
+        ((None, "the red circle", 85), "There is no picture"),
+        ((image, " ", 85), "texts that are not empty"),
+        ((image, "the red circle", 257), "`num_retained_tokens` is 257"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            segment(*embedded, *arguments)
