@@ -11,8 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Model cards, and what stands beside them in a repository of the Hub."""
+"""Model cards, and a checkpoint's folder made ready for the Hub and sent there."""
 
 from .cards import TARGETS, render_card, results_table, write_card
+from .publish import check_folder, push
 
-__all__ = ["TARGETS", "render_card", "results_table", "write_card"]
+__all__ = ["TARGETS", "check_folder", "push", "render_card", "results_table", "write_card"]

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The command line: `litelvlm segment IMAGE TEXT`, `convert` and `card`."""
+"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card` and `push`."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from .conversion.convert import DTYPES, REPORT, convert
-from .hub_cards import TARGETS, write_card
+from .hub_cards import TARGETS, push, write_card
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
 from .visualization import overlay_masks, overlay_tokens, side_by_side
@@ -88,6 +88,18 @@ def build_parser() -> argparse.ArgumentParser:
     card.add_argument("--repo-id", metavar="REPO_ID", help="the repository that its code names (default: org/TARGET)")
     card.add_argument("--json", action="store_true", help="print one JSON object")
     card.set_defaults(run=card_command, show=print_files)
+
+    push = commands.add_parser(
+        "push",
+        help="publish a folder on the Hub",
+        description="Checks that the folder is complete, makes the repository and uploads; run again, it resumes.",
+    )
+    push.add_argument("folder", metavar="DIR", help="folder of a saved or converted model, with its card")
+    push.add_argument("repo_id", metavar="REPO_ID", help="such as org/litelvlm-lisa-7b; made if it does not exist")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--dry-run", action="store_true", help="only list every file, its size and its SHA-256")
+    push.add_argument("--json", action="store_true", help="print one JSON object")
+    push.set_defaults(run=push_command, show=print_files)
     return parser
 
 
@@ -145,6 +157,11 @@ def convert_command(options: argparse.Namespace) -> dict[str, Any]:
 def card_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm card`."""
     return {"files": [{"name": str(path)} for path in write_card(options.folder, options.target, options.repo_id)]}
+
+
+def push_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm push`."""
+    return push(options.folder, options.repo_id, private=options.private, dry_run=options.dry_run)
 
 
 def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
@@ -214,7 +231,11 @@ def print_conversion(report: dict[str, Any]) -> None:
 
 def print_files(report: dict[str, Any]) -> None:
     for file in report["files"]:
-        print(file["name"])
+        print("  ".join(str(file[name]) for name in ("sha256", "size", "name") if name in file))
+    if "repo_id" in report:
+        size = sum(file["size"] for file in report["files"])
+        went = "would go" if report["dry_run"] else "went"
+        print(f"{len(report['files'])} files, {size / 1e6:,.1f} MB, {went} to {report['repo_id']}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
