@@ -29,6 +29,7 @@ from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from .conversion.convert import DTYPES, REPORT, convert
+from .hub_cards import TARGETS, push, write_card
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
 from .visualization import overlay_masks, overlay_tokens, side_by_side
@@ -76,6 +77,20 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: 5GB)")
     convert.add_argument("--json", action="store_true", help="print the whole report as one JSON object")
     convert.set_defaults(run=convert_command, show=print_conversion)
+
+    card = commands.add_parser("card", help="write the model card of a folder, and what an endpoint runs")
+    card.add_argument("folder", metavar="DIR", help="folder of a saved or converted model")
+    card.add_argument("--target", choices=list(TARGETS), help="which card (default: by the folder's name)")
+    card.add_argument("--json", action="store_true", help="print one JSON object")
+    card.set_defaults(run=card_command, show=print_files)
+
+    push = commands.add_parser("push", help="publish a folder on the Hub")
+    push.add_argument("folder", metavar="DIR", help="folder of a saved or converted model, with its card")
+    push.add_argument("repo_id", metavar="REPO_ID", help="such as org/litelvlm-lisa-7b; made if it does not exist")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--dry-run", action="store_true", help="only list every file, its size and its hash")
+    push.add_argument("--json", action="store_true", help="print one JSON object")
+    push.set_defaults(run=push_command, show=print_files)
     return parser
 
 
@@ -128,6 +143,16 @@ def convert_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm convert`."""
     names = ("kind", "clip", "tokenizer", "seg_token_id", "dtype", "max_shard_size")
     return convert(options.source, options.dest, **{name: getattr(options, name) for name in names})
+
+
+def card_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm card`."""
+    return {"files": [{"name": str(path)} for path in write_card(options.folder, options.target)]}
+
+
+def push_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm push`."""
+    return push(options.folder, options.repo_id, private=options.private, dry_run=options.dry_run)
 
 
 def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
@@ -193,6 +218,15 @@ def print_conversion(report: dict[str, Any]) -> None:
     if not report["processor"]:
         print("no processor: the checkpoint has no tokenizer and none was named; the folder holds the model only")
     print(f"report:       {REPORT} in the folder, with a hash of every tensor")
+
+
+def print_files(report: dict[str, Any]) -> None:
+    for file in report["files"]:
+        print("  ".join(str(file[name]) for name in ("sha256", "size", "name") if name in file))
+    if "repo_id" in report:
+        size = sum(file["size"] for file in report["files"])
+        done = "would go" if report["dry_run"] else "went"
+        print(f"{len(report['files'])} files, {size / 1e6:.1f} MB, {done} to {report['repo_id']}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
