@@ -21,12 +21,16 @@ visual tokens that the paper keeps: all, 192, 128 and 64 of 576.
 """
 
 import argparse
+import json
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from litelvlm import EMBEDDED_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.evaluation.metrics import CumulativeIoU
 from litelvlm.evaluation.refshapes import SPLITS, RefShapes, Sample
+from litelvlm.hub_cards.cards import results_table
 
 BUDGETS = {"576": 1.0, "192": 1 / 3, "128": 2 / 9, "64": 1 / 9}
 
@@ -55,23 +59,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1234, help="of the scenes")
     parser.add_argument("--batch-size", type=int, default=32, help="expressions per forward pass")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, help="JSON file whose `rows` to replace: the figures of the model card")
     options = parser.parse_args()
     model = LiteLVLMForSegmentation.from_pretrained(options.model).to(options.device)
     processor = LiteLVLMProcessor.from_pretrained(options.model)
     patches, size = model.config.num_patches, 2 * model.config.backbone_config.vision_config.image_size
 
-    print("| split | visual tokens | share | cIoU | gIoU | expressions |\n|---|---|---|---|---|---|")
+    rows: list[dict[str, Any]] = []
     for split in options.splits:
         scenes = RefShapes(split, options.images, size, options.seed)
         samples = [scenes[i] for i in range(len(scenes))]
         for name, share in BUDGETS.items():
             budget = None if share == 1 else round(patches * share)
             metric = evaluate(model, processor, samples, budget, options.batch_size)
-            print(
-                f"| {split} | {budget or patches} of {patches} | as {name} of 576 | {100 * metric.ciou:.1f} | "
-                f"{100 * metric.giou:.1f} | {len(metric.per_mask)} |",
-                flush=True,
-            )
+            figures = {"ciou": round(100 * metric.ciou, 2), "giou": round(100 * metric.giou, 2)}
+            kept = {"split": split, "retained": budget or patches, "patches": patches, "share": name}
+            rows.append(kept | figures | {"expressions": len(metric.per_mask)})
+    print(results_table(rows))
+    if options.output:
+        known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+        options.output.write_text(json.dumps(known | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

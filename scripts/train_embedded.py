@@ -180,16 +180,37 @@ def patch_names(samples: list[Sample]) -> torch.Tensor:
 
 
 class PatchNamer(nn.Linear):
-    """A linear probe that names each patch's object. Its loss teaches an encoder to see; the probe is thrown away."""
+    """
+    A linear probe that names each patch's object and tells the patch's own place. Its loss teaches an encoder to see;
+    the probe is thrown away.
+    """
 
     def __init__(self, width: int):
-        super().__init__(width, sum(len(known) + 1 for known in ATTRIBUTE_VALUES.values()))
+        self.sizes = [*(len(known) + 1 for known in ATTRIBUTE_VALUES.values()), 2]
+        super().__init__(width, sum(self.sizes))
 
     def loss(self, patches: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over attributes; `patches` of shape `(batch, patches, width)`."""
-        logits = self(patches).float().split([len(known) + 1 for known in ATTRIBUTE_VALUES.values()], dim=-1)
+        """Mean cross-entropy over attributes, and the place's error; `patches` of shape `(batch, patches, width)`."""
+        *logits, place = self(patches).float().split(self.sizes, dim=-1)
         losses = [nn.functional.cross_entropy(x.transpose(1, 2), names[..., i]) for i, x in enumerate(logits)]
-        return torch.stack(losses).mean()
+        place_loss = nn.functional.mse_loss(place, patch_places().to(place).expand_as(place))
+        return torch.stack(losses).mean() + 0.2 * place_loss
+
+
+def patch_places() -> torch.Tensor:
+    """Column and row of each patch, from -1 to 1, shape `(patches, 2)`."""
+    steps = torch.linspace(-1, 1, IMAGE_SIZE // PATCH_SIZE)
+    return torch.cartesian_prod(steps, steps).flip(-1)
+
+
+def place_waves(width: int, amplitude: float) -> torch.Tensor:
+    """
+    Sines and cosines of each patch's column and row, of wavelengths from 2 to 64 patches, to begin a place embedding
+    with, shape `(patches, width)`: captions say nothing of places, so that a contrastive loss would leave them out.
+    """
+    numbers = (patch_places() + 1) / 2 * (IMAGE_SIZE // PATCH_SIZE - 1)
+    angles = 2 * math.pi * numbers[..., None] / 2 ** torch.linspace(1, 6, width // 4)
+    return amplitude * torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 # --- stage 1: CLIP ---------------------------------------------------------------------------------------------------
@@ -317,7 +338,11 @@ def train_clip(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed, num_objects=(2, 4))
     watched = RefShapes("testA", 128, IMAGE_SIZE, num_objects=(2, 4))
-    model: nn.Module = WithPatchNames(CLIPModel(clip_config(guide_tokenizer)))
+    clip = CLIPModel(clip_config(guide_tokenizer))
+    with torch.no_grad():
+        places = clip.vision_model.embeddings.position_embedding.weight
+        places[1:] = place_waves(places.shape[1], amplitude=0.35)  # as large as what a patch itself gives
+    model: nn.Module = WithPatchNames(clip)
     collate = clip_collate(guide_tokenizer)
 
     def figures(model: nn.Module) -> dict[str, float]:
@@ -412,16 +437,33 @@ class WithReferents(nn.Module):
         referents, places, names = (batch.pop(name) for name in PROBED)
         image_state = self.lvlm.encode_image(batch.pop("pixel_values"), batch.pop("mask_pixel_values"))
         # The method is training-free: the model never sees a pruned picture
-        output = self.lvlm(**batch, image_state=image_state, pruning_method="none")
+        output = self.lvlm(**batch, image_state=image_state, pruning_method="none", output_attentions=True)
         *logits, place = self.probe(torch.cat(output.seg_embeddings)).float().split(self.sizes, dim=-1)
         # Patches in the measure in which the referent covers them
         probe_loss = 0.5 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
         for i, attribute_logits in enumerate(logits):
             probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i])
+        looking_loss = self.looking_loss(batch["input_ids"], output.attentions, places)
         naming_loss = self.namer.loss(image_state.mask_image_embeddings.flatten(2).transpose(1, 2), names)
         losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
-        losses |= {"probe_loss": probe_loss, "naming_loss": naming_loss}
-        return {"loss": output.loss + probe_loss + naming_loss, **losses}
+        losses |= {"looking_loss": looking_loss, "probe_loss": probe_loss, "naming_loss": naming_loss}
+        return {"loss": output.loss + looking_loss + probe_loss + naming_loss, **losses}
+
+    def looking_loss(
+        self, input_ids: torch.Tensor, attentions: tuple[torch.Tensor, ...], places: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Minus the logarithm of the attention that the row which predicts [SEG] pays to its referent's patches, with one
+        head of each of the last two layers. Masks alone would take very long to tell the language model where to look.
+        """
+        config = self.lvlm.config
+        sample, row = (input_ids[:, 1:] == config.seg_token_id).nonzero(as_tuple=True)
+        is_image = (input_ids == config.image_token_id)[sample]
+        losses = []
+        for attention in attentions[-2:]:  # [B, heads, L, L]
+            to_patches = attention[sample, 0, row][is_image].view_as(places).float()
+            losses.append(-((to_patches * (places > 0.3)).sum(-1) + 1e-6).log().mean())
+        return 0.5 * torch.stack(losses).sum()
 
     def mask_embeddings(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Without a picture: mask embeddings, cross-entropy of the answers, number of [SEG] in each sample."""
@@ -486,6 +528,8 @@ def untrained(options: argparse.Namespace) -> tuple[WithReferents, LiteLVLMProce
     nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
     for frozen in (model.model.backbone.vision_tower, model.model.guide):
         frozen.requires_grad_(False)
+    # Attention weights are trained themselves
+    model.model.backbone.language_model.set_attn_implementation("eager")
     # Random features that encode places are not trained in SAM either
     model.mask_decoder.sam.shared_image_embedding.requires_grad_(False)
     return WithReferents(model), build_processor(tokenizer, guide_tokenizer)

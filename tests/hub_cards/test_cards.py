@@ -15,6 +15,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -79,6 +80,12 @@ def test_new_results_change_table_and_metadata_of_the_card(tmp_path, monkeypatch
     card = render_card("litelvlm-tiny")
     assert "| val | 85 of 256 | as 192 of 576 | 61.2 | 62.0 | 7 |" in card
     assert [result.metric_value for result in ModelCard(card).data.eval_results] == [61.2, 62.0]
+
+
+def test_readme_shows_the_figures_of_the_card():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in render_card("litelvlm-tiny").splitlines() if " of 576 |" in line]
+    assert rows and all(row in readme for row in rows)
 
 
 @pytest.mark.parametrize("target", TARGETS)
