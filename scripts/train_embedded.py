@@ -217,7 +217,6 @@ def place_waves(width: int, amplitude: float) -> torch.Tensor:
 
 
 NUM_NEGATIVES = 4  # captions per image that one changed word makes wrong
-NAMING_WEIGHT = 2.0
 
 
 def made_wrong(
@@ -279,7 +278,10 @@ class WithPatchNames(nn.Module):
         self.namer = PatchNamer(clip.config.vision_config.hidden_size)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Symmetric InfoNCE; each image also has wrong captions of its own to tell from the right one."""
+        """
+        Symmetric InfoNCE, where each image also has wrong captions of its own to tell from the right one, and the
+        probe's loss.
+        """
         batch = dict(batch)
         by_chance, names = batch.pop("by_chance"), batch.pop("names")
         output = self.clip(**batch, output_hidden_states=True)
@@ -290,17 +292,11 @@ class WithPatchNames(nn.Module):
         own = logits.unflatten(1, (-1, len(logits))).diagonal(dim1=0, dim2=2)  # [1 + NUM_NEGATIVES, B]
         accuracy = (logits.argmax(-1) == target).float().mean()
         patches = output.vision_model_output.hidden_states[-2][:, 1:]
-        return {
-            "loss": loss,
-            "naming_loss": self.namer.loss(patches, names),
-            "accuracy": accuracy,
-            "own_accuracy": (own.argmax(0) == 0).float().mean(),
-        }
-
-    def named(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Both losses together."""
-        losses = self(batch)
-        return losses | {"loss": losses["loss"] + NAMING_WEIGHT * losses["naming_loss"]}
+        naming_loss = self.namer.loss(patches, names)
+        own_accuracy = (own.argmax(0) == 0).float().mean()
+        losses = {"contrastive_loss": loss, "naming_loss": naming_loss}
+        # The contrastive loss alone takes far longer to see textures, and forgets them once it is alone again
+        return {"loss": loss + 2 * naming_loss, **losses, "accuracy": accuracy, "own_accuracy": own_accuracy}
 
 
 def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: int = 64) -> dict[str, float]:
@@ -348,11 +344,6 @@ def train_clip(options: argparse.Namespace) -> None:
     def figures(model: nn.Module) -> dict[str, float]:
         return reversal(model.clip, guide_tokenizer, watched)
 
-    # First with a probe's help to see shapes and textures, which a contrastive loss alone takes far longer to find;
-    # then the contrastive loss alone makes of it the space in which texts and images are compared
-    naming = argparse.Namespace(**vars(options) | {"steps": options.naming_steps})
-    model = run("naming", model, WithPatchNames.named, scenes, collate, figures, naming)
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 3, num_objects=(2, 4))
     model = run("clip", model, WithPatchNames.__call__, scenes, collate, figures, options)
     model.clip.save_pretrained(options.output / "clip" / "final")
 
@@ -420,9 +411,9 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
 
 class WithReferents(nn.Module):
     """
-    The model and two probes, thrown away after training. One reads the referent's attributes and its patches from a
-    mask embedding: its loss teaches the language model to find the referent long before masks alone would. The other
-    names the patches of the mask decoder's image encoder.
+    The model and three probes, thrown away after training. One reads the referent's attributes and its patches from a
+    mask embedding: its loss teaches the language model to find the referent long before masks alone would. The others
+    name the patches of the mask decoder's image encoder, and the visual tokens halfway through the language model.
     """
 
     def __init__(self, lvlm: LiteLVLMForSegmentation):
@@ -431,20 +422,25 @@ class WithReferents(nn.Module):
         self.sizes = [*map(len, ATTRIBUTE_VALUES.values()), NUM_VISUAL_TOKENS]
         self.probe = nn.Linear(lvlm.config.mask_embedding_size, sum(self.sizes))
         self.namer = PatchNamer(lvlm.config.mask_decoder_config.vision_config.output_channels)
+        self.token_namer = PatchNamer(lvlm.config.get_text_config().hidden_size)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         batch = dict(batch)
         referents, places, names = (batch.pop(name) for name in PROBED)
         image_state = self.lvlm.encode_image(batch.pop("pixel_values"), batch.pop("mask_pixel_values"))
         # The method is training-free: the model never sees a pruned picture
-        output = self.lvlm(**batch, image_state=image_state, pruning_method="none", output_attentions=True)
+        asked = {"output_attentions": True, "output_hidden_states": True}
+        output = self.lvlm(**batch, image_state=image_state, pruning_method="none", **asked)
         *logits, place = self.probe(torch.cat(output.seg_embeddings)).float().split(self.sizes, dim=-1)
         # Patches in the measure in which the referent covers them
-        probe_loss = 0.5 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
+        probe_loss = 2 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
         for i, attribute_logits in enumerate(logits):
             probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i])
         looking_loss = self.looking_loss(batch["input_ids"], output.attentions, places)
         naming_loss = self.namer.loss(image_state.mask_image_embeddings.flatten(2).transpose(1, 2), names)
+        halfway = output.hidden_states[len(output.hidden_states) // 2]
+        tokens = halfway[batch["input_ids"] == self.lvlm.config.image_token_id]
+        naming_loss = naming_loss + self.token_namer.loss(tokens.view(*names.shape[:2], -1), names)
         losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
         losses |= {"looking_loss": looking_loss, "probe_loss": probe_loss, "naming_loss": naming_loss}
         return {"loss": output.loss + looking_loss + probe_loss + naming_loss, **losses}
@@ -578,8 +574,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
     defaults = {
-        "clip": (train_clip, 1000, 64, 1e-3),
-        "masks": (train_masks, 2500, 24, 1e-3),
+        "clip": (train_clip, 1200, 48, 1e-3),
+        "masks": (train_masks, 2400, 24, 1e-3),
         "lvlm": (train_lvlm, 4000, 16, 1e-3),
     }
     for stage, (function, steps, batch_size, lr) in defaults.items():
@@ -595,8 +591,6 @@ def main() -> None:
         sub.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="as in accelerate")
         sub.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
         sub.add_argument("--time-limit", type=float, default=math.inf, help="minutes, then stop resumably")
-        if stage == "clip":
-            sub.add_argument("--naming-steps", type=int, default=1000, help="steps with the probe's help before")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     options.function(options)
