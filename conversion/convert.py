@@ -35,7 +35,7 @@ from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
 from .kinds import CLIP, KINDS, LLAVA, Kind, detect_kind
-from .processors import build_processor, has_tokenizer, load_tokenizer
+from .processors import CONVERSATIONS, build_processor, guess_conversation, has_tokenizer, load_tokenizer
 from .weights import CheckpointReader, Source, largest_difference, write_shards
 
 REPORT = "conversion_report.json"
@@ -67,6 +67,7 @@ def convert(
     kind: str | None = None,
     clip: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    conversation: str | None = None,
     seg_token_id: int | None = None,
     dtype: str = "auto",
     max_shard_size: str = "5GB",
@@ -83,6 +84,8 @@ def convert(
             default. Gives the guide, and the vision tower where the source has none.
         tokenizer (`str` or `Path`, *optional*): folder or Hub id of the language model's tokenizer; the source's own
             by default. Without any, the folder holds the model only.
+        conversation (`str`, *optional*): the form of conversations that LISA was trained on, `"llava_v1"` or
+            `"llava_llama_2"`; the latter by default if a name of the source says "llama2".
         seg_token_id (`int`, *optional*): id of [SEG]; needed only where no tokenizer tells.
         dtype (`str`): of the weights; `"auto"` is what the source's configuration says.
         max_shard_size (`str`): of the files written, such as `"5GB"`.
@@ -101,10 +104,14 @@ def convert(
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {', '.join(DTYPES)}.")
     if kind is not None and kind not in KINDS:
         raise ValueError(f"`kind` is {kind!r}; allowed are {', '.join(KINDS)}.")
+    if conversation is not None and conversation not in CONVERSATIONS:
+        raise ValueError(f"`conversation` is {conversation!r}; allowed are {', '.join(CONVERSATIONS)}.")
     folder = fetch(source)
     source_config = _read_json(folder / "config.json")
     checkpoint = CheckpointReader(folder)
     found = KINDS[kind] if kind else detect_kind(source_config, checkpoint.meta)
+    if conversation is None:
+        conversation = guess_conversation(found, [str(source), str(source_config.get("_name_or_path"))])
     clip_name = clip or source_config.get("vision_tower") or source_config.get("mm_vision_tower")
     if clip_name is None:
         raise ValueError(
@@ -132,6 +139,7 @@ def convert(
             "source": str(source),
             "kind": found.name,
             "clip": str(clip_name),
+            "conversation": conversation,
             "dtype": str(config.dtype).removeprefix("torch."),
             "num_parameters": sum(tensor.numel() for tensor in like.values()),
             "vision_tower": comparison,
@@ -140,7 +148,8 @@ def convert(
             "tensors": tensors,
         }
         if text_tokenizer is not None:
-            build_processor(found, folder, clip_folder, text_tokenizer, config).save_pretrained(incomplete)
+            processor = build_processor(found, conversation, folder, clip_folder, text_tokenizer, config)
+            processor.save_pretrained(incomplete)
         generation_config(source_config, config).save_pretrained(incomplete)
         export_code(incomplete)
         (incomplete / REPORT).write_text(json.dumps(report, indent=2) + "\n")

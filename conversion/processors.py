@@ -45,6 +45,8 @@ LLAMA_2_CHAT_TEMPLATE = (
     "{% endfor %}"
 )
 IMAGE_TOKEN, SEG_TOKEN = "<image>", "[SEG]"
+# What each kind was trained on, under the names of the official scripts
+CONVERSATIONS = {"llava_v1": LLAVA_V1_CHAT_TEMPLATE, "llava_llama_2": LLAMA_2_CHAT_TEMPLATE}
 _QUESTION = "Can you segment {} in this image?"
 
 
@@ -91,7 +93,17 @@ def load_tokenizer(folder: Path, kind: Kind) -> Any:
     )
 
 
-def build_processor(kind: Kind, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig) -> LiteLVLMProcessor:
+def guess_conversation(kind: Kind, names: list[str]) -> str | None:
+    """The form of conversations that a checkpoint was trained on; its names tell LISA-13B-llama2 from all others."""
+    if kind is LLAVA:
+        return None  # its own chat template is kept
+    is_llama_2 = any("llama2" in name.lower().replace("-", "").replace("_", "") for name in names)
+    return "llava_llama_2" if is_llama_2 else "llava_v1"
+
+
+def build_processor(
+    kind: Kind, conversation: str | None, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig
+) -> LiteLVLMProcessor:
     """The processor of a converted checkpoint; `source` and `clip` are folders."""
     vision_config = config.backbone_config.vision_config
     options: dict[str, Any] = {"num_image_tokens": (vision_config.image_size // vision_config.patch_size) ** 2}
@@ -102,10 +114,8 @@ def build_processor(kind: Kind, source: Path, clip: Path, tokenizer: Any, config
         options |= {"chat_template": own.chat_template, "question_template": "{}", "with_masks": False}
     else:
         image_processor = CLIPImageProcessor.from_pretrained(clip)
-        # LISA-13B-llama2 is the one checkpoint that was trained on Llama 2's chat form
-        llama_2 = "llama2" in str(source).lower().replace("-", "")
-        template = GLAMM_CHAT_TEMPLATE if kind is GLAMM else LLAVA_V1_CHAT_TEMPLATE
-        options |= {"chat_template": LLAMA_2_CHAT_TEMPLATE if llama_2 else template, "question_template": _QUESTION}
+        template = GLAMM_CHAT_TEMPLATE if kind is GLAMM else CONVERSATIONS[str(conversation)]
+        options |= {"chat_template": template, "question_template": _QUESTION}
     return LiteLVLMProcessor(image_processor, tokenizer, AutoTokenizer.from_pretrained(clip), **options)
 
 

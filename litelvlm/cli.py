@@ -29,6 +29,7 @@ from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from .conversion.convert import DTYPES, REPORT, convert
+from .conversion.processors import CONVERSATIONS
 from .hub_cards import TARGETS, push, write_card
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--clip", metavar="NAME", help="its CLIP: folder, Hub id or open_clip:ARCH/TAG (default: as configured)"
     )
     convert.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
+    convert.add_argument("--conversation", choices=list(CONVERSATIONS), help="LISA's (default: by its name)")
     convert.add_argument("--seg-token-id", type=int, metavar="ID", help="id of [SEG], where no tokenizer tells")
     convert.add_argument(
         "--dtype", default="auto", choices=DTYPES, help="of the weights (default: as its config says)"
@@ -150,7 +152,7 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
 
 def convert_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm convert`."""
-    names = ("kind", "clip", "tokenizer", "seg_token_id", "dtype", "max_shard_size")
+    names = ("kind", "clip", "tokenizer", "conversation", "seg_token_id", "dtype", "max_shard_size")
     return convert(options.source, options.dest, **{name: getattr(options, name) for name in names})
 
 
@@ -224,7 +226,9 @@ def print_conversion(report: dict[str, Any]) -> None:
     print(f"vision tower: {report['vision_tower']}")
     for reason, number in Counter(entry["reason"] for entry in report["dropped"]).items():
         print(f"left out:     {number} tensors: {reason}")
-    if not report["processor"]:
+    if report["processor"]:
+        print(f"prompts:      {report['conversation'] or 'the checkpoint has a chat template of its own'}")
+    else:
         print("no processor: the checkpoint has no tokenizer and none was named; the folder holds the model only")
     print(f"report:       {REPORT} in the folder, with a hash of every tensor")
 

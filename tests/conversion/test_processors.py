@@ -193,3 +193,21 @@ def test_image_processing_is_the_clips(tmp_path, make_source):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8))
     got = processor(picture, "the dog")["pixel_values"]
     torch.testing.assert_close(got, expected(picture, return_tensors="pt")["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "expected"),
+    [
+        ("checkpoint", None, "USER: "),
+        ("checkpoint", "llava_llama_2", "[INST] "),
+        ("LISA-13B-llama2-v1", None, "[INST] "),
+        ("LISA-13B-llama2-v1", "llava_v1", "USER: "),
+    ],
+)
+def test_form_of_conversations_follows_the_name_or_the_option(tmp_path, make_source, name, option, expected):
+    source, clip = make_source("lisa")
+    source = source.rename(source.parent / name)
+    report = convert(source, tmp_path / "converted", clip=clip, conversation=option)
+    processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
+    assert expected in processor.apply_chat_template([{"role": "user", "content": "hello"}])
+    assert report["conversation"] == ("llava_v1" if expected == "USER: " else "llava_llama_2")
