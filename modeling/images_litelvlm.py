@@ -32,7 +32,7 @@ def load_rgb(image: Any) -> Image.Image:
             `(C, H, W)` with C of 1, 3 or 4; unsigned integers span their whole range, floats span 0 to 1.
 
     Raises:
-        ValueError: the file is missing or no picture, or the array has another shape or range.
+        ValueError: the file is missing or no picture, the URL gives none, or the array has another shape or range.
     """
     if isinstance(image, (str, os.PathLike)):
         image = _open(image)
@@ -50,7 +50,11 @@ def load_rgb(image: Any) -> Image.Image:
 
 def _open(path: str | os.PathLike) -> Image.Image:
     if str(path).startswith(("http://", "https://", "data:image/")):
-        return load_image(str(path))
+        try:
+            return load_image(str(path))
+        except Exception as error:  # of whichever client Transformers fetches with
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(f"{str(path)[:80]!r} cannot be fetched as an image: {reason[0]}") from error
     try:
         image = Image.open(path)
         image.load()
@@ -87,6 +91,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     elif image.mode == "F":
         image = Image.fromarray(np.asarray(image).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("La", "RGBa"):  # colours multiplied by their transparency
+        image = image.convert(image.mode.upper())
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -70,6 +70,22 @@ def test_transparency_shows_white():
     assert grey_alpha.mode == "LA" and (pixels(grey_alpha) == 255).all()
 
 
+@pytest.mark.parametrize(("mode", "multiplied"), [("LA", "La"), ("RGBA", "RGBa")])
+def test_multiplied_transparency_shows_what_plain_transparency_shows(mode, multiplied):
+    pixels = np.zeros((4, 4, len(mode)), np.uint8) + 200
+    pixels[:2, :, -1] = 128
+    picture = Image.fromarray(pixels, mode)
+    got, expected = (np.asarray(load_rgb(p)).astype(int) for p in (picture.convert(multiplied), picture))
+    assert abs(got - expected).max() <= 2
+
+
+def test_url_that_gives_no_picture_is_named():
+    with pytest.raises(ValueError, match=r"'http://127\.0\.0\.1:9/cat\.png' cannot be fetched as an image"):
+        load_rgb("http://127.0.0.1:9/cat.png")
+    with pytest.raises(ValueError, match="'data:image/png;base64,AAAA' cannot be fetched as an image"):
+        load_rgb("data:image/png;base64,AAAA")
+
+
 def test_palette_and_cmyk_keep_their_colours():
     red = Image.new("RGB", (4, 3), (255, 0, 0))
     for mode in ("P", "CMYK", "YCbCr"):
