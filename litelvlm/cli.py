@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card` and `push`."""
+"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card`, `push` and `benchmark`."""
 
 import argparse
 import json
@@ -30,6 +30,7 @@ from transformers.utils import logging
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from .conversion.convert import DTYPES, REPORT, convert
 from .conversion.processors import CONVERSATIONS
+from .evaluation.benchmark import add_commands as add_benchmark_command
 from .hub_cards import TARGETS, push, write_card
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
@@ -102,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--dry-run", action="store_true", help="only list every file, its size and its SHA-256")
     push.add_argument("--json", action="store_true", help="print one JSON object")
     push.set_defaults(run=push_command, show=print_files)
+    add_benchmark_command(commands)
     return parser
 
 

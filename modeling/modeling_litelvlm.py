@@ -221,11 +221,9 @@ class LiteLVLMGuide(nn.Module):
         Returns:
             `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised; arbitrary for absent texts.
         """
-        # A text without any visible token would make the attention divide by zero
-        absent = ~attention_mask.bool().any(dim=-1, keepdim=True)
-        text_embeds = self.text_model(
-            input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.masked_fill(absent, 1).flatten(0, 1)
-        ).text_embeds
+        # The tower is causal and reads its output at [EOS], so no padding on the right is ever seen; a mask would be
+        # looked through for padding, which waits for the device
+        text_embeds = self.text_model(input_ids=input_ids.flatten(0, 1)).text_embeds
         return text_embeds.unflatten(0, input_ids.shape[:2])
 
 
