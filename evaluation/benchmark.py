@@ -559,7 +559,9 @@ def print_benchmark(report: dict[str, Any]) -> None:
         )
     if "questions" in report:
         asked = report["questions"]
-        print(f"{asked['number']} questions on one image: {asked['speedup']:.2f}x faster in one call than in a call each")
+        print(
+            f"{asked['number']} questions on one image: {asked['speedup']:.2f}x faster in one call than in a call each"
+        )
     for entry in report.get("throughput", []):
         print(f"batch of {entry['batch_size']}: {entry['images_per_second']:.2f} images per second")
 

@@ -87,11 +87,9 @@ def model_flops(
     pruned = num_retained_tokens is not None
     flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, with_signals=pruned))
     if num_retained_tokens is not None:
-        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids, guide_mask))
+        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids))
         state, budget = model.model.encode_image(pixel_values), num_retained_tokens
-        both = count_flops(
-            lambda: model.model.select_tokens(state, guide_ids, guide_mask, budget, pruning_method)
-        )
+        both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, budget, pruning_method))
         flops["selection"] = both - flops["guide"]
     flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=rows))
     flops["head"] = count_flops(lambda: model.lm_head(rows[:, -1]))

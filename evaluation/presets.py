@@ -48,7 +48,12 @@ class Preset:
 
 def _clip(image_size: int) -> dict[str, Any]:
     sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    return {"model_type": "clip_vision_model", "patch_size": 14, "image_size": image_size, "projection_dim": 768} | sizes
+    return {
+        "model_type": "clip_vision_model",
+        "patch_size": 14,
+        "image_size": image_size,
+        "projection_dim": 768,
+    } | sizes
 
 
 def _llama(hidden_size: int = 4096, intermediate_size: int = 11008, num_layers: int = 32) -> dict[str, Any]:
@@ -88,30 +93,36 @@ def _lvlm(image_size: int, text_config: dict[str, Any], masks: bool = True, **fi
 
 
 def _cpu_small() -> LiteLVLMConfig:
-    """576 visual tokens in a model of 44 million parameters, its parts in about the proportions of GLaMM-7B's."""
-    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+    """576 visual tokens in a model of 43 million parameters, the work of its parts in about GLaMM-7B's proportions."""
+    vision = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 3}
+    guide = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2}
     sam_size = {"image_size": 512, "patch_size": 16}
-    sam_vision = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "global_attn_indexes": [1, 3]}
+    sam_vision = {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "output_channels": 128}
     return LiteLVLMConfig(
         backbone_config={
             "model_type": "llava",
             "vision_config": {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
-            | {"projection_dim": 256, "num_hidden_layers": 4}
-            | sizes,
+            | {"projection_dim": 128}
+            | vision,
             "text_config": _llama(768, 2048, 4) | {"vocab_size": 1024},
             "image_token_index": 1000,
             "image_seq_length": 576,
         },
-        guide_config={"vocab_size": 1024, "projection_dim": 256, "num_hidden_layers": 4, "eos_token_id": 1023}
-        | {"bos_token_id": 1022, "pad_token_id": 1023}
-        | sizes,
-        mask_decoder_config={"vision_config": sam_vision | sam_size, "prompt_encoder_config": sam_size},
+        guide_config={"vocab_size": 1024, "projection_dim": 128, "bos_token_id": 1022, "eos_token_id": 1023}
+        | {"pad_token_id": 1023}
+        | guide,
+        mask_decoder_config={
+            "vision_config": sam_vision | sam_size | {"global_attn_indexes": [1, 3, 5, 7], "num_pos_feats": 64},
+            "prompt_encoder_config": {"hidden_size": 128} | sam_size,
+            "mask_decoder_config": {"hidden_size": 128, "mlp_dim": 1024, "num_attention_heads": 4},
+        },
         seg_token_id=1001,
+        mask_embedding_size=128,
     )
 
 
 PRESETS: dict[str, Preset] = {
-    "cpu-small": Preset(_cpu_small, torch.float32, num_text_tokens=32, num_new_tokens=6),
+    "cpu-small": Preset(_cpu_small, torch.float32, num_text_tokens=20),
     "glamm-7b": Preset(lambda: _lvlm(336, _llama()), torch.bfloat16),
     "lisa-7b": Preset(lambda: _lvlm(224, _llama(), projector_type="linear"), torch.bfloat16),
     "lisa-13b": Preset(lambda: _lvlm(224, _llama(5120, 13824, 40), projector_type="linear"), torch.bfloat16),

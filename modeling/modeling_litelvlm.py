@@ -22,6 +22,7 @@ K = retained tokens, D = width of the vision tower, P = width of CLIP's joint sp
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,13 +36,14 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
+    GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
 )
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
-from transformers.utils.import_utils import torch_compilable_check
+from transformers.utils.import_utils import is_tracing, torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .hub_litelvlm import export_code
@@ -64,7 +66,7 @@ _SHARED_ARGUMENTS = r"""
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For LLaVA-NeXT: height and width of each image before it was cut.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)`):
-        Texts for CLIP, one row for each question about the image.
+        Texts for CLIP, one row for each question about the image, padded on the right.
     guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`):
         All 0 for an absent text.
     image_state ([`LiteLVLMImageState`]):
@@ -201,7 +203,8 @@ class _GenerationRecord:
     def add(self, outputs: ModelOutput) -> None:
         if not self.hidden_states:
             self.selection = {key: outputs.get(key) for key in ("retained_indices", "similarity", "contribution")}
-        self.hidden_states.append(outputs.last_hidden_state[:, -1])
+        # A copy: a compiled step writes the next one's output into the same memory
+        self.hidden_states.append(outputs.last_hidden_state[:, -1].clone())
 
 
 class LiteLVLMGuide(nn.Module):
@@ -212,11 +215,10 @@ class LiteLVLMGuide(nn.Module):
         self.text_model = CLIPTextModelWithProjection._from_config(text_config)
         self.visual_projection = nn.Linear(vision_config.hidden_size, vision_config.projection_dim, bias=False)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, T, G)`): token ids of CLIP's tokenizer.
-            attention_mask (`torch.Tensor` of shape `(B, T, G)`): all 0 for an absent text.
+            input_ids (`torch.LongTensor` of shape `(B, T, G)`): token ids of CLIP's tokenizer, padded on the right.
 
         Returns:
             `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised; arbitrary for absent texts.
@@ -382,7 +384,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             raise ValueError("`image_state` was made without pruning signals; make it with `encode_image`.")
         if guide_attention_mask is None:
             guide_attention_mask = torch.ones_like(guide_input_ids)
-        text_embeds = self.guide(guide_input_ids, guide_attention_mask)
+        text_embeds = self.guide(guide_input_ids)
         similarity = patch_text_similarity(image_state.patch_embeds.to(text_embeds.device), text_embeds)
         signals = PruningSignals(
             similarity=similarity,
@@ -421,6 +423,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             raise ValueError("`pixel_values` and `image_state` are both given; an image is described by one of them.")
         budget = self.config.resolve_budget(num_retained_tokens, pruning_method)
         selection: dict[str, torch.Tensor | None] = {}
+        is_padded = attention_mask is not None
+        if input_ids is not None and (pixel_values is not None or image_state is not None):
+            # Before the device has anything to do: nothing behind this waits for it
+            is_padded = self._check_prompt(input_ids, attention_mask)
         if pixel_values is not None:
             image_state = self.encode_image(pixel_values, image_sizes, with_signals=budget is not None)
         if image_state is not None:
@@ -430,11 +436,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             image_features = image_state.image_features
             is_image = input_ids == self.config.image_token_id
             num_tokens = self._tokens_per_image(image_state)
-            torch_compilable_check(
-                (is_image.sum(dim=-1) == torch.as_tensor(num_tokens, device=is_image.device)).all(),
-                f"Each sample must hold {num_tokens} image placeholders (id {self.config.image_token_id}), those of "
-                "exactly one image; several images per prompt are not supported.",
-            )
+            if isinstance(num_tokens, list):
+                torch_compilable_check(
+                    (is_image.sum(dim=-1) == torch.as_tensor(num_tokens, device=is_image.device)).all(),
+                    self._wrong_placeholders(num_tokens),
+                )
             if budget is not None:
                 retained, similarity = self.select_tokens(
                     image_state,
@@ -447,6 +453,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 rows, is_image, is_padding = self._rows_after_pruning(is_image, retained, num_tokens)
                 input_ids = input_ids.gather(1, rows)
                 attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows, is_padding)
+                is_padded = is_padded or is_padding is not None
                 features_index = retained.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
                 image_features = image_features.gather(1, features_index)
                 selection = {
@@ -468,7 +475,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
 
         outputs = self.backbone.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
+            # Without padding a mask says nothing, and Transformers would look through it, waiting for the device
+            attention_mask=attention_mask if is_padded else None,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
@@ -481,6 +489,34 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             attention_mask=attention_mask,
             position_ids=position_ids,
             **selection,
+        )
+
+    def _check_prompt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+        """
+        Whether anything is padded in prompts `(B, L)` with images, at the cost of waiting for the device once.
+
+        Raises:
+            ValueError: a prompt does not hold the placeholders of exactly one image. Images in crops have a number of
+                placeholders each, which is looked at where it is known.
+        """
+        fits = is_visible = input_ids.new_ones((), dtype=torch.bool)
+        if not hasattr(self.config.backbone_config, "image_grid_pinpoints"):
+            fits = ((input_ids == self.config.image_token_id).sum(dim=-1) == self.config.num_patches).all()
+        if attention_mask is not None:
+            is_visible = attention_mask.bool().all()
+        message = self._wrong_placeholders(self.config.num_patches)
+        if is_tracing(input_ids):  # a graph cannot depend on values
+            torch_compilable_check(fits, message)
+            return attention_mask is not None
+        all_fit, all_visible = torch.stack([fits, is_visible]).tolist()
+        if not all_fit:
+            raise ValueError(message)
+        return not all_visible
+
+    def _wrong_placeholders(self, num_tokens: int | list[int]) -> str:
+        return (
+            f"Each sample must hold {num_tokens} image placeholders (id {self.config.image_token_id}), those of "
+            "exactly one image; several images per prompt are not supported."
         )
 
     @staticmethod
@@ -727,6 +763,33 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             model_inputs["attention_mask"] = attention_mask
         return model_inputs
 
+    def compile_for_inference(self) -> None:
+        """
+        Makes `generate` and `segment` decode with a static cache, which Transformers compiles into CUDA graphs on a
+        GPU. Budget and length being constant, so are all shapes: one graph serves every picture, until the prompt's or
+        the answer's greatest length changes.
+        """
+        self.generation_config.cache_implementation = "static"
+
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> None:
+        """As in [`GenerationMixin`], with a static cache of the rows that pruning leaves."""
+        names = ("num_retained_tokens", "pruning_method")
+        budget = self.config.resolve_budget(*(model_kwargs.get(name) for name in names))
+        has_image = model_kwargs.get("pixel_values") is not None or model_kwargs.get("image_state") is not None
+        # Images in crops have different numbers of tokens, of which the first is not known yet
+        if has_image and budget is not None and not hasattr(self.config.backbone_config, "image_grid_pinpoints"):
+            max_cache_length -= self.config.num_patches - budget
+        super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+        )
+
     def _update_model_kwargs_for_generation(
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
@@ -865,23 +928,26 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if image_state is None:
             if pixel_values is None or mask_pixel_values is None:
                 raise ValueError("`segment` needs `pixel_values` and `mask_pixel_values`, or an `image_state`.")
-            image_state = self.encode_image(pixel_values, mask_pixel_values, image_sizes)
-        if image_state.mask_image_embeddings is None:
+            encoding = _Concurrently(self.mask_decoder.encode_image, mask_pixel_values)
+        elif image_state.mask_image_embeddings is None:
             raise ValueError("`image_state` holds no image embeddings for masks; give `encode_image` both images.")
         record = _GenerationRecord()
         sequences = self.generate(
             input_ids,
             attention_mask=attention_mask,
+            pixel_values=None if image_state is not None else pixel_values,
+            image_sizes=None if image_state is not None else image_sizes,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
-            image_state=replace(image_state, mask_image_embeddings=None),
+            image_state=None if image_state is None else replace(image_state, mask_image_embeddings=None),
             generation_record=record,
             **{**generate_kwargs, "return_dict_in_generate": False},
         )[:, input_ids.shape[1] :]
+        image_embeddings = encoding.result() if image_state is None else image_state.mask_image_embeddings
         # A generation that is stopped one step late has recorded one row more than it returns tokens
         hidden_states = torch.stack(record.hidden_states, dim=1)[:, : sequences.shape[1]]
         seg_embeddings, pred_masks = self._decode_masks(
-            hidden_states, sequences == self.config.seg_token_id, image_state.mask_image_embeddings
+            hidden_states, sequences == self.config.seg_token_id, image_embeddings
         )
         return LiteLVLMSegmentationOutput(
             sequences=sequences, seg_embeddings=seg_embeddings, pred_masks=pred_masks, **record.selection
@@ -916,6 +982,36 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         else:
             masks = self.mask_decoder(padded, image_embeddings)
         return list(embeddings), [mask[:count] for mask, count in zip(masks, counts, strict=True)]
+
+
+class _Concurrently:
+    """
+    Runs `function(tensor)` at once, and on a GPU beside whatever else is asked of it until `result` is called.
+
+    Args:
+        function: reads nothing but the tensor and what is constant.
+        tensor (`torch.Tensor`): decides the device.
+    """
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor):
+        self._stream = None
+        if tensor.device.type != "cuda":
+            self._output = function(tensor)
+            return
+        self._stream = torch.cuda.Stream(tensor.device)
+        self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(self._stream):
+            self._output = function(tensor)
+        # The allocator must not hand on the memory before this stream is done with it
+        tensor.record_stream(self._stream)
+
+    def result(self) -> torch.Tensor:
+        """The function's output, for the current stream."""
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self._output.device)
+            current.wait_stream(self._stream)
+            self._output.record_stream(current)
+        return self._output
 
 
 def _at_rows(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
