@@ -233,11 +233,11 @@ class Benchmark:
             outputs.append(self.model(**prompt, image_state=state, logits_to_keep=1, use_cache=True, **options))
 
         activation_bytes = self._peak_bytes(prefill)
-        layers = outputs[0].past_key_values.layers
+        num_rows = outputs[0].past_key_values.layers[0].keys.shape[-2]
         weights = {p.data_ptr(): p.nbytes for p in self.model.parameters()}
         return {
-            "num_rows": layers[0].keys.shape[-2],
-            "kv_cache_bytes": sum(layer.keys.nbytes + layer.values.nbytes for layer in layers),
+            "num_rows": num_rows,
+            "kv_cache_bytes": kv_cache_bytes(self.config, num_rows, self.model.dtype),
             "activation_bytes": activation_bytes,
             "peak_bytes": sum(weights.values()) + self._peak_bytes(lambda: self.run(method, budget)),
         }

@@ -43,8 +43,8 @@ def measure_device(device: torch.device, dtype: torch.dtype) -> dict[str, float]
 
 def floor_ms(num_flops: float, num_bytes: float, rates: dict[str, float]) -> float:
     """
-    The least time in milliseconds: either every operation at the rate of a matrix product, or every byte at the rate of
-    a copy, whichever takes longer.
+    The least time in milliseconds: every operation at the rate of a matrix product, or every byte at the rate of a
+    copy, whichever takes longer.
     """
     seconds = num_flops / rates["matmul_flops_per_second"], num_bytes / rates["copy_bytes_per_second"]
     return 1000 * max(seconds)

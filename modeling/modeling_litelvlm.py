@@ -530,6 +530,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             )
         repeats = batch_size // num_images
         per_image = replace(image_state, mask_image_embeddings=None)
+        if repeats == 1:
+            return per_image
         return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in per_image.items()})
 
     @staticmethod
