@@ -35,10 +35,10 @@ def test_the_papers_operations_come_out_of_its_formula(num_retained, num_text, t
 
 
 def test_torchs_counter_agrees_with_the_formula():
-    """Two operations for each multiply-accumulate; the formula leaves nothing of a Llama's matrix products out."""
+    """Two operations for each multiply-accumulate; rotary angles are a tiny product in some versions of Transformers."""
     config = PRESETS["cpu-small"].make_config()
     flops = model_flops(config, 20, 192)
-    assert flops["prefill"] == 2 * language_model_macs(config, 192 + 20)
+    assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 192 + 20), rel=1e-5)
     assert flops["total"] == sum(flops.values()) - flops["plain_clip"] - flops["total"]
 
 
@@ -81,7 +81,8 @@ def test_pruning_saves_the_operations_of_the_rows_it_drops(make_model, make_batc
     layers, d, m, rows = 2, 48, 64, 30
     per_row = layers * (4 * d**2 + 3 * d * m) + d * 99 + 32 * d + d * d
     attention = 2 * layers * d * (rows**2 - (rows - 11) ** 2)
-    assert full - pruned == 2 * (11 * per_row + attention)
+    rotary = 11 * d // 4 // 2  # a product in some versions of Transformers
+    assert full - pruned in (2 * (11 * per_row + attention), 2 * (11 * per_row + attention + rotary))
 
 
 def test_live_memory_is_the_peak_of_what_the_block_makes():
