@@ -23,6 +23,7 @@ K = retained tokens, D = width of the vision tower, P = width of CLIP's joint sp
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.processing_utils import Unpack
+from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.import_utils import is_tracing, torch_compilable_check
 
@@ -55,6 +57,12 @@ from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_te
 
 # Arguments of `save_pretrained` that are for `push_to_hub`
 _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
+
+# What Transformers' quantizers call the modules that they leave alone, and ours: with the prefix of a model with a
+# head, and without
+_SKIP_OPTIONS = ("modules_to_not_convert", "llm_int8_skip_modules")
+_FULL_PRECISION = ("backbone.vision_tower", "backbone.multi_modal_projector", "guide")
+_FULL_PRECISION += (*(f"model.{name}" for name in _FULL_PRECISION), "lm_head", "seg_head", "mask_decoder")
 
 # Arguments of every `forward` below
 _SHARED_ARGUMENTS = r"""
@@ -246,6 +254,23 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """
+        As `PreTrainedModel.from_pretrained`. A `quantization_config` that does not say which modules it leaves alone
+        applies to the language model only: what it selects and segments by stays in full precision.
+        """
+        quantization_config = kwargs.get("quantization_config")
+        if isinstance(quantization_config, dict):
+            quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+        for name in _SKIP_OPTIONS:
+            if getattr(quantization_config, name, ()) is None:
+                quantization_config = deepcopy(quantization_config)
+                setattr(quantization_config, name, list(_FULL_PRECISION))
+        if quantization_config is not None:
+            kwargs["quantization_config"] = quantization_config
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """

@@ -35,7 +35,7 @@ def test_the_papers_operations_come_out_of_its_formula(num_retained, num_text, t
 
 
 def test_torchs_counter_agrees_with_the_formula():
-    """Two operations for each multiply-accumulate; rotary angles are a tiny product in some versions of Transformers."""
+    """Two operations for each multiply-accumulate; rotary angles are a tiny product in some Transformers."""
     config = PRESETS["cpu-small"].make_config()
     flops = model_flops(config, 20, 192)
     assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 192 + 20), rel=1e-5)
