@@ -132,7 +132,8 @@ def similarity_aware_patches(
     """
     budget = num_retained_tokens - min(config.num_context_tokens or 0, num_retained_tokens)
     # Without any text no patch is marked, whatever the quotient
-    tokens_per_text = budget // signals.text_mask.sum(dim=-1).clamp(min=1)  # [B]
+    num_texts = signals.text_mask.sum(dim=-1).clamp(min=1)
+    tokens_per_text = torch.full_like(num_texts, budget) // num_texts  # [B]
     similarity, highest = signals.similarity, config.similarity_order == "highest"
     if signals.patch_mask is not None:  # what may not be retained ranks last
         similarity = similarity.masked_fill(~signals.patch_mask[:, None], -torch.inf if highest else torch.inf)
