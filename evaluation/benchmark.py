@@ -220,25 +220,15 @@ class Benchmark:
         return times
 
     def memory(self, method: str, budget: int | None) -> dict[str, int]:
-        """
-        Bytes of the prefill's cache, of what the prefill makes (cache included) at its peak, and of a whole run with
-        the weights.
-        """
+        """Bytes of what the prefill makes (its cache included) at its peak, and of a whole run with the weights."""
         prompt, inputs = self.prompt(), self.process()
         options = {"pruning_method": method, "num_retained_tokens": budget}
         state = self.model.encode_image(inputs["pixel_values"])
-        outputs = []
-
-        def prefill() -> None:
-            outputs.append(self.model(**prompt, image_state=state, logits_to_keep=1, use_cache=True, **options))
-
-        activation_bytes = self._peak_bytes(prefill)
-        num_rows = outputs[0].past_key_values.layers[0].keys.shape[-2]
         weights = {p.data_ptr(): p.nbytes for p in self.model.parameters()}
         return {
-            "num_rows": num_rows,
-            "kv_cache_bytes": kv_cache_bytes(self.config, num_rows, self.model.dtype),
-            "activation_bytes": activation_bytes,
+            "activation_bytes": self._peak_bytes(
+                lambda: self.model(**prompt, image_state=state, logits_to_keep=1, use_cache=True, **options)
+            ),
             "peak_bytes": sum(weights.values()) + self._peak_bytes(lambda: self.run(method, budget)),
         }
 
@@ -310,12 +300,7 @@ def measure(
     """
     if num_runs < 1:
         raise ValueError(f"`num_runs` is {num_runs}; allowed are integers of at least 1.")
-    num_patches, methods = model.config.num_patches, list(methods)
-    budgets = [num_patches // 3, num_patches // 9] if budgets is None else list(budgets)
-    for method in methods:
-        for budget in budgets:
-            if model.config.resolve_budget(budget, method) is None:
-                raise ValueError("The method 'none' is always measured; name methods that prune.")
+    methods, budgets = _check_candidates(model.config, methods, budgets)
     candidates: list[tuple[str, int | None]] = [(TRANSFORMERS, None), ("none", None)]
     candidates += [(method, budget) for method in methods for budget in budgets]
     on_device = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
@@ -328,7 +313,7 @@ def measure(
                 "device": _describe_device(model.device) | rates,
                 "versions": _versions(),
                 "dtype": str(model.dtype).removeprefix("torch."),
-                "num_visual_tokens": num_patches,
+                "num_visual_tokens": model.config.num_patches,
                 "num_text_tokens": preset.num_text_tokens,
                 "num_new_tokens": preset.num_new_tokens,
                 "num_runs": num_runs,
@@ -343,6 +328,60 @@ def measure(
         finally:
             bench.clock.close()
     return report
+
+
+def count(
+    preset: Preset, *, methods: Iterable[str] = ("litelvlm",), budgets: Iterable[int] | None = None
+) -> dict[str, Any]:
+    """
+    What `measure` reports of a preset without running it, and without any weights in memory: rows, cache bytes and
+    operations, and `flops_ratio` per budget.
+
+    Raises:
+        ValueError: a method or budget that the model cannot take.
+    """
+    config = preset.make_config()
+    methods, budgets = _check_candidates(config, methods, budgets)
+    candidates: list[tuple[str, int | None]] = [("none", None)]
+    candidates += [(method, budget) for method in methods for budget in budgets]
+    rows = [
+        {"method": method, "num_retained_tokens": budget} | _count(config, preset, method, budget)
+        for method, budget in candidates
+    ]
+    prefill = [row["flops"]["prefill"] for row in rows]
+    return {
+        "dtype": str(preset.dtype).removeprefix("torch."),
+        "versions": _versions(),
+        "num_visual_tokens": config.num_patches,
+        "num_text_tokens": preset.num_text_tokens,
+        "rows": rows,
+        "summary": {
+            str(budget): {"flops_ratio": prefill[0] / own} for budget, own in zip(budgets, prefill[1:], strict=False)
+        },
+    }
+
+
+def _count(config: LiteLVLMConfig, preset: Preset, method: str, budget: int | None) -> dict[str, Any]:
+    num_rows = preset.num_text_tokens + (config.num_patches if budget is None else budget)
+    return {
+        "num_rows": num_rows,
+        "kv_cache_bytes": kv_cache_bytes(config, num_rows, preset.dtype),
+        "language_model_macs": language_model_macs(config, num_rows),
+        "flops": model_flops(config, preset.num_text_tokens, budget, method),
+    }
+
+
+def _check_candidates(
+    config: LiteLVLMConfig, methods: Iterable[str], budgets: Iterable[int] | None
+) -> tuple[list[str], list[int]]:
+    """Methods and budgets, by default a third and a ninth of all tokens."""
+    methods = list(methods)
+    budgets = [config.num_patches // 3, config.num_patches // 9] if budgets is None else list(budgets)
+    for method in methods:
+        for budget in budgets:
+            if config.resolve_budget(budget, method) is None:
+                raise ValueError("The method 'none' is always measured; name methods that prune.")
+    return methods, budgets
 
 
 def _measure_rows(
@@ -360,9 +399,7 @@ def _measure_rows(
         row: dict[str, Any] = {"method": method, "num_retained_tokens": budget}
         row["milliseconds"] = {stage: _spread(own[stage]) for stage in STAGES if stage in own}
         if method != TRANSFORMERS:
-            row |= bench.memory(method, budget)
-            row["flops"] = model_flops(bench.config, bench.preset.num_text_tokens, budget, method)
-            row["language_model_macs"] = language_model_macs(bench.config, row["num_rows"])
+            row |= _count(bench.config, bench.preset, method, budget) | bench.memory(method, budget)
             row["floor_milliseconds"] = _floors(bench, row, rates)
         rows.append(row)
     return rows
@@ -480,7 +517,7 @@ def add_commands(commands: Any) -> None:
     benchmark.add_argument(
         "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
     )
-    benchmark.add_argument("--device", default="cpu", help="such as cpu or cuda:0 (default: cpu)")
+    benchmark.add_argument("--device", default="cpu", help="such as cpu or cuda:0; meta only counts (default: cpu)")
     benchmark.add_argument("--output", type=Path, metavar="FOLDER", help="write results.json and plots")
     benchmark.add_argument("--json", action="store_true", help="print one JSON object")
     benchmark.set_defaults(run=benchmark_command, show=print_benchmark)
@@ -489,30 +526,34 @@ def add_commands(commands: Any) -> None:
 def benchmark_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm benchmark`."""
     device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device is {options.device} but no GPU is available here; allowed is cpu.")
+    choices = {"methods": options.methods, "budgets": options.budgets}
     if options.preset is not None:
         preset = PRESETS[options.preset]
-        model = build_model(preset.make_config(), device, preset.dtype)
     else:
-        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype="auto").to(device).eval()
+        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype="auto")
         preset = Preset(lambda: model.config, model.dtype)
-    report = {"preset": options.preset or str(options.model), "command": _command_line()} | measure(
-        model,
-        preset,
-        methods=options.methods,
-        budgets=options.budgets,
-        num_runs=options.runs,
-        num_questions=options.questions,
-        batch_sizes=options.batch_sizes,
-    )
+    report = {"preset": options.preset or str(options.model), "command": " ".join(["litelvlm", *sys.argv[1:]])}
+    if device.type == "meta":
+        report |= count(preset, **choices)
+    else:
+        if options.preset is not None:
+            model = build_model(preset.make_config(), device, preset.dtype)
+        report |= measure(
+            model.to(device).eval(),
+            preset,
+            **choices,
+            num_runs=options.runs,
+            num_questions=options.questions,
+            batch_sizes=options.batch_sizes,
+        )
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-        report["plots"] = _write_plots(report, options.output)
+        if device.type != "meta":
+            report["plots"] = _write_plots(report, options.output)
     return report
-
-
-def _command_line() -> str:
-    return " ".join(["litelvlm", *sys.argv[1:]])
 
 
 def _write_plots(report: dict[str, Any], folder: Path) -> list[str]:
@@ -525,49 +566,55 @@ def _write_plots(report: dict[str, Any], folder: Path) -> list[str]:
 
 
 def print_benchmark(report: dict[str, Any]) -> None:
-    device, rows = report["device"], report["rows"]
-    print(f"{report['preset']}, {report['dtype']}, on {device['name']}: {report['num_runs']} runs, medians in ms")
-    print(
-        f"copies {device['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
-        f"matrix products {device['matmul_flops_per_second'] / 1e9:.1f} GFLOP/s"
-    )
-    names = [_name(row) for row in rows]
-    print(f"{'':18}" + "".join(f"{name:>18}" for name in names))
-    for stage in STAGES:
-        cells = [row["milliseconds"].get(stage) for row in rows]
-        print(f"{stage:18}" + "".join(_cell(cell) for cell in cells))
-    counted = rows[1:]
+    rows = report["rows"]
+    print(f"{report['preset']}, {report['dtype']}, {report['num_text_tokens']} text tokens")
+    if "device" in report:
+        _print_times(report)
+    rows = [row for row in rows if row["method"] != TRANSFORMERS]
+    print(f"\n{'counted':20}" + "".join(f"{_name(row):>18}" for row in rows))
+    lines = [("rows", [row["num_rows"] for row in rows])]
     for title, key, scale in (
-        ("rows", "num_rows", 1),
         ("KV cache, MB", "kv_cache_bytes", 1e6),
         ("activations, MB", "activation_bytes", 1e6),
         ("peak memory, MB", "peak_bytes", 1e6),
-        ("LM GMACs, formula", "language_model_macs", 1e9),
+        ("prefill GMACs, paper", "language_model_macs", 1e9),
     ):
-        print(f"{title:18}{'':18}" + "".join(f"{row[key] / scale:18,.1f}" for row in counted))
-    for stage in ("prefill", "total"):
-        print(f"{stage + ', GFLOPs':18}{'':18}" + "".join(f"{row['flops'][stage] / 1e9:18,.1f}" for row in counted))
-    for stage in counted[0]["floor_milliseconds"]:
-        ratios = [row["milliseconds"][stage]["median"] / row["floor_milliseconds"][stage] for row in counted]
-        print(f"{stage + '/floor':18}{'':18}" + "".join(f"{ratio:18.2f}" for ratio in ratios))
+        if key in rows[0]:
+            lines.append((title, [row[key] / scale for row in rows]))
+    for stage in ("plain_clip", "clip", "guide", "selection", "prefill", "sam_encoder", "mask_decoder", "total"):
+        lines.append((f"{stage}, GFLOP", [row["flops"].get(stage, 0) / 1e9 for row in rows]))
+    for title, values in lines:
+        print(f"{title:20}" + "".join(f"{value:18,.1f}" for value in values))
     for budget, figures in report["summary"].items():
-        print(
-            f"{budget} of {report['num_visual_tokens']} tokens, against un-pruned: prefill "
-            f"{figures['prefill_speedup']:.2f}x faster, end to end {figures['end_to_end_speedup']:.2f}x, activations "
-            f"{figures['activation_ratio']:.2f}x less, FLOPs of the prefill {figures['flops_ratio']:.2f}x less; "
-            f"selection {100 * figures['selection_share']:.2f} % of the pruned prefill"
-        )
+        print(f"\n{budget} of {report['num_visual_tokens']} visual tokens, against un-pruned in this run:")
+        print("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     if "questions" in report:
         asked = report["questions"]
         print(
-            f"{asked['number']} questions on one image: {asked['speedup']:.2f}x faster in one call than in a call each"
+            f"\n{asked['number']} questions on one image, in one call: {asked['speedup']:.2f}x faster than a call each"
         )
     for entry in report.get("throughput", []):
         print(f"batch of {entry['batch_size']}: {entry['images_per_second']:.2f} images per second")
 
 
+def _print_times(report: dict[str, Any]) -> None:
+    device, rows = report["device"], report["rows"]
+    print(
+        f"{device['name']}: copies {device['copy_bytes_per_second'] / 1e9:.1f} GB/s, matrix products "
+        f"{device['matmul_flops_per_second'] / 1e9:.1f} GFLOP/s\n"
+    )
+    print(f"{'ms, ' + str(report['num_runs']) + ' runs':20}" + "".join(f"{_name(row):>18}" for row in rows))
+    for stage in STAGES:
+        print(f"{stage:20}" + "".join(_cell(row["milliseconds"].get(stage)) for row in rows))
+    for stage in rows[1]["floor_milliseconds"]:
+        ratios = [row["milliseconds"][stage]["median"] / row["floor_milliseconds"][stage] for row in rows[1:]]
+        print(f"{stage + '/floor':20}{'':18}" + "".join(f"{ratio:18.2f}" for ratio in ratios))
+
+
 def _name(row: dict[str, Any]) -> str:
-    return "un-pruned" if row["method"] == "none" else " ".join(str(part) for part in list(row.values())[:2] if part)
+    if row["method"] == "none":
+        return "un-pruned"
+    return row["method"] if row["num_retained_tokens"] is None else f"{row['method']} {row['num_retained_tokens']}"
 
 
 def _cell(spread: dict[str, float] | None) -> str:
@@ -576,4 +623,4 @@ def _cell(spread: dict[str, float] | None) -> str:
     return f"{spread['median']:10.1f} ±{(spread['q3'] - spread['q1']) / 2:6.1f}"
 
 
-__all__ = ["Benchmark", "add_commands", "measure"]
+__all__ = ["Benchmark", "add_commands", "count", "measure"]

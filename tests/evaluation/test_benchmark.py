@@ -54,6 +54,16 @@ def test_the_command_writes_every_row_and_the_summary(tmp_path, capsys):
     assert {"torch", "transformers", "python"} <= report["versions"].keys()
 
 
+def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
+    assert main(["benchmark", "--preset", "glamm-7b", "--device", "meta", "--output", str(tmp_path)]) == 0
+    assert "192 of 576 visual tokens" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["num_rows"] for row in rows] == [704, 320, 192]
+    # 2 * 32 layers * 4096 * 2 bytes a row
+    assert [row["kv_cache_bytes"] for row in rows] == [704 * 524288, 320 * 524288, 192 * 524288]
+    assert [round(row["language_model_macs"] / 1e12, 2) for row in rows] == [4.69, 2.1, 1.25]
+
+
 def test_masks_of_a_pruned_run_are_there_at_full_size(make_model):
     model = make_model()
     bench = Benchmark(model, tiny_preset(model))
@@ -102,6 +112,12 @@ def test_what_cannot_be_measured_is_refused_in_one_line(options, message, capsys
     assert main(["benchmark", "--model", str(EMBEDDED_MODEL), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_is_not_there_is_named(capsys):
+    assert main(["benchmark", "--preset", "glamm-7b", "--device", "cuda"]) == 2
+    assert "no GPU is available" in capsys.readouterr().err
 
 
 def test_plots_are_drawn(make_model, tmp_path):
