@@ -61,8 +61,8 @@ _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr",
 # What Transformers' quantizers call the modules that they leave alone, and ours: with the prefix of a model with a
 # head, and without
 _SKIP_OPTIONS = ("modules_to_not_convert", "llm_int8_skip_modules")
-_FULL_PRECISION = ("backbone.vision_tower", "backbone.multi_modal_projector", "guide")
-_FULL_PRECISION += (*(f"model.{name}" for name in _FULL_PRECISION), "lm_head", "seg_head", "mask_decoder")
+_OF_BACKBONE = ("backbone.vision_tower", "backbone.multi_modal_projector", "guide")
+_FULL_PRECISION = [*_OF_BACKBONE, *(f"model.{name}" for name in _OF_BACKBONE), "lm_head", "seg_head", "mask_decoder"]
 
 # Arguments of every `forward` below
 _SHARED_ARGUMENTS = r"""
@@ -267,7 +267,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         for name in _SKIP_OPTIONS:
             if getattr(quantization_config, name, ()) is None:
                 quantization_config = deepcopy(quantization_config)
-                setattr(quantization_config, name, list(_FULL_PRECISION))
+                setattr(quantization_config, name, _FULL_PRECISION.copy())
         if quantization_config is not None:
             kwargs["quantization_config"] = quantization_config
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -525,7 +525,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 placeholders each, which is looked at where it is known.
         """
         fits = is_visible = input_ids.new_ones((), dtype=torch.bool)
-        if not hasattr(self.config.backbone_config, "image_grid_pinpoints"):
+        in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
+        if not in_crops:
             fits = ((input_ids == self.config.image_token_id).sum(dim=-1) == self.config.num_patches).all()
         if attention_mask is not None:
             is_visible = attention_mask.bool().all()
@@ -811,7 +812,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         budget = self.config.resolve_budget(*(model_kwargs.get(name) for name in names))
         has_image = model_kwargs.get("pixel_values") is not None or model_kwargs.get("image_state") is not None
         # Images in crops have different numbers of tokens, of which the first is not known yet
-        if has_image and budget is not None and not hasattr(self.config.backbone_config, "image_grid_pinpoints"):
+        in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
+        if has_image and budget is not None and not in_crops:
             max_cache_length -= self.config.num_patches - budget
         super()._prepare_cache_for_generation(
             generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
