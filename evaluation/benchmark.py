@@ -39,7 +39,6 @@ from PIL import Image
 from tokenizers import models as tokenizer_models
 from transformers import (
     CLIPImageProcessor,
-    GenerationConfig,
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
     SamImageProcessor,
@@ -156,15 +155,9 @@ class Benchmark:
         return inputs
 
     def _generation(self) -> dict[str, Any]:
-        num_new = self.preset.num_new_tokens
-        config = GenerationConfig(
-            max_new_tokens=num_new,
-            do_sample=False,
-            forced_eos_token_id=self.config.seg_token_id,
-            pad_token_id=0,
-            cache_implementation=self.model.generation_config.cache_implementation,
-        )
-        return {"generation_config": config}
+        """Answers of fixed length, with [SEG] as their last token."""
+        length = {"max_new_tokens": self.preset.num_new_tokens, "eos_token_id": None, "pad_token_id": 0}
+        return length | {"do_sample": False, "forced_eos_token_id": self.config.seg_token_id}
 
     def run(self, method: str, budget: int | None, num_questions: int = 1, num_images: int = 1) -> Any:
         """From a picture to its masks at full size (or to the answer, without a mask decoder), once."""
