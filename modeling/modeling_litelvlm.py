@@ -791,11 +791,14 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             model_inputs["attention_mask"] = attention_mask
         return model_inputs
 
-    def compile_for_inference(self) -> None:
+    def compile_for_inference(self, **compile_kwargs: Any) -> None:
         """
-        Makes `generate` and `segment` decode with a static cache, which Transformers compiles into CUDA graphs on a
-        GPU. Budget and length being constant, so are all shapes: one graph serves every picture, until the prompt's or
-        the answer's greatest length changes.
+        Trades a slow first call for faster ones: `generate` and `segment` decode with a static cache, which
+        Transformers compiles into CUDA graphs on a GPU, and SAM's image encoder is compiled. Budget and length being
+        constant, so are all shapes: one graph serves every picture, until the greatest length changes.
+
+        Args:
+            compile_kwargs: those of `torch.compile`, for SAM's image encoder.
         """
         self.generation_config.cache_implementation = "static"
 
@@ -981,6 +984,11 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         return LiteLVLMSegmentationOutput(
             sequences=sequences, seg_embeddings=seg_embeddings, pred_masks=pred_masks, **record.selection
         )
+
+    def compile_for_inference(self, **compile_kwargs: Any) -> None:
+        super().compile_for_inference()
+        if self.config.mask_decoder_config is not None:
+            self.mask_decoder.sam.vision_encoder.compile(**compile_kwargs)
 
     def _check_makes_masks(self) -> None:
         if self.config.mask_decoder_config is None:

@@ -92,7 +92,7 @@ def test_the_whole_of_compile_for_inference_changes_no_answer_and_no_mask(make_m
     model, batch = make_model(), make_batch()
     model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 3].item()
     expected = model.segment(**batch, **GENERATE)
-    model.compile_for_inference()
+    model.compile_for_inference(backend="eager")
     got = model.segment(**batch, **GENERATE)
     assert torch.equal(got.sequences, expected.sequences)
     assert sum(map(len, got.pred_masks)) > 0
@@ -106,7 +106,7 @@ def test_a_compiled_decoding_step_gives_the_same_answers(make_model, make_batch)
     expected = model.segment(**batch, **GENERATE)
     compile_config = CompileConfig(fullgraph=False, backend="eager", mode=None)
     compile_config._compile_all_devices = True
-    model.compile_for_inference()
+    model.compile_for_inference(backend="eager")
     got = model.segment(**batch, **GENERATE, compile_config=compile_config)
     assert torch.equal(got.sequences, expected.sequences)
 
