@@ -123,7 +123,8 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     with stage("process inputs", milliseconds, device):
         inputs = processor(images=image, text=options.text).to(device)
     with stage("encode image", milliseconds, device), torch.inference_mode():
-        state = model.encode_image(inputs.pop("pixel_values"), inputs.pop("mask_pixel_values"))
+        images = {name: inputs.pop(name) for name in ("pixel_values", "mask_pixel_values")}
+        state = model.encode_image(**images, pruning_method=options.method)
     choices = {"num_retained_tokens": options.num_retained_tokens, "pruning_method": options.method}
     with stage("answer and masks", milliseconds, device), torch.inference_mode():
         output = model.segment(**inputs, **choices, image_state=state, max_new_tokens=options.max_new_tokens)
@@ -142,8 +143,9 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     if options.output is not None:
         pictures = [overlay_masks(image, masks)]
         if options.show_tokens:
+            kinds = patch_kinds(model, output, inputs, options.method or model.config.pruning_method)
             cropped = bool(processor.image_processor.do_center_crop)
-            pictures.insert(0, overlay_tokens(image, *patch_kinds(model, output, inputs), cropped=cropped))
+            pictures.insert(0, overlay_tokens(image, *kinds, cropped=cropped))
         side_by_side(pictures).save(options.output)
     if options.mask is not None:
         Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
@@ -176,19 +178,23 @@ def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmen
     return model.to(device), processor
 
 
-def patch_kinds(model: LiteLVLMForSegmentation, output: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def patch_kinds(
+    model: LiteLVLMForSegmentation, output: Any, inputs: Any, method: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which of the N patches were retained for their similarity, and which for context; bool, shape `(N,)` each."""
+    kept = torch.zeros(model.config.num_patches, dtype=torch.bool)
     if output.retained_indices is None:
-        kept = torch.ones(model.config.num_patches, dtype=torch.bool)
-        return torch.zeros_like(kept), kept
+        return kept, ~kept
+    if method != "litelvlm":  # other methods do not tell the two apart; -1 is no patch
+        retained = output.retained_indices[0].cpu()
+        return kept, kept.index_fill(0, retained[retained >= 0], True)
     signals = PruningSignals(
         similarity=output.similarity,
         contribution=output.contribution,
         text_mask=inputs["guide_attention_mask"].bool().any(dim=-1),
     )
-    retained = output.retained_indices
-    aware = similarity_aware_patches(signals, retained.shape[1], model.config)
-    kept = torch.zeros_like(aware).scatter(1, retained, True)
+    aware = similarity_aware_patches(signals, output.retained_indices.shape[1], model.config)
+    kept = torch.zeros_like(aware).scatter(1, output.retained_indices, True)
     return (kept & aware)[0].cpu(), (kept & ~aware)[0].cpu()
 
 

@@ -46,7 +46,15 @@ from transformers.utils.import_utils import torch_compilable_check
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .hub_litelvlm import export_code
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
-from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_text_similarity, select_patches
+from .pruning_litelvlm import (
+    PruningMethod,
+    PruningSignals,
+    RetainedTokens,
+    class_token_contribution,
+    get_pruning_method,
+    patch_text_similarity,
+    select_patches,
+)
 
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
@@ -101,6 +109,10 @@ class LiteLVLMImageState(ModelOutput):
         image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
         patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(B, N)`): contribution to the class token; `None` if not pruned.
+        class_features (`torch.Tensor` of shape `(B, D)`): the class token at the layers of `image_features`; `None`
+            if not pruned, or in crops.
+        layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`): what enters the n layers of the vision tower that
+            the pruning method looks at; `None` if it looks at none.
         is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
             the others are ends of rows, or there is none: images have different numbers. `None` where all are patches.
         is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of rows; `None` likewise.
@@ -110,6 +122,8 @@ class LiteLVLMImageState(ModelOutput):
     image_features: torch.Tensor = None  # type: ignore[assignment]
     patch_embeds: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
+    class_features: torch.Tensor | None = None
+    layer_inputs: torch.Tensor | None = None
     is_patch: torch.Tensor | None = None
     is_token: torch.Tensor | None = None
     mask_image_embeddings: torch.Tensor | None = None
@@ -124,13 +138,14 @@ class LiteLVLMModelOutput(ModelOutput):
         past_key_values (`Cache`): R entries per layer.
         hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
         attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
+            token that is no patch's own.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
         source_rows (`torch.LongTensor` of shape `(B, R)`): for each row of the language model the place in
             `input_ids` it comes from; `None` where nothing was pruned.
-        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model saw it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model saw them.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -163,12 +178,13 @@ class LiteLVLMSegmentationOutput(ModelOutput):
         past_key_values (`Cache`): R entries per layer.
         hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
         attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
+            token that is no patch's own.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
         source_rows (`torch.LongTensor` of shape `(B, R)`): see [`LiteLVLMModelOutput`].
-        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model saw it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model saw them.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
     """
 
     loss: torch.Tensor | None = None
@@ -288,7 +304,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         self.backbone.set_input_embeddings(value)
 
     def encode_image(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None, with_signals: bool = True
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None, pruning_method: str | None = None
     ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
@@ -298,7 +314,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
                 CLIP takes it; in crops for LLaVA-NeXT.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`): of images in crops, before they were cut.
-            with_signals (`bool`): whether to compute what pruning looks at.
+            pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
+                `"none"` leaves all of them out.
         """
         in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
@@ -312,11 +329,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
                 "per prompt."
             )
+        method = get_pruning_method(self.config.pruning_method if pruning_method is None else pruning_method)
         if in_crops:
-            return self._encode_crops(pixel_values, image_sizes, with_signals)
-        return self._encode_plain(pixel_values, with_signals)
+            return self._encode_crops(pixel_values, image_sizes, method)
+        return self._encode_plain(pixel_values, method)
 
-    def _encode_plain(self, pixel_values: torch.Tensor, with_signals: bool) -> LiteLVLMImageState:
+    def _encode_plain(self, pixel_values: torch.Tensor, method: PruningMethod | None) -> LiteLVLMImageState:
         tower = self.backbone.vision_tower
         layers = tower.encoder.layers
         # 0 is the embeddings' output
@@ -327,7 +345,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             hidden_states.append(layer(hidden_states[-1], attention_mask=None))
 
         state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
-        if with_signals:
+        if method is not None and not method.inside_language_model:
             feature_patches = hidden_states[wanted[0]][:, 1:]
             state.patch_embeds = self.guide.visual_projection(tower.post_layernorm(feature_patches))
             last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
@@ -337,14 +355,24 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 attention.k_proj(last_input[:, 1:]),
                 attention.v_proj(last_input[:, 1:]),
             )
+            state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
+            if method.vision_layers:
+                inputs = [hidden_states[layer % len(layers)] for layer in method.vision_layers]
+                state.layer_inputs = torch.stack(inputs, dim=1)
         return state
 
     def _encode_crops(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, with_signals: bool
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, method: PruningMethod | None
     ) -> LiteLVLMImageState:
         """Each crop as an image of its own, then its patches where LLaVA-NeXT places them."""
+        if method is not None and method.vision_layers:
+            raise ValueError(
+                f"`pruning_method` is {method.name!r}, which looks into the vision tower at one picture, but a "
+                f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
+            )
         batch_size, num_crops = pixel_values.shape[:2]
-        crops = self._encode_plain(pixel_values.flatten(0, 1), with_signals)
+        # A class token belongs to its crop, not to the image
+        crops = replace(self._encode_plain(pixel_values.flatten(0, 1), method), class_features=None)
         # The backbone itself says where a patch goes, by moving the patches' numbers in the place of their features
         num_patches = crops.image_features.shape[1]
         numbers = torch.arange(num_crops * num_patches, dtype=torch.float32, device=pixel_values.device)
@@ -373,31 +401,51 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         guide_attention_mask: torch.Tensor | None,
         num_retained_tokens: int,
         pruning_method: str,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Retained patch indices `(B, K)` and similarity `(B, T, N)` for B samples; see `forward` for arguments."""
-        if guide_input_ids is None:
-            raise ValueError(
-                "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
-                "`pruning_method='none'`."
-            )
-        if image_state.patch_embeds is None or image_state.contribution is None:
+    ) -> tuple[RetainedTokens, torch.Tensor]:
+        """The K retained tokens and the similarity `(B, T, N)` for B samples; see `forward` for arguments."""
+        method = get_pruning_method(pruning_method)
+        if method is None or image_state.patch_embeds is None or image_state.contribution is None:
             raise ValueError("`image_state` was made without pruning signals; make it with `encode_image`.")
-        if guide_attention_mask is None:
-            guide_attention_mask = torch.ones_like(guide_input_ids)
-        text_embeds = self.guide(guide_input_ids, guide_attention_mask)
-        similarity = patch_text_similarity(image_state.patch_embeds.to(text_embeds.device), text_embeds)
-        signals = PruningSignals(
-            similarity=similarity,
-            contribution=image_state.contribution.to(similarity.device),
-            text_mask=guide_attention_mask.bool().any(dim=-1).to(similarity.device),
-            patch_mask=None if image_state.is_patch is None else image_state.is_patch.to(similarity.device),
-        )
-        if image_state.is_patch is not None:
+        if method.vision_layers and image_state.layer_inputs is None:
+            raise ValueError(
+                f"`image_state` was made without the layers that {pruning_method!r} looks at; make it with "
+                f"`encode_image(..., pruning_method={pruning_method!r})`."
+            )
+        device = image_state.image_features.device  # that of the vision tower, into which a method may look
+        patch_embeds = image_state.patch_embeds.to(device)
+        if method.needs_texts:
+            if guide_input_ids is None:
+                raise ValueError(
+                    "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
+                    "`pruning_method='none'`."
+                )
+            if guide_attention_mask is None:
+                guide_attention_mask = torch.ones_like(guide_input_ids)
+            text_embeds = self.guide(guide_input_ids, guide_attention_mask).to(device)
+            text_mask = guide_attention_mask.bool().any(dim=-1).to(device)
+        else:
+            text_embeds = patch_embeds[:, :0]
+            text_mask = torch.zeros(text_embeds.shape[:2], dtype=torch.bool, device=device)
+        patch_mask = None if image_state.is_patch is None else image_state.is_patch.to(device)
+        if patch_mask is not None:
             torch_compilable_check(
-                (image_state.is_patch.sum(dim=-1) >= num_retained_tokens).all(),
+                (patch_mask.sum(dim=-1) >= num_retained_tokens).all(),
                 f"An image has fewer patches than the {num_retained_tokens} tokens to retain; ask for fewer.",
             )
-        return select_patches(pruning_method, signals, num_retained_tokens, self.config), similarity
+        signals = PruningSignals(
+            similarity=patch_text_similarity(patch_embeds, text_embeds),
+            contribution=image_state.contribution.to(device),
+            text_mask=text_mask,
+            patch_mask=patch_mask,
+            patch_embeds=patch_embeds,
+            text_embeds=text_embeds,
+            image_features=image_state.image_features,
+            class_features=image_state.class_features,
+            layer_inputs=image_state.layer_inputs,
+            vision_tower=self.backbone.vision_tower,
+            projector=self.backbone.multi_modal_projector,
+        )
+        return select_patches(method, signals, num_retained_tokens, self.config), signals.similarity
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS)
@@ -422,9 +470,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if pixel_values is not None and image_state is not None:
             raise ValueError("`pixel_values` and `image_state` are both given; an image is described by one of them.")
         budget = self.config.resolve_budget(num_retained_tokens, pruning_method)
+        pruning_method = self.config.pruning_method if pruning_method is None else pruning_method
+        method = None if budget is None else get_pruning_method(pruning_method)
+        is_inside = method is not None and method.inside_language_model
         selection: dict[str, torch.Tensor | None] = {}
+        is_image = None
         if pixel_values is not None:
-            image_state = self.encode_image(pixel_values, image_sizes, with_signals=budget is not None)
+            image_state = self.encode_image(pixel_values, image_sizes, "none" if method is None else pruning_method)
         if image_state is not None:
             if input_ids is None:
                 raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
@@ -437,22 +489,31 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"Each sample must hold {num_tokens} image placeholders (id {self.config.image_token_id}), those of "
                 "exactly one image; several images per prompt are not supported.",
             )
-            if budget is not None:
-                retained, similarity = self.select_tokens(
-                    image_state,
-                    guide_input_ids,
-                    guide_attention_mask,
-                    budget,
-                    self.config.pruning_method if pruning_method is None else pruning_method,
+            if is_inside and image_state.is_patch is not None:
+                raise ValueError(
+                    f"`pruning_method` is {pruning_method!r}, which prunes inside the language model, but a "
+                    f"{self.config.backbone_config.model_type!r} has images of different lengths; choose another."
                 )
-                retained = retained.to(input_ids.device)
-                rows, is_image, is_padding = self._rows_after_pruning(is_image, retained, num_tokens)
+            if budget is not None and not is_inside:
+                retained, similarity = self.select_tokens(
+                    image_state, guide_input_ids, guide_attention_mask, budget, pruning_method
+                )
+                indices = retained.indices.to(input_ids.device)
+                rows, is_image, is_padding = self._rows_after_pruning(is_image, indices, num_tokens)
+                if retained.is_valid is not None:
+                    is_missing = torch.zeros_like(is_image).masked_scatter(
+                        is_image, ~retained.is_valid.to(rows.device)
+                    )
+                    is_padding = is_missing if is_padding is None else is_padding | is_missing
                 input_ids = input_ids.gather(1, rows)
                 attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows, is_padding)
-                features_index = retained.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
-                image_features = image_features.gather(1, features_index)
+                if retained.features is not None:
+                    image_features = retained.features
+                else:
+                    of_patch = indices.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
+                    image_features = image_features.gather(1, of_patch)
                 selection = {
-                    "retained_indices": retained,
+                    "retained_indices": indices,
                     "similarity": similarity,
                     "contribution": image_state.contribution,
                     "source_rows": rows,
@@ -468,13 +529,24 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         elif inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        outputs = self.backbone.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
+        language_model_inputs = {
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
             **kwargs,
-        )
+        }
+        if is_inside and method is not None:
+            outputs, rows = method.function(
+                self.backbone.language_model, is_image, budget, self.config, **language_model_inputs
+            )
+            if image_state is not None and is_image is not None:
+                num_retained = rows.shape[1] - is_image.shape[1] + image_state.image_features.shape[1]
+                is_first = is_image.gather(1, rows).int().argsort(dim=-1, descending=True, stable=True)
+                patch = (is_image.cumsum(dim=-1) - 1).gather(1, rows)
+                selection = {"retained_indices": patch.gather(1, is_first[:, :num_retained]), "source_rows": rows}
+        else:
+            outputs = self.backbone.language_model(**language_model_inputs)
         return LiteLVLMModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
@@ -514,7 +586,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
 
         Args:
             is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample.
-            retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+            retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; what is no
+                patch's own (-1) stands at the first patch's place.
             num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
 
         Returns:
@@ -531,7 +604,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         place_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
         is_kept = is_kept.gather(1, rows)
         is_image = is_image.gather(1, rows) & is_kept
-        rows = rows.masked_scatter(is_image, place_of_patch.gather(1, retained))
+        rows = rows.masked_scatter(is_image, place_of_patch.gather(1, retained.clamp(min=0)))
         return rows, is_image, None if fewest == most else ~is_kept
 
     def _mask_and_positions(
@@ -634,6 +707,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         pixel_values: torch.Tensor,
         mask_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
         """
         Encodes images once, for any number of questions: pass the result as `image_state` in their place.
@@ -642,8 +716,9 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
             mask_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
+            pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
         """
-        return self.model.encode_image(pixel_values, image_sizes)
+        return self.model.encode_image(pixel_values, image_sizes, pruning_method)
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -761,8 +836,9 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         pixel_values: torch.Tensor,
         mask_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
-        image_state = super().encode_image(pixel_values, image_sizes=image_sizes)
+        image_state = super().encode_image(pixel_values, image_sizes=image_sizes, pruning_method=pruning_method)
         if mask_pixel_values is not None:
             self._check_makes_masks()
             image_state.mask_image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
@@ -867,7 +943,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if image_state is None:
             if pixel_values is None or mask_pixel_values is None:
                 raise ValueError("`segment` needs `pixel_values` and `mask_pixel_values`, or an `image_state`.")
-            image_state = self.encode_image(pixel_values, mask_pixel_values, image_sizes)
+            method = generate_kwargs.get("pruning_method")
+            image_state = self.encode_image(pixel_values, mask_pixel_values, image_sizes, method)
         if image_state.mask_image_embeddings is None:
             raise ValueError("`image_state` holds no image embeddings for masks; give `encode_image` both images.")
         record = _GenerationRecord()
