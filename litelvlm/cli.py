@@ -68,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("dest", metavar="DEST", help="the folder to make")
     convert.add_argument("--kind", help="lisa, glamm or llava (default: found out)")
     convert.add_argument(
-        "--clip", metavar="NAME", help="its CLIP: folder, Hub id or open_clip:ARCH/TAG (default: as configured)"
+        "--clip",
+        metavar="NAME",
+        help="its CLIP: folder, Hub id, open_clip:ARCH/TAG or hf-hub:ORG/NAME (default: as configured)",
     )
     convert.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
     convert.add_argument("--conversation", choices=list(CONVERSATIONS), help="LISA's (default: by its name)")

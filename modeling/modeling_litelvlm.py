@@ -43,9 +43,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from .hub_litelvlm import export_code
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
+from .open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .pruning_litelvlm import (
     PruningMethod,
     PruningSignals,
@@ -244,6 +245,17 @@ class LiteLVLMGuide(nn.Module):
         ).text_embeds
         return text_embeds.unflatten(0, input_ids.shape[:2])
 
+    def encode_patches(self, pixel_values: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): not looked at here.
+            patches (`torch.Tensor` of shape `(B, N, D)`): after the vision tower's last norm.
+
+        Returns:
+            `torch.Tensor` of shape `(B, N, P)`: the patches in CLIP's joint space.
+        """
+        return self.visual_projection(patches)
+
 
 @auto_docstring
 class LiteLVLMPreTrainedModel(PreTrainedModel):
@@ -254,7 +266,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The vision tower's layers are called one by one, and SAM reads weights of its mask decoder's parts, so each of
     # these stays together; the lint rule knows only layers of one file.  trf-ignore: TRF022
-    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "SamMaskDecoder"]
+    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "LiteLVLMOpenCLIPGuide", "SamMaskDecoder"]
     _skip_keys_device_placement = ["past_key_values"]
 
     _supports_sdpa = True
@@ -294,7 +306,14 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             vision_config: CLIPVisionConfig = config.backbone_config.vision_config
             width = vision_config.hidden_size * len(config.vision_feature_layers)
             self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
-        self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
+        # CODEPATH: CLIP's text tower belongs to the vision tower, an OpenCLIP model has a vision tower of its own
+        if isinstance(config.guide_config, OpenCLIPGuideConfig):
+            vision_config = config.backbone_config.vision_config
+            self.guide: nn.Module = LiteLVLMOpenCLIPGuide(
+                config.guide_config, (vision_config.image_size // vision_config.patch_size) ** 2
+            )
+        else:
+            self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -347,7 +366,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
         if method is not None and not method.inside_language_model:
             feature_patches = hidden_states[wanted[0]][:, 1:]
-            state.patch_embeds = self.guide.visual_projection(tower.post_layernorm(feature_patches))
+            state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(feature_patches))
             last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
             attention = layers[-1].self_attn
             state.contribution = class_token_contribution(

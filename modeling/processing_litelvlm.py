@@ -341,11 +341,12 @@ class LiteLVLMProcessor(ProcessorMixin):
         return ids, labels
 
     def _encode_guide(self, text: str) -> list[int]:
-        """Token ids for CLIP, cut to its length with the end token kept."""
+        """Token ids for the guide, cut to its length with the end token kept."""
         tokenizer = self.guide_tokenizer
+        first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         pieces = _protect(text, _added_tokens(tokenizer)).split(_SPLIT)
         ids = [token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
-        return [tokenizer.bos_token_id, *ids[: tokenizer.model_max_length - 2], tokenizer.eos_token_id]
+        return [*first, *ids[: tokenizer.model_max_length - len(first) - 1], tokenizer.eos_token_id]
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
