@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, normalizers
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedConfig
 
 from ..configuration.configuration_litelvlm import OpenCLIPGuideConfig
 from .kinds import Kind
@@ -107,8 +107,9 @@ def save_open_clip(name: str, folder: Path) -> None:
 
 def read_clip_config(folder: Path) -> CLIPConfig | OpenCLIPGuideConfig:
     """The configuration of a CLIP folder, whichever of the two forms it has."""
-    config = OpenCLIPGuideConfig.from_pretrained(folder)
-    return CLIPConfig.from_pretrained(folder) if config.architecture is None else config
+    settings, _ = PreTrainedConfig.get_config_dict(folder)
+    known = OpenCLIPGuideConfig if settings.get("model_type") == OpenCLIPGuideConfig.model_type else CLIPConfig
+    return known.from_pretrained(folder)
 
 
 def _save_guide(
