@@ -28,6 +28,7 @@ from PIL import Image
 from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
+from .cli_evaluation import add_commands
 from .conversion.convert import DTYPES, REPORT, convert
 from .conversion.processors import CONVERSATIONS
 from .hub_cards import TARGETS, push, write_card
@@ -104,6 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--dry-run", action="store_true", help="only list every file, its size and its SHA-256")
     push.add_argument("--json", action="store_true", help="print one JSON object")
     push.set_defaults(run=push_command, show=print_files)
+    add_commands(commands)
     return parser
 
 
