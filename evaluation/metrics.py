@@ -80,16 +80,8 @@ class Tally:
             "target_answered": target & (predicted > 0),
             "no_target_left": ~target & (predicted == 0),
         } | {f"above_{threshold}": target & (iou > threshold) for threshold in THRESHOLDS}
-        names, place = np.unique(np.asarray(images, dtype=str), return_inverse=True)
-        # One row for each picture, so that drawing a picture draws all its expressions
-        sums = np.zeros((len(names), len(columns)))
-        np.add.at(sums, place, np.stack(list(columns.values()), axis=1).astype(np.float64))
-        drawn = np.ones((1, len(names)))
-        if len(names):
-            rng = np.random.default_rng(seed)
-            resamples = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=num_resamples)
-            drawn = np.concatenate([drawn, resamples])
-        self.num_images = len(names)
+        drawn, sums = _resample(images, np.stack(list(columns.values()), axis=1), seed, num_resamples)
+        self.num_images = drawn.shape[1]
         # First the figure itself, then those of the resamples
         self._sums = dict(zip(columns, (drawn @ sums).T, strict=True))
 
@@ -115,6 +107,37 @@ class Tally:
     def retention(self, everything: "Tally") -> dict[str, float | None]:
         """cIoU in percent of that of another tally over the same pictures, which are drawn together."""
         return _with_interval("retention", 100 * self._samples("ciou") / _nonzero(everything._samples("ciou")))
+
+
+def mean_with_interval(
+    images: Sequence[str], values: Sequence[float], seed: int = 0, num_resamples: int = 1000
+) -> tuple[float, float, float]:
+    """Mean of a value of each expression, and its 95 % bootstrap confidence interval over pictures."""
+    table = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
+    drawn, sums = _resample(images, table, seed, num_resamples)
+    total, number = (drawn @ sums).T
+    means = total / number
+    low, high = np.percentile(means[1:], (2.5, 97.5))
+    return float(means[0]), float(low), float(high)
+
+
+def _resample(
+    images: Sequence[str], table: np.ndarray, seed: int, num_resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    How often each picture is drawn, `(1 + num_resamples, num_images)`, first each once; and the sums of the columns of
+    `table` over each picture's expressions, `(num_images, num_columns)`: who draws a picture draws them all.
+    """
+    names, place = np.unique(np.asarray(images, dtype=str), return_inverse=True)
+    sums = np.zeros((len(names), table.shape[1]))
+    np.add.at(sums, place, table.astype(np.float64))
+    once = np.ones((1, len(names)))
+    if not len(names):
+        return once, sums
+    rng = np.random.default_rng(seed)
+    return np.concatenate(
+        [once, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=num_resamples)]
+    ), sums
 
 
 def _nonzero(values: np.ndarray) -> np.ndarray:
@@ -164,4 +187,4 @@ class CumulativeIoU:
         return float(np.mean(self.per_mask)) if self.per_mask else float("nan")
 
 
-__all__ = ["THRESHOLDS", "CumulativeIoU", "PixelCounts", "Tally", "count_pixels"]
+__all__ = ["THRESHOLDS", "CumulativeIoU", "PixelCounts", "Tally", "count_pixels", "mean_with_interval"]

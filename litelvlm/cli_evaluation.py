@@ -14,6 +14,7 @@
 """The commands that measure: `litelvlm evaluate` and `litelvlm diagnose`."""
 
 import argparse
+import json
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,7 @@ from . import EMBEDDED_MODEL
 from .configuration.configuration_litelvlm import LiteLVLMConfig
 from .conversion.convert import DTYPES
 from .evaluation.catalogue import NAMES, load_split, splits_of
+from .evaluation.diagnose import diagnose, load_clip
 from .evaluation.evaluate import evaluate
 from .evaluation.protocol import PROTOCOLS, Run, parse_variant
 from .evaluation.report import paper_tables, write_report
@@ -47,15 +49,35 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--protocol", nargs="+", default=["generation"], choices=list(PROTOCOLS), help="default: generation"
     )
-    evaluate.add_argument(
+    _add_measured(evaluate)
+    evaluate.set_defaults(run=evaluate_command, show=print_evaluation, json=False)
+
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="tell whether the similarity reversal holds for a CLIP on some data",
+        description="Needs no language model. Prints a verdict, and writes diagnosis.json and heatmaps.png.",
+    )
+    _add_data(diagnose)
+    _add_measured(diagnose)
+    diagnose.set_defaults(run=diagnose_command, show=print_diagnosis, json=False)
+
+
+def _add_measured(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--methods",
         nargs="+",
         metavar="METHOD",
         help="pruning methods, with settings if wanted: litelvlm:position_mode=original,token_order=raster "
         "(default: the model's)",
     )
-    evaluate.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write into")
-    evaluate.set_defaults(run=evaluate_command, show=print_evaluation, json=False)
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        default=BUDGETS,
+        metavar="K",
+        help=f"visual tokens to keep: numbers, shares or all (default: {' '.join(BUDGETS)})",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write into")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -72,13 +94,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", nargs="+", help="default: those that papers report")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N pictures of each split")
     parser.add_argument("--seed", type=int, default=1234, help="of the bootstrap and of RefShapes' scenes")
-    parser.add_argument(
-        "--budgets",
-        nargs="+",
-        default=BUDGETS,
-        metavar="K",
-        help=f"visual tokens to keep: numbers, shares or all (default: {' '.join(BUDGETS)})",
-    )
     parser.add_argument("--skip-broken", action="store_true", help="leave out and count what cannot be read")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: an accelerator if there is one)")
     parser.add_argument("--dtype", default="auto", choices=DTYPES, help="of the weights (default: as saved)")
@@ -100,6 +115,21 @@ def evaluate_command(options: argparse.Namespace) -> dict[str, Any] | None:
     if report is not None:
         report["files"] = [str(path) for path in write_report(report, options.output)]
     return report
+
+
+def diagnose_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm diagnose`."""
+    required("matplotlib")
+    dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+    model, processor = load_clip(options.model, dtype)
+    model = model.to(options.device or PartialState().device)
+    runs = [
+        run for run in plan(["generation"], options.methods, options.budgets, model.config) if run.method != "none"
+    ]
+    data = load_data(options, 2 * model.config.backbone_config.vision_config.image_size)
+    report = diagnose(model, processor, data, runs, options.output, seed=options.seed, skip_broken=options.skip_broken)
+    (options.output / "diagnosis.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report | {"files": [str(options.output / name) for name in ("diagnosis.json", "heatmaps.png")]}
 
 
 def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], config: LiteLVLMConfig) -> list[Run]:
@@ -151,6 +181,15 @@ def print_evaluation(report: dict[str, Any] | None) -> None:
     print("\n\n".join(paper_tables(report["results"])))
     if report["broken"]:
         print(f"\n{len(report['broken'])} expressions were skipped, the first: {report['broken'][0]}")
+    print("\n".join(report["files"]))
+
+
+def print_diagnosis(report: dict[str, Any]) -> None:
+    print(report["verdict"])
+    for name, (mean, low, high) in report["figures"].items():
+        print(f"{name:<40} {mean:8.3f}  [{low:.3f}, {high:.3f}]")
+    seen = f"{report['expressions']} expressions of {report['images']} pictures"
+    print(f"{seen}; {report['left_out']} without a patch of their own, {len(report['broken'])} unreadable")
     print("\n".join(report["files"]))
 
 
