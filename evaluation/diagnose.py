@@ -292,7 +292,7 @@ def draw_heatmaps(
         if processor.image_processor.do_center_crop:
             span_x = span_y = min(image.size)
         left, top = (image.width - span_x) / 2, (image.height - span_y) / 2
-        axes.imshow(image)
+        axes.imshow(image.convert("L"), cmap="gray")
         seen = (left, left + span_x, top + span_y, top)
         axes.imshow(similarity[0].view(side, side).numpy(), cmap="coolwarm", alpha=0.6, extent=seen)
         axes.contour(mask == 1, levels=[0.5], colors="black", linewidths=1)
