@@ -57,6 +57,17 @@ class Diagnosis:
     figures: dict[str, float]
 
 
+class _ClipOfModel(LiteLVLMModel):
+    """Of a whole model's weights, those of the language model's layers and of the mask decoder are left alone."""
+
+    _keys_to_ignore_on_load_unexpected = [
+        r"language_model\.layers\.",
+        r"^lm_head\.",
+        r"^mask_decoder\.",
+        r"^seg_head\.",
+    ]
+
+
 def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMModel, LiteLVLMProcessor]:
     """
     The CLIP in a LiteLVLM folder, of whose language model no layer is read; or a CLIP of Transformers by itself.
@@ -71,7 +82,7 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
         if config.model_type != "litelvlm":
             raise ValueError(f"it is a {config.model_type!r} model; allowed are 'litelvlm' and 'clip'")
         config.get_text_config().num_hidden_layers = 0
-        model = LiteLVLMModel.from_pretrained(name, config=config, dtype=dtype)
+        model = _ClipOfModel.from_pretrained(name, config=config, dtype=dtype)
         processor = LiteLVLMProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
