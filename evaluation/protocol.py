@@ -20,7 +20,7 @@ all masks and one selection of visual tokens serves all three; this is how the r
 not find [SEG] by itself there, but has to share its budget between the texts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +40,7 @@ ANSWER = "It is [SEG]."
 EXPRESSIONS_PER_CONVERSATION = 3
 EXPRESSIONS_PER_PASS = 15
 MAX_NEW_TOKENS = 32
+PROTOCOLS = ("generation", "conversation")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Run:
     One measurement of every picture.
 
     Args:
-        protocol (`str`): a key of [`PROTOCOLS`].
+        protocol (`str`): one of [`PROTOCOLS`].
         method (`str`): a pruning method, `"none"` for all visual tokens.
         retained (`int`): visual tokens that the language model sees.
         settings (`tuple[tuple[str, Any], ...]`): fields of the configuration that differ, with their values.
@@ -112,53 +113,38 @@ def configured(config: LiteLVLMConfig, settings: dict[str, Any]) -> Iterator[Non
 # --- the two protocols -----------------------------------------------------------------------------------------------
 
 
-def ask_by_generation(
-    model: LiteLVLMForSegmentation,
-    processor: LiteLVLMProcessor,
-    image: Image.Image,
-    questions: list[str],
-    state: LiteLVLMImageState,
-    choice: dict[str, Any],
-) -> list[torch.Tensor]:
-    """Masks `(num_masks, H, W)`, bool, of each question in a prompt of its own."""
-    inputs = _inputs(model, processor, image, text=questions)
-    output = model.segment(**inputs, **choice, image_state=state, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    return processor.post_process_masks(output, inputs)
-
-
-def ask_in_conversation(
-    model: LiteLVLMForSegmentation,
-    processor: LiteLVLMProcessor,
-    image: Image.Image,
-    questions: list[str],
-    state: LiteLVLMImageState,
-    choice: dict[str, Any],
-) -> list[torch.Tensor]:
-    """One mask `(1, H, W)`, bool, for each question; three share a conversation, whose answers are given."""
+def prompts(protocol: str, questions: Sequence[str]) -> dict[str, Any]:
+    """What the processor is asked about one picture, of a number of questions."""
+    if protocol == "generation":
+        return {"text": list(questions)}
     step = EXPRESSIONS_PER_CONVERSATION
-    turns = [questions[start : start + step] for start in range(0, len(questions), step)]
-    inputs = _inputs(model, processor, image, text=turns, answers=[[ANSWER] * len(asked) for asked in turns])
-    inputs.pop("labels")
-    output = model(**inputs, **choice, image_state=state, logits_to_keep=1)
-    return list(torch.cat(processor.post_process_masks(output, inputs)).split(1))
+    turns = [list(questions[start : start + step]) for start in range(0, len(questions), step)]
+    return {"text": turns, "answers": [[ANSWER] * len(asked) for asked in turns]}
 
 
-PROTOCOLS: dict[str, Callable[..., list[torch.Tensor]]] = {
-    "generation": ask_by_generation,
-    "conversation": ask_in_conversation,
-}
+def ask(
+    model: LiteLVLMForSegmentation,
+    processor: LiteLVLMProcessor,
+    inputs: Mapping[str, Any],
+    state: LiteLVLMImageState,
+    choice: Mapping[str, Any],
+) -> list[torch.Tensor]:
+    """
+    Masks at the size of the picture, `(num_masks, H, W)`, bool, for each question: generated, or those of a
+    conversation whose answers are given, one each.
 
-
-def _inputs(
-    model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor, image: Image.Image, **texts: Any
-) -> dict[str, Any]:
-    """Inputs of which the picture itself is left out: it is encoded already."""
-    inputs = processor(image, **texts, question_template="{}").to(model.device)
-    return {
-        name: value
-        for name, value in inputs.items()
-        if name not in ("pixel_values", "mask_pixel_values", "image_sizes")
-    }
+    Args:
+        inputs: the processor's, of [`prompts`].
+        state: of the picture, which is not encoded again.
+        choice: `pruning_method` and `num_retained_tokens`.
+    """
+    left_out = ("pixel_values", "mask_pixel_values", "image_sizes", "labels")
+    prompt = {name: value for name, value in inputs.items() if name not in left_out}
+    if "labels" in inputs:
+        output = model(**prompt, **choice, image_state=state, logits_to_keep=1)
+        return list(torch.cat(processor.post_process_masks(output, inputs)).split(1))
+    output = model.segment(**prompt, **choice, image_state=state, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    return processor.post_process_masks(output, inputs)
 
 
 # --- one picture -----------------------------------------------------------------------------------------------------
@@ -219,35 +205,44 @@ def measure(
     """
     image, asked, wrong = read_masks(entry, skip_broken)
     counts: dict[str, list[list[Any]]] = {run.name: [] for run in runs}
-    if image is None or not asked:
-        return {"counts": counts, "broken": wrong}
-    pictures = processor(image, "-").to(model.device)
-    clip = {name: pictures[name] for name in ("pixel_values", "image_sizes") if name in pictures}
-    masks_state = model.encode_image(
-        **clip, mask_pixel_values=pictures["mask_pixel_values"], pruning_method=runs[0].method
-    )
-    # SAM sees the picture once, and CLIP once for each method, as methods look at different parts of it
-    states = {runs[0].method: masks_state}
-    for run in runs:
+    parts = [asked[start : start + EXPRESSIONS_PER_PASS] for start in range(0, len(asked), EXPRESSIONS_PER_PASS)]
+    # Pictures are prepared once for each protocol; SAM sees one once, and CLIP once for each method, as methods look
+    # at different parts of it
+    inputs: dict[str, list[Any]] = {}
+    states: dict[str, LiteLVLMImageState] = {}
+    for run in runs if parts else ():
+        if run.protocol not in inputs:
+            asking = [prompts(run.protocol, [_question(processor, expression) for expression, _ in p]) for p in parts]
+            inputs[run.protocol] = [
+                processor(image, **texts, question_template="{}").to(model.device) for texts in asking
+            ]
         if run.method not in states:
-            state = model.model.encode_image(**clip, pruning_method=run.method)
-            states[run.method] = replace(state, mask_image_embeddings=masks_state.mask_image_embeddings)
-        choice: dict[str, Any] = {"pruning_method": run.method}
-        if run.method != "none":
-            choice["num_retained_tokens"] = run.retained
+            states[run.method] = _encode(model, inputs[run.protocol][0], run.method, next(iter(states.values()), None))
+        choice = {"pruning_method": run.method}
+        choice |= {"num_retained_tokens": run.retained} if run.method != "none" else {}
         with configured(model.config, dict(run.settings)):
-            for start in range(0, len(asked), EXPRESSIONS_PER_PASS):
-                part = asked[start : start + EXPRESSIONS_PER_PASS]
-                questions = [
-                    (expression.question_template or processor.question_template).replace("{}", expression.text)
-                    for expression, _ in part
-                ]
-                answers = PROTOCOLS[run.protocol](model, processor, image, questions, states[run.method], choice)
+            for part, prepared in zip(parts, inputs[run.protocol], strict=True):
+                answers = ask(model, processor, prepared, states[run.method], choice)
                 for (expression, expected), masks in zip(part, answers, strict=True):
-                    empty = np.zeros(image.size[::-1], dtype=bool)
-                    predicted = masks[0].cpu().numpy() if len(masks) else empty
+                    size = masks.shape[-2:]
+                    predicted = masks[0].cpu().numpy() if len(masks) else np.zeros(size, dtype=bool)
                     counts[run.name].append([expression.id, *count_pixels(predicted, expected)])
     return {"counts": counts, "broken": wrong}
 
 
-__all__ = ["ANSWER", "PROTOCOLS", "Run", "configured", "measure", "parse_variant", "read_masks"]
+def _question(processor: LiteLVLMProcessor, expression: Referring) -> str:
+    return (expression.question_template or processor.question_template).replace("{}", expression.text)
+
+
+def _encode(
+    model: LiteLVLMForSegmentation, inputs: Mapping[str, Any], method: str, known: LiteLVLMImageState | None
+) -> LiteLVLMImageState:
+    """The picture for a method; SAM's part is taken from a known state."""
+    clip = {name: inputs[name] for name in ("pixel_values", "image_sizes") if name in inputs}
+    if known is None:
+        return model.encode_image(**clip, mask_pixel_values=inputs["mask_pixel_values"], pruning_method=method)
+    state = model.model.encode_image(**clip, pruning_method=method)
+    return replace(state, mask_image_embeddings=known.mask_image_embeddings)
+
+
+__all__ = ["ANSWER", "PROTOCOLS", "Run", "ask", "configured", "measure", "parse_variant", "prompts", "read_masks"]

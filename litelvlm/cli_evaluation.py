@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
     )
     _add_data(evaluate)
     evaluate.add_argument(
-        "--protocol", nargs="+", default=["generation"], choices=list(PROTOCOLS), help="default: generation"
+        "--protocol", nargs="+", default=["generation"], choices=PROTOCOLS, help="default: generation"
     )
     _add_measured(evaluate)
     evaluate.set_defaults(run=evaluate_command, show=print_evaluation, json=False)

@@ -21,12 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import litelvlm
 from litelvlm.cli import main
 from litelvlm.evaluation.catalogue import load_split
 from litelvlm.evaluation.evaluate import evaluate
-from litelvlm.evaluation.protocol import Run, ask_in_conversation, configured, measure, parse_variant
+from litelvlm.evaluation.protocol import Run, ask, configured, measure, parse_variant, prompts
 from litelvlm.evaluation.refcoco import write_refcoco
 from litelvlm.evaluation.refshapes import RefShapes
 from litelvlm.evaluation.samples import BrokenAnnotation, Referring, ReferringImage, broken
@@ -123,13 +124,14 @@ def test_broken_annotations_are_named_or_skipped_and_counted(embedded, val, tmp_
 def test_conversation_shares_one_selection_among_up_to_three_texts(embedded, val, monkeypatch):
     model, processor = embedded
     image, seen = val[0].load_image(), []
-    pictures = processor(image, "-")
-    state = model.encode_image(pictures["pixel_values"], pictures["mask_pixel_values"])
     questions = [f"Can you segment the {colour} object in this image?" for colour in ("red", "blue", "green", "pink")]
     decode = model._decode_masks
     monkeypatch.setattr(model, "_decode_masks", lambda *a: (seen.append(a[1].sum(-1).tolist()), decode(*a))[1])
+    inputs = processor(image, **prompts("conversation", questions), question_template="{}")
+    state = model.encode_image(inputs["pixel_values"], inputs["mask_pixel_values"])
     choice = {"pruning_method": "litelvlm", "num_retained_tokens": 85}
-    masks = ask_in_conversation(model, processor, image, questions, state, choice)
+    with torch.inference_mode():
+        masks = ask(model, processor, inputs, state, choice)
     assert seen == [[3, 1]] and [tuple(mask.shape) for mask in masks] == [(1, 256, 256)] * 4
 
 
