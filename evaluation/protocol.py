@@ -218,7 +218,7 @@ def measure(
             ]
         if run.method not in states:
             states[run.method] = _encode(model, inputs[run.protocol][0], run.method, next(iter(states.values()), None))
-        choice = {"pruning_method": run.method}
+        choice: dict[str, Any] = {"pruning_method": run.method}
         choice |= {"num_retained_tokens": run.retained} if run.method != "none" else {}
         with configured(model.config, dict(run.settings)):
             for part, prepared in zip(parts, inputs[run.protocol], strict=True):

@@ -36,7 +36,7 @@ from PIL import Image
 from .refshapes import RefShapes
 from .samples import BrokenAnnotation, Referring, ReferringImage, decode_segmentation, encode_mask, read_image
 
-PARTITIONS = {
+PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "refcoco": {"unc": ("val", "testA", "testB"), "google": ("val",)},
     "refcoco+": {"unc": ("val", "testA", "testB")},
     "refcocog": {"umd": ("val", "test"), "google": ("val",)},

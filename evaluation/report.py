@@ -103,14 +103,14 @@ def _paper_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[s
     splits = _unique((row["data"], row["split"]) for row in rows)
     ciou = {(row["retained"], row["variant"], row["data"], row["split"]): row["ciou"] for row in rows}
     lines = sorted(_unique(key[:2] for key in ciou), key=lambda line: -line[0])
-    averages = {line: _mean([ciou[(*line, *split)] for split in splits]) for line in lines}
+    averages = {line: _mean([ciou[line + split] for split in splits]) for line in lines}
     whole = next((average for line, average in averages.items() if line[1] == "none"), None)
     head = ["tokens", "method", *(f"{_title(name)} {split}" for name, split in splits), "average", "relative"]
     body = []
     for line in lines:
         average = averages[line]
         relative = None if not whole or average is None else 100 * average / whole
-        cells = [_number(ciou[(*line, *split)]) for split in splits]
+        cells = [_number(ciou[line + split]) for split in splits]
         body.append([str(line[0]), line[1], *cells, _number(average), _number(relative, " %")])
     return head, body
 
