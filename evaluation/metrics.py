@@ -15,7 +15,7 @@
 Segmentation metrics, from the pixels that are counted of each expression.
 
 cIoU is the summed intersections over the summed unions, gIoU the mean IoU of the expressions, where a pair of empty
-masks counts 1; precision at 0.5, 0.7 and 0.9 is the share of the expressions with a target whose IoU exceeds it; N-acc
+masks counts 1; precision at 0.5, 0.7 and 0.9 is the share of the expressions with a target whose IoU reaches it; N-acc
 is the share of the expressions without a target that are answered by no mask or an empty one, and T-acc the share of
 the others that are not (Liu et al., "GRES", CVPR 2023).
 """
@@ -79,7 +79,7 @@ class Tally:
             "no_targets": ~target,
             "target_answered": target & (predicted > 0),
             "no_target_left": ~target & (predicted == 0),
-        } | {f"above_{threshold}": target & (iou > threshold) for threshold in THRESHOLDS}
+        } | {f"reached_{threshold}": target & (iou >= threshold) for threshold in THRESHOLDS}
         drawn, sums = _resample(images, np.stack(list(columns.values()), axis=1), seed, num_resamples)
         self.num_images = drawn.shape[1]
         # First the figure itself, then those of the resamples
@@ -95,7 +95,7 @@ class Tally:
             "giou": ("iou", "expressions"),
             "n_acc": ("no_target_left", "no_targets"),
             "t_acc": ("target_answered", "targets"),
-        }.get(name) or (f"above_{name.removeprefix('precision_')}", "targets")
+        }.get(name) or (f"reached_{name.removeprefix('precision_')}", "targets")
         sums = self._sums
         return 100 * np.divide(sums[upper], sums[lower], out=np.full(len(sums[upper]), np.nan), where=sums[lower] > 0)
 

@@ -43,7 +43,11 @@ def add_commands(commands: Any) -> None:
         "evaluate",
         help="measure masks on referring-segmentation data",
         description="Writes results.json, table.md, table.tex and plots into a folder. Stopped and started again with "
-        "the same options, it goes on; started by `accelerate launch -m litelvlm.cli evaluate ...`, by all processes.",
+        "the same options, it goes on. `accelerate launch` or `torchrun`, with `-m litelvlm.cli evaluate ...`, shares "
+        "the pictures among processes.",
+    )
+    evaluate.add_argument(
+        "--model", default=str(EMBEDDED_MODEL), help="folder or Hub id (default: the embedded model)"
     )
     _add_data(evaluate)
     evaluate.add_argument(
@@ -56,6 +60,9 @@ def add_commands(commands: Any) -> None:
         "diagnose",
         help="tell whether the similarity reversal holds for a CLIP on some data",
         description="Needs no language model. Prints a verdict, and writes diagnosis.json and heatmaps.png.",
+    )
+    diagnose.add_argument(
+        "--model", default=str(EMBEDDED_MODEL), help="folder or Hub id, of a CLIP too (default: the embedded model)"
     )
     _add_data(diagnose)
     _add_measured(diagnose)
@@ -81,7 +88,6 @@ def _add_measured(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=str(EMBEDDED_MODEL), help="folder or Hub id (default: the embedded model)")
     parser.add_argument(
         "--data",
         nargs="+",
@@ -92,7 +98,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-root", default=".", metavar="DIR", help="folder of the RefCOCO family and ReasonSeg")
     parser.add_argument("--split", nargs="+", help="default: those that papers report")
-    parser.add_argument("--images", type=int, metavar="N", help="only the first N pictures of each split")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="only the first N pictures of each split (RefShapes has 500)"
+    )
     parser.add_argument("--seed", type=int, default=1234, help="of the bootstrap and of RefShapes' scenes")
     parser.add_argument("--skip-broken", action="store_true", help="leave out and count what cannot be read")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: an accelerator if there is one)")
@@ -104,7 +112,7 @@ def evaluate_command(options: argparse.Namespace) -> dict[str, Any] | None:
     required("matplotlib")
     # One process may have far more to do than another before they meet
     state = PartialState(cpu=options.device == "cpu", timeout=timedelta(days=1))
-    from .cli import load
+    from .cli import load  # which imports this module itself
 
     model, processor = load(options.model, options.dtype, torch.device(options.device or state.device))
     runs = plan(options.protocol, options.methods, options.budgets, model.config)
@@ -112,6 +120,7 @@ def evaluate_command(options: argparse.Namespace) -> dict[str, Any] | None:
     report = evaluate(
         model.eval(), processor, data, runs, options.output, seed=options.seed, skip_broken=options.skip_broken
     )
+    state.destroy_process_group()
     if report is not None:
         report["files"] = [str(path) for path in write_report(report, options.output)]
     return report
@@ -137,7 +146,7 @@ def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], co
     Every method with every budget in every protocol, and once all tokens if `"all"` is among the budgets.
 
     Raises:
-        ValueError: an unknown method or setting, or a budget that the model cannot have.
+        ValueError: an unknown method or setting, a budget that the model cannot have, or nothing to measure.
     """
     variants = [parse_variant(text, config) for text in methods or [config.pruning_method]]
     runs = []
@@ -148,6 +157,8 @@ def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], co
                 runs.append(Run(protocol, "none", retained))
             else:
                 runs += [Run(protocol, name, retained, settings) for name, settings in variants if name != "none"]
+    if not runs:
+        raise ValueError("--methods names only 'none', which keeps all tokens; then --budgets must hold all.")
     return list(dict.fromkeys(runs))
 
 

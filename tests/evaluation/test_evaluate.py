@@ -188,6 +188,7 @@ def test_results_are_tables_and_plots_too(tmp_path, capsys):
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
         (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
+        (["--methods", "none", "--budgets", "85"], "--methods names only 'none'"),
         (["--budgets", "some"], "--budgets holds 'some'"),
         (["--budgets", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
         (["--images", "0"], "--images is 0"),
