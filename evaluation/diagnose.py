@@ -134,18 +134,25 @@ def object_cover(mask: np.ndarray, side: int, cropped: bool) -> torch.Tensor:
     return nn.functional.adaptive_avg_pool2d(seen[None], side).flatten()
 
 
-@torch.inference_mode()
-def similarities(
+def look(
     model: LiteLVLMModel, processor: LiteLVLMProcessor, image: Image.Image, asked: Sequence[Referring]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Similarity of each patch to each expression's question, `(num_expressions, N)`, and the inputs it is made of."""
+) -> tuple[dict[str, torch.Tensor], LiteLVLMImageState]:
+    """The inputs for a picture and the questions asked of it one by one, and the picture as CLIP sees it."""
     questions = [(e.question_template or processor.question_template).replace("{}", e.text) for e in asked]
     inputs = processor(image, questions, question_template="{}").to(model.device)
-    state = model.encode_image(inputs["pixel_values"].to(model.dtype), pruning_method="litelvlm")
-    if state.patch_embeds is None:
-        raise RuntimeError("The image was encoded without the patches' embeddings.")
+    return inputs, _encode(model, inputs, "litelvlm")
+
+
+def similarities(model: LiteLVLMModel, inputs: Mapping[str, torch.Tensor], state: LiteLVLMImageState) -> torch.Tensor:
+    """Similarity of each patch to each question, `(num_questions, N)`, float32, on the CPU."""
     texts = model.guide(inputs["guide_input_ids"], inputs["guide_attention_mask"])  # [B, 1, P]
-    return patch_text_similarity(state.patch_embeds.expand(len(asked), -1, -1), texts)[:, 0].float().cpu(), inputs
+    if state.patch_embeds is None:
+        raise ValueError("`state` holds no patches in CLIP's joint space; make it by `look`.")
+    return patch_text_similarity(state.patch_embeds.expand(len(texts), -1, -1), texts)[:, 0].float().cpu()
+
+
+def _encode(model: LiteLVLMModel, inputs: Mapping[str, torch.Tensor], method: str) -> LiteLVLMImageState:
+    return model.encode_image(inputs["pixel_values"].to(model.dtype), pruning_method=method)
 
 
 @torch.inference_mode()
@@ -159,8 +166,12 @@ def diagnose_image(
 ) -> list[Diagnosis]:
     """What is seen of the expressions of one picture; those whose object or background has no patch are left out."""
     cropped = bool(processor.image_processor.do_center_crop)
-    similarity, inputs = similarities(model, processor, image, [expression for expression, _ in asked])
-    retained = {run: _retained(model, inputs, run) for run in runs}
+    inputs, state = look(model, processor, image, [expression for expression, _ in asked])
+    similarity = similarities(model, inputs, state)
+    states = {"litelvlm": state}
+    for method in {run.method for run in runs} - states.keys():
+        states[method] = _encode(model, inputs, method)
+    retained = {run: _retained(model, inputs, states[run.method], run) for run in runs}
     found = []
     for i, (expression, mask) in enumerate(asked):
         cover = object_cover(mask, round(similarity.shape[1] ** 0.5), cropped)
@@ -186,14 +197,13 @@ def diagnose_image(
     return found
 
 
-def _retained(model: LiteLVLMModel, inputs: Mapping[str, torch.Tensor], run: Run) -> torch.Tensor:
-    """Patches that a method retains for each expression asked alone, `(num_expressions, K)`."""
+def _retained(
+    model: LiteLVLMModel, inputs: Mapping[str, torch.Tensor], state: LiteLVLMImageState, run: Run
+) -> torch.Tensor:
+    """Patches that a method retains for each question asked alone, `(num_questions, K)`."""
     texts = inputs["guide_input_ids"]
+    repeated = LiteLVLMImageState(**{name: value.repeat_interleave(len(texts), 0) for name, value in state.items()})
     with configured(model.config, dict(run.settings)):
-        state = model.encode_image(inputs["pixel_values"].to(model.dtype), pruning_method=run.method)
-        repeated = LiteLVLMImageState(
-            **{name: value.repeat_interleave(len(texts), 0) for name, value in state.items()}
-        )
         tokens, _ = model.select_tokens(repeated, texts, inputs["guide_attention_mask"], run.retained, run.method)
     return tokens.indices.cpu()
 
@@ -279,6 +289,7 @@ def verdict(figures: Mapping[str, tuple[float, float, float]], patches: int, num
     return f"{judged} than the background ({measured}){shares}."
 
 
+@torch.inference_mode()
 def draw_heatmaps(
     model: LiteLVLMModel,
     processor: LiteLVLMProcessor,
@@ -297,7 +308,7 @@ def draw_heatmaps(
         entry = pictures[one.image]
         expression = next(e for e in entry.expressions if e.id == one.expression)
         image, mask = entry.load_image(), expression.load_mask()
-        similarity, _ = similarities(model, processor, image, [expression])
+        similarity = similarities(model, *look(model, processor, image, [expression]))
         side = round(similarity.shape[1] ** 0.5)
         span_x, span_y = image.size
         if processor.image_processor.do_center_crop:
@@ -317,4 +328,14 @@ def _padded(rows: Sequence[Sequence[Diagnosis]], columns: int) -> list[Diagnosis
     return [row[i] if i < len(row) else None for row in rows for i in range(columns)]
 
 
-__all__ = ["Diagnosis", "diagnose", "diagnose_image", "draw_heatmaps", "load_clip", "object_cover", "verdict"]
+__all__ = [
+    "Diagnosis",
+    "diagnose",
+    "diagnose_image",
+    "draw_heatmaps",
+    "load_clip",
+    "look",
+    "object_cover",
+    "similarities",
+    "verdict",
+]

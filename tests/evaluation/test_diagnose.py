@@ -23,7 +23,7 @@ from transformers import CLIPConfig, CLIPModel
 import litelvlm
 from litelvlm.cli import main
 from litelvlm.evaluation.catalogue import load_split
-from litelvlm.evaluation.diagnose import diagnose_image, load_clip, object_cover, similarities, verdict
+from litelvlm.evaluation.diagnose import diagnose_image, load_clip, look, object_cover, similarities, verdict
 from litelvlm.evaluation.protocol import Run
 
 
@@ -51,7 +51,8 @@ def test_similarity_is_that_of_the_whole_model_though_no_language_model_is_read(
     model, clip_processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
     assert len(model.backbone.language_model.layers) == 0
     expressions = [expression for expression, _ in asked(entry)]
-    similarity, _ = similarities(model, clip_processor, entry.load_image(), expressions)
+    with torch.inference_mode():
+        similarity = similarities(model, *look(model, clip_processor, entry.load_image(), expressions))
     inputs = processor(entry.load_image(), [expression.text for expression in expressions])
     output = whole.segment(**inputs, max_new_tokens=1)
     torch.testing.assert_close(similarity, output.similarity[:, 0], atol=1e-3, rtol=1e-3)
