@@ -21,6 +21,7 @@ similar to that text than others. Here it is measured: no language model runs, a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -319,7 +320,7 @@ def draw_heatmaps(
         axes.imshow(similarity[0].view(side, side).numpy(), cmap="coolwarm", alpha=0.6, extent=seen)
         axes.contour(mask == 1, levels=[0.5], colors="black", linewidths=1)
         axes.set(xlim=(0, image.width), ylim=(image.height, 0))
-        axes.set_title(f"{one.text[:40]}\nAUROC {one.figures['auroc']:.2f}", fontsize=8)
+        axes.set_title(f"{shorten(one.text, 44)}\nAUROC {one.figures['auroc']:.2f}", fontsize=8)
     figure.suptitle("similarity to the text, blue low and red high; above the least reversed, below the most")
     figure.savefig(folder / "heatmaps.png", dpi=110)
 
