@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card` and `push`."""
+"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card`, `push`, `evaluate` and `diagnose`."""
 
 import argparse
 import json
