@@ -96,6 +96,7 @@ class PruningMethod:
     needs_texts: bool = True
     vision_layers: tuple[int, ...] = ()
     inside_language_model: bool = False
+    source: str = ""
 
 
 _REGISTRY: dict[str, PruningMethod] = {}
@@ -108,6 +109,7 @@ def register_pruning_method(
     needs_texts: bool = True,
     vision_layers: tuple[int, ...] = (),
     inside_language_model: bool = False,
+    source: str = "",
 ) -> Callable[[_Function], _Function]:
     """
     Decorator that makes a function available as `pruning_method=name`.
@@ -124,6 +126,7 @@ def register_pruning_method(
             **language_model_inputs)` with `is_image` of shape `(B, L)`, bool, or `None` for the steps after the
             prompt, and returns the language model's output, and the rows of the prompt, shape `(B, R)`, that its
             last hidden state holds (`None` for the steps after the prompt).
+        source (`str`): where the method was published, for those who list the methods.
 
     Raises:
         ValueError: the name is taken by another function.
@@ -132,7 +135,7 @@ def register_pruning_method(
     def register(function: _Function) -> _Function:
         if name == "none" or (name in _REGISTRY and _REGISTRY[name].function.__qualname__ != function.__qualname__):
             raise ValueError(f"The pruning method {name!r} is registered already; choose another name.")
-        _REGISTRY[name] = PruningMethod(name, function, needs_texts, vision_layers, inside_language_model)
+        _REGISTRY[name] = PruningMethod(name, function, needs_texts, vision_layers, inside_language_model, source)
         PRUNING_METHODS.add(name)
         return function
 
@@ -212,7 +215,11 @@ def similarity_aware_patches(
     return ((text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]).any(dim=1)
 
 
-@register_pruning_method("litelvlm")
+@register_pruning_method(
+    "litelvlm",
+    source='Lee and Choi, "CLIP Tricks You: Training-free Token Pruning for Efficient Pixel Grounding in Large '
+    'Vision-Language Models", arXiv 2605.13178',
+)
 def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
     Similarity-aware patches first, then patches by falling contribution until K are retained (context-aware).
