@@ -813,6 +813,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             # After the prompt only its retained rows are in the cache: masks and positions go on from those
             model_kwargs["attention_mask"] = outputs.attention_mask
             model_kwargs["position_ids"] = outputs.position_ids
+        elif outputs.retained_indices is not None:
+            method = get_pruning_method(model_kwargs.get("pruning_method") or self.config.pruning_method)
+            if method is not None and method.inside_language_model:
+                # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
+                model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
 

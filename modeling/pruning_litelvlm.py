@@ -125,7 +125,8 @@ def register_pruning_method(
             function runs the language model: `method(language_model, is_image, num_retained_tokens, config,
             **language_model_inputs)` with `is_image` of shape `(B, L)`, bool, or `None` for the steps after the
             prompt, and returns the language model's output, and the rows of the prompt, shape `(B, R)`, that its
-            last hidden state holds (`None` for the steps after the prompt).
+            last hidden state holds (`None` for the steps after the prompt). Generation without a cache adds an
+            input `prompt_length`: rows from there on are the answer so far.
         source (`str`): where the method was published, for those who list the methods.
 
     Raises:
