@@ -18,17 +18,53 @@ Each is written from its paper's formula for whole batches; what differs from th
 Importing this package registers them. They are no part of what a Hub repository carries.
 """
 
+from itertools import pairwise
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .cdpruner import select_cdpruner
 from .divprune import select_divprune
+from .fastv import fastv_cuts, run_fastv
 from .hiprune import select_hiprune
 from .prumerge import select_prumerge, select_prumerge_adaptive
 from .random import select_random
+from .sparsevlm import run_sparsevlm, sparsevlm_cuts
 from .trim import select_trim
 from .uniform import select_uniform
 from .visionzip import select_visionzip
 from .vispruner import select_vispruner
 
+_CUTS = {"fastv": fastv_cuts, "sparsevlm": sparsevlm_cuts}
+
+
+def average_tokens(method: str, num_retained_tokens: int | None, config: LiteLVLMConfig) -> float:
+    """
+    How many visual tokens a layer of the language model sees on average, for comparisons at equal cost.
+
+    Args:
+        method (`str`): name of a pruning method.
+        num_retained_tokens (`int`, *optional*): the budget K; `None` is the configured one.
+        config ([`LiteLVLMConfig`]): says how many patches and layers there are.
+
+    Returns:
+        `float`: K for methods that prune before the language model (an upper limit for "prumerge-adaptive"); all
+        patches where nothing is pruned.
+
+    Raises:
+        ValueError: unknown method or budget, or a language model with too few layers for the method.
+    """
+    budget = config.resolve_budget(num_retained_tokens, method)
+    if budget is None:
+        return float(config.num_patches)
+    if method not in _CUTS:
+        return float(budget)
+    cuts = [(0, config.num_patches), *_CUTS[method](budget, config), (config.get_text_config().num_hidden_layers, 0)]
+    return sum(count * (until - layer) for (layer, count), (until, _) in pairwise(cuts)) / cuts[-1][0]
+
+
 __all__ = [
+    "average_tokens",
+    "run_fastv",
+    "run_sparsevlm",
     "select_cdpruner",
     "select_divprune",
     "select_hiprune",
