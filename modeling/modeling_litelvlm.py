@@ -622,8 +622,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
         if attention_mask is not None:
             attention_mask = attention_mask.gather(1, rows)
-        if is_padding is not None:
-            attention_mask = torch.ones_like(rows) if attention_mask is None else attention_mask
+        elif is_padding is not None or self.config.position_mode == "original":
+            # Without a mask Transformers may take gaps in the positions for several sequences in one row
+            attention_mask = torch.ones_like(rows)
+        if is_padding is not None and attention_mask is not None:
             attention_mask = attention_mask.masked_fill(is_padding, 0)
         if self.config.position_mode == "consecutive":
             position_ids = None if attention_mask is None else _positions(attention_mask)

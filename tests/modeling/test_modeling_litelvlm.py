@@ -117,6 +117,17 @@ def test_generation_with_a_cache_equals_generation_without(make_model, make_batc
         torch.testing.assert_close(with_cache, without, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("position_mode", ["consecutive", "original"])
+def test_without_a_mask_gaps_in_the_positions_are_no_new_sequence(make_model, make_batch, position_mode):
+    """Transformers takes a jump of position ids for the start of another sequence if there is no mask and no cache."""
+    model, batch = make_model(position_mode=position_mode), make_batch()
+    with torch.no_grad():
+        expected = model(**batch).logits
+        batch.pop("attention_mask")
+        for use_cache in (True, False):
+            torch.testing.assert_close(model(**batch, use_cache=use_cache).logits, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_generated_masks_equal_the_teacher_forced_ones(make_model, make_batch):
     model, batch = make_model(), make_batch()
     plain = model.segment(**batch, **GENERATE)
