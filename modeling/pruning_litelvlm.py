@@ -61,11 +61,12 @@ class PruningSignals:
     patch_mask: torch.Tensor | None = None
     patch_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
-    image_features: torch.Tensor | None = None
-    class_features: torch.Tensor | None = None
-    layer_inputs: torch.Tensor | None = None
-    vision_tower: nn.Module | None = None
-    projector: nn.Module | None = None
+    # Typed as present: the model gives them to each method that may look at them
+    image_features: torch.Tensor = None  # type: ignore[assignment]
+    class_features: torch.Tensor = None  # type: ignore[assignment]
+    layer_inputs: torch.Tensor = None  # type: ignore[assignment]
+    vision_tower: nn.Module = None  # type: ignore[assignment]
+    projector: nn.Module = None  # type: ignore[assignment]
 
 
 @dataclass

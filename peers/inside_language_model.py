@@ -78,7 +78,7 @@ class StagedCache(DynamicCache):
 
     def __init__(self, cache: DynamicCache, bounds: Sequence[int]):
         # It shares its layers with the cache it is made of, which whoever handed that in may look at
-        vars(self).update(vars(cache))
+        self.__dict__.update(cache.__dict__)
         while len(self.layers) < bounds[-1]:
             self.layers.append(self.layer_class_to_replicate())
         self.bounds = tuple(bounds)
@@ -248,7 +248,7 @@ def _run_segment(
     if last < len(language_model.layers):
         segment.norm = nn.Identity()
     # Offloading by accelerate leaves a `forward` bound to the whole language model; the parts have their own
-    vars(segment).pop("forward", None)
+    segment.__dict__.pop("forward", None)
     return segment(
         inputs_embeds=rows.hidden_states,
         attention_mask=rows.attention_mask,
