@@ -218,7 +218,7 @@ def patch_kinds(
     signals = PruningSignals(
         similarity=output.similarity,
         contribution=output.contribution,
-        text_mask=inputs["guide_attention_mask"].bool().any(dim=-1),
+        text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
     )
     aware = similarity_aware_patches(signals, output.retained_indices.shape[1], model.config)
     kept = torch.zeros_like(aware).scatter(1, output.retained_indices, True)

@@ -71,9 +71,9 @@ _SHARED_ARGUMENTS = r"""
         in a row.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For LLaVA-NeXT: height and width of each image before it was cut.
-    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)`):
-        Texts for CLIP, one row for each question about the image.
-    guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`):
+    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
+        Texts for CLIP, one row, or several sentences, for each question about the image.
+    guide_attention_mask (`torch.LongTensor` of the same shape):
         All 0 for an absent text.
     image_state ([`LiteLVLMImageState`]):
         From `encode_image`, in the place of `pixel_values`.
@@ -231,18 +231,19 @@ class LiteLVLMGuide(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, T, G)`): token ids of CLIP's tokenizer.
-            attention_mask (`torch.Tensor` of shape `(B, T, G)`): all 0 for an absent text.
+            input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`): ids of CLIP's tokenizer.
+            attention_mask (`torch.Tensor` of the same shape): all 0 for an absent text.
 
         Returns:
-            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised; arbitrary for absent texts.
+            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised, or the mean of the sentences'
+            normalised ones, as CLIP's prompt ensembles are made; arbitrary for absent texts.
         """
         # A text without any visible token would make the attention divide by zero
         absent = ~attention_mask.bool().any(dim=-1, keepdim=True)
         text_embeds = self.text_model(
-            input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.masked_fill(absent, 1).flatten(0, 1)
-        ).text_embeds
-        return text_embeds.unflatten(0, input_ids.shape[:2])
+            input_ids=input_ids.flatten(0, -2), attention_mask=attention_mask.masked_fill(absent, 1).flatten(0, -2)
+        ).text_embeds.unflatten(0, input_ids.shape[:-1])
+        return text_embeds if input_ids.ndim == 3 else nn.functional.normalize(text_embeds, dim=-1).mean(dim=2)
 
 
 @auto_docstring
@@ -422,7 +423,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             if guide_attention_mask is None:
                 guide_attention_mask = torch.ones_like(guide_input_ids)
             text_embeds = self.guide(guide_input_ids, guide_attention_mask).to(device)
-            text_mask = guide_attention_mask.bool().any(dim=-1).to(device)
+            text_mask = guide_attention_mask.bool().flatten(2).any(dim=-1).to(device)
         else:
             text_embeds = patch_embeds[:, :0]
             text_mask = torch.zeros(text_embeds.shape[:2], dtype=torch.bool, device=device)

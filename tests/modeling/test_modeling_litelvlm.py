@@ -197,6 +197,22 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_bat
         torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-4, rtol=1e-4)
 
 
+def test_several_sentences_for_a_text_guide_by_their_mean(make_model, make_batch):
+    model, batch = make_model(), make_batch(num_texts=3)
+    ids, mask = batch["guide_input_ids"], batch["guide_attention_mask"]
+    with torch.no_grad():
+        one_by_one = [model.model.guide(ids[:, j : j + 1], mask[:, j : j + 1])[:, 0] for j in range(3)]
+        expected = sum(embeds / embeds.norm(dim=-1, keepdim=True) for embeds in one_by_one) / 3
+        together = model.model.guide(ids[:, None], mask[:, None])
+        torch.testing.assert_close(together[:, 0], expected)
+        # One text in three sentences takes the budget of one text, which an absent second text does not share
+        batch |= {"guide_input_ids": ids[:, None].repeat(1, 2, 1, 1)}
+        batch |= {"guide_attention_mask": torch.stack([mask, torch.zeros_like(mask)], dim=1)}
+        output = model(**batch)
+        lowest = output.similarity[:, 0].argsort(dim=-1, stable=True)[:, :6].sort(dim=-1).values
+        assert torch.equal(output.retained_indices, lowest)
+
+
 def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
     model = make_model()
     batch = make_batch(batch_size=4)
