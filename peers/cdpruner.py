@@ -17,7 +17,7 @@ import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
-from .common import mean_over_texts, unit_rows
+from .common import mean_over_texts, projected_units, unit_rows
 
 # Share of a patch's own variance under which what is left of it after conditioning is rounding of float32
 _ROUNDING = 1e-5
@@ -51,7 +51,7 @@ def select_cdpruner(signals: PruningSignals, num_retained_tokens: int, config: L
     high = relevance.masked_fill(~is_patch, -torch.inf).amax(dim=-1, keepdim=True)
     relevance = (relevance - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
 
-    features = relevance[..., None] * unit_rows(signals.projector(signals.image_features))
+    features = relevance[..., None] * projected_units(signals)
     return greedy_dpp(features @ features.transpose(1, 2), num_retained_tokens, is_patch)
 
 

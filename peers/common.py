@@ -69,10 +69,16 @@ def unit_rows(values: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(values.float(), dim=-1)
 
 
+def projected_units(signals: PruningSignals) -> torch.Tensor:
+    """The patches as the language model gets them, `(B, N, hidden_size)`, of length 1; float32."""
+    # The projector may stand on another device than the vision tower
+    return unit_rows(signals.projector(signals.image_features).to(signals.contribution.device))
+
+
 def mean_over_texts(values: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
     """The mean of `values`, shape `(B, T, N)`, over the texts that are present: `(B, N)`, float32."""
     present = text_mask[..., None]
     return values.float().where(present, 0).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
-__all__ = ["gather_rows", "mean_over_texts", "top_indices", "unit_rows", "vision_attention"]
+__all__ = ["gather_rows", "mean_over_texts", "projected_units", "top_indices", "unit_rows", "vision_attention"]

@@ -17,7 +17,7 @@ import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
-from .common import unit_rows
+from .common import projected_units
 
 
 @register_pruning_method(
@@ -38,7 +38,7 @@ def select_divprune(signals: PruningSignals, num_retained_tokens: int, config: L
     Returns:
         `torch.LongTensor` of shape `(B, K)`.
     """
-    unit = unit_rows(signals.projector(signals.image_features)).detach()
+    unit = projected_units(signals).detach()
     distance = 1 - unit @ unit.transpose(1, 2)  # [B, N, N]
     is_taken = torch.zeros_like(distance[:, 0], dtype=torch.bool)
     if signals.patch_mask is not None:

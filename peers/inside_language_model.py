@@ -16,7 +16,8 @@ Pruning between layers of the language model, for decoders of Transformers with 
 
 The decoder runs in segments of layers: each segment is the decoder itself with fewer layers, so masks, attention
 backend and caches stay its own, and between two segments rows are dropped. What remains keeps its position ids. The
-key-value cache has as many entries in each layer as the layer has seen rows.
+key-value cache has as many entries in each layer as the layer has seen rows. `torch.compile` breaks its graph between
+segments.
 
 B = batch, L = rows of the prompt, R = rows that are left, N = visual tokens before pruning.
 """
