@@ -43,8 +43,8 @@ def run_fastv(
 
     Layers 0 and 1 see all visual tokens. Attention is that of layer 1, averaged over heads. What is kept stays in
     raster order and keeps its position ids, whatever `config.position_mode`, as in the original. One set is kept for
-    the whole answer, also without a cache. K is what layers from 2 on see, and not the mean over layers, which
-    [`average_tokens`] gives.
+    the whole answer, also without a cache; in a teacher-forced pass the last row is the answer's. K is what layers
+    from 2 on see, and not the mean over layers, which [`average_tokens`] gives.
 
     Deviation: in a language model of 2 layers, layer 1 is the first that sees K.
 

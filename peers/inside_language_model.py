@@ -114,7 +114,7 @@ def run_in_segments(
     **kwargs: Any,
 ) -> tuple[Any, torch.Tensor | None]:
     """
-    Runs a language model and drops visual tokens on the way.
+    Runs a language model and drops visual tokens on the way. Padding stands on the left.
 
     Args:
         language_model: a decoder of Transformers with `layers`, `norm` and `rotary_emb`.
