@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card`, `push`, `evaluate` and `diagnose`."""
+"""The command line: `litelvlm segment IMAGE TEXT`, `methods`, `convert`, `card`, `push`, `evaluate` and `diagnose`."""
 
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -29,11 +30,12 @@ from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from .cli_evaluation import add_commands
+from .configuration.configuration_litelvlm import PRUNING_METHODS
 from .conversion.convert import DTYPES, REPORT, convert
 from .conversion.processors import CONVERSATIONS
 from .hub_cards import TARGETS, push, write_card
 from .modeling.images_litelvlm import load_rgb
-from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
+from .modeling.pruning_litelvlm import PruningSignals, get_pruning_method, similarity_aware_patches
 from .visualization import overlay_masks, overlay_tokens, side_by_side
 
 
@@ -59,6 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
     segment.add_argument("--show-tokens", action="store_true", help="show the retained patches too, beside the mask")
     segment.add_argument("--json", action="store_true", help="print one JSON object")
     segment.set_defaults(run=segment_command, show=print_report)
+
+    methods = commands.add_parser(
+        "methods",
+        help="list the pruning methods",
+        description="Names for --method and `pruning_method`, where each prunes, and where it was published.",
+    )
+    methods.add_argument("--json", action="store_true", help="print one JSON object")
+    methods.set_defaults(run=methods_command, show=print_methods)
 
     convert = commands.add_parser(
         "convert",
@@ -156,6 +166,23 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def methods_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm methods`."""
+    methods = [method for name in sorted(PRUNING_METHODS) if (method := get_pruning_method(name)) is not None]
+    return {
+        "methods": [
+            {
+                "name": method.name,
+                "where": f"{'inside' if method.inside_language_model else 'before'} the language model",
+                "reads_text": method.needs_texts or method.inside_language_model,
+                "summary": inspect.cleandoc(method.function.__doc__ or "").partition("\n")[0],
+                "source": method.source,
+            }
+            for method in methods
+        ]
+    }
+
+
 def convert_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm convert`."""
     names = ("kind", "clip", "tokenizer", "conversation", "seg_token_id", "dtype", "max_shard_size")
@@ -195,7 +222,7 @@ def patch_kinds(
     signals = PruningSignals(
         similarity=output.similarity,
         contribution=output.contribution,
-        text_mask=inputs["guide_attention_mask"].bool().any(dim=-1),
+        text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
     )
     aware = similarity_aware_patches(signals, output.retained_indices.shape[1], model.config)
     kept = torch.zeros_like(aware).scatter(1, output.retained_indices, True)
@@ -227,6 +254,12 @@ def print_report(report: dict[str, Any]) -> None:
         print("mask:   none (the answer holds no [SEG])")
     print(f"tokens: {report['num_retained_tokens']} of {report['num_visual_tokens']} visual tokens kept")
     print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
+
+
+def print_methods(report: dict[str, Any]) -> None:
+    for method in report["methods"]:
+        reads = "reads the text" if method["reads_text"] else "sees the picture alone"
+        print(f"{method['name']}: {method['where']}, {reads}\n  {method['summary']}\n  {method['source']}")
 
 
 def print_conversion(report: dict[str, Any]) -> None:

@@ -72,9 +72,9 @@ _SHARED_ARGUMENTS = r"""
         in a row.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For LLaVA-NeXT: height and width of each image before it was cut.
-    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)`):
-        Texts for CLIP, one row for each question about the image.
-    guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`):
+    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
+        Texts for CLIP, one row, or several sentences, for each question about the image.
+    guide_attention_mask (`torch.LongTensor` of the same shape):
         All 0 for an absent text.
     image_state ([`LiteLVLMImageState`]):
         From `encode_image`, in the place of `pixel_values`.
@@ -232,18 +232,19 @@ class LiteLVLMGuide(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, T, G)`): token ids of CLIP's tokenizer.
-            attention_mask (`torch.Tensor` of shape `(B, T, G)`): all 0 for an absent text.
+            input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`): ids of CLIP's tokenizer.
+            attention_mask (`torch.Tensor` of the same shape): all 0 for an absent text.
 
         Returns:
-            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised; arbitrary for absent texts.
+            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised, or the mean of the sentences'
+            normalised ones, as CLIP's prompt ensembles are made; arbitrary for absent texts.
         """
         # A text without any visible token would make the attention divide by zero
         absent = ~attention_mask.bool().any(dim=-1, keepdim=True)
         text_embeds = self.text_model(
-            input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.masked_fill(absent, 1).flatten(0, 1)
-        ).text_embeds
-        return text_embeds.unflatten(0, input_ids.shape[:2])
+            input_ids=input_ids.flatten(0, -2), attention_mask=attention_mask.masked_fill(absent, 1).flatten(0, -2)
+        ).text_embeds.unflatten(0, input_ids.shape[:-1])
+        return text_embeds if input_ids.ndim == 3 else nn.functional.normalize(text_embeds, dim=-1).mean(dim=2)
 
     def encode_patches(self, pixel_values: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """
@@ -441,7 +442,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             if guide_attention_mask is None:
                 guide_attention_mask = torch.ones_like(guide_input_ids)
             text_embeds = self.guide(guide_input_ids, guide_attention_mask).to(device)
-            text_mask = guide_attention_mask.bool().any(dim=-1).to(device)
+            text_mask = guide_attention_mask.bool().flatten(2).any(dim=-1).to(device)
         else:
             text_embeds = patch_embeds[:, :0]
             text_mask = torch.zeros(text_embeds.shape[:2], dtype=torch.bool, device=device)
@@ -641,8 +642,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
         if attention_mask is not None:
             attention_mask = attention_mask.gather(1, rows)
-        if is_padding is not None:
-            attention_mask = torch.ones_like(rows) if attention_mask is None else attention_mask
+        elif is_padding is not None or self.config.position_mode == "original":
+            # Without a mask Transformers may take gaps in the positions for several sequences in one row
+            attention_mask = torch.ones_like(rows)
+        if is_padding is not None and attention_mask is not None:
             attention_mask = attention_mask.masked_fill(is_padding, 0)
         if self.config.position_mode == "consecutive":
             position_ids = None if attention_mask is None else _positions(attention_mask)
@@ -832,6 +835,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             # After the prompt only its retained rows are in the cache: masks and positions go on from those
             model_kwargs["attention_mask"] = outputs.attention_mask
             model_kwargs["position_ids"] = outputs.position_ids
+        elif outputs.retained_indices is not None:
+            method = get_pruning_method(model_kwargs.get("pruning_method") or self.config.pruning_method)
+            if method is not None and method.inside_language_model:
+                # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
+                model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
 

@@ -61,11 +61,12 @@ class PruningSignals:
     patch_mask: torch.Tensor | None = None
     patch_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
-    image_features: torch.Tensor | None = None
-    class_features: torch.Tensor | None = None
-    layer_inputs: torch.Tensor | None = None
-    vision_tower: nn.Module | None = None
-    projector: nn.Module | None = None
+    # Typed as present: the model gives them to each method that may look at them
+    image_features: torch.Tensor = None  # type: ignore[assignment]
+    class_features: torch.Tensor = None  # type: ignore[assignment]
+    layer_inputs: torch.Tensor = None  # type: ignore[assignment]
+    vision_tower: nn.Module = None  # type: ignore[assignment]
+    projector: nn.Module = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -96,6 +97,7 @@ class PruningMethod:
     needs_texts: bool = True
     vision_layers: tuple[int, ...] = ()
     inside_language_model: bool = False
+    source: str = ""
 
 
 _REGISTRY: dict[str, PruningMethod] = {}
@@ -108,6 +110,7 @@ def register_pruning_method(
     needs_texts: bool = True,
     vision_layers: tuple[int, ...] = (),
     inside_language_model: bool = False,
+    source: str = "",
 ) -> Callable[[_Function], _Function]:
     """
     Decorator that makes a function available as `pruning_method=name`.
@@ -123,7 +126,9 @@ def register_pruning_method(
             function runs the language model: `method(language_model, is_image, num_retained_tokens, config,
             **language_model_inputs)` with `is_image` of shape `(B, L)`, bool, or `None` for the steps after the
             prompt, and returns the language model's output, and the rows of the prompt, shape `(B, R)`, that its
-            last hidden state holds (`None` for the steps after the prompt).
+            last hidden state holds (`None` for the steps after the prompt). Generation without a cache adds an
+            input `prompt_length`: rows from there on are the answer so far.
+        source (`str`): where the method was published, for those who list the methods.
 
     Raises:
         ValueError: the name is taken by another function.
@@ -132,7 +137,7 @@ def register_pruning_method(
     def register(function: _Function) -> _Function:
         if name == "none" or (name in _REGISTRY and _REGISTRY[name].function.__qualname__ != function.__qualname__):
             raise ValueError(f"The pruning method {name!r} is registered already; choose another name.")
-        _REGISTRY[name] = PruningMethod(name, function, needs_texts, vision_layers, inside_language_model)
+        _REGISTRY[name] = PruningMethod(name, function, needs_texts, vision_layers, inside_language_model, source)
         PRUNING_METHODS.add(name)
         return function
 
@@ -212,7 +217,11 @@ def similarity_aware_patches(
     return ((text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]).any(dim=1)
 
 
-@register_pruning_method("litelvlm")
+@register_pruning_method(
+    "litelvlm",
+    source='Lee and Choi, "CLIP Tricks You: Training-free Token Pruning for Efficient Pixel Grounding in Large '
+    'Vision-Language Models", arXiv 2605.13178',
+)
 def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
     Similarity-aware patches first, then patches by falling contribution until K are retained (context-aware).
