@@ -46,6 +46,28 @@ _CUSTOM_PIPELINES = {
 
 # @strict would raise other errors than ValueError, and @auto_docstring replace what is said below.
 # trf-ignore: TRF010  trf-ignore: TRF057
+class OpenCLIPGuideConfig(PreTrainedConfig):
+    r"""
+    Configuration of a guide that is a whole OpenCLIP model, for architectures that Transformers' CLIP classes cannot
+    hold: CoCa, EVA, SigLIP and others.
+
+    Args:
+        architecture (`dict`): the model configuration as open_clip writes it.
+        image_mean (`list[float]`): of the pixel values that the model was trained on, red, green and blue.
+        image_std (`list[float]`): likewise.
+        pad_token_id (`int`, *optional*, defaults to 0): of the texts, which open_clip pads to one length.
+    """
+
+    model_type = "open_clip_guide"
+
+    architecture: Any = None
+    image_mean: Any = None
+    image_std: Any = None
+    pad_token_id: int | None = 0
+
+
+# @strict would raise other errors than ValueError, and @auto_docstring replace what is said below, as above.
+# trf-ignore: TRF010  trf-ignore: TRF057
 class LiteLVLMConfig(PreTrainedConfig):
     r"""
     Configuration of a [`LiteLVLMForSegmentation`] or [`LiteLVLMForConditionalGeneration`]: a large vision-language
@@ -55,8 +77,9 @@ class LiteLVLMConfig(PreTrainedConfig):
     Args:
         backbone_config (`LlavaConfig` or any CLIP-based LVLM's configuration, or `dict`, *optional*):
             The wrapped LVLM. Defaults to LLaVA-1.5-7B.
-        guide_config (`CLIPTextConfig` or `dict`, *optional*):
-            The CLIP text tower trained with the backbone's vision tower. Defaults to that of CLIP ViT-L/14.
+        guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`] or `dict`, *optional*):
+            The CLIP text tower trained with the backbone's vision tower, or an OpenCLIP model of its own. Defaults to
+            the text tower of CLIP ViT-L/14.
         mask_decoder_config (`SamConfig` or `dict`, *optional*):
             The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
         projector_type (`str`, *optional*, defaults to `"mlp"`):
@@ -119,6 +142,7 @@ class LiteLVLMConfig(PreTrainedConfig):
             self.guide_config
             or {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
             CLIPTextConfig,
+            OpenCLIPGuideConfig,
         )
         if self.mask_decoder_config is not None:
             self.mask_decoder_config = _as_config(self.mask_decoder_config, SamConfig)
@@ -201,7 +225,10 @@ class LiteLVLMConfig(PreTrainedConfig):
                 f"`backbone_config.vision_feature_select_strategy` is {strategy!r}; only 'default' (patches without "
                 "the class token) is allowed, because the class token has no patch to be pruned with."
             )
-        if vision_config.projection_dim != self.guide_config.projection_dim:
+        is_open_clip = isinstance(self.guide_config, OpenCLIPGuideConfig)
+        if is_open_clip and None in (self.guide_config.architecture, self.guide_config.image_mean):
+            raise ValueError("`guide_config` needs `architecture`, `image_mean` and `image_std` of an OpenCLIP model.")
+        if not is_open_clip and vision_config.projection_dim != self.guide_config.projection_dim:
             raise ValueError(
                 f"`guide_config.projection_dim` is {self.guide_config.projection_dim} but the vision tower's "
                 f"`projection_dim` is {vision_config.projection_dim}: both must be the width of the same CLIP's "
@@ -239,12 +266,13 @@ class LiteLVLMConfig(PreTrainedConfig):
             )
 
 
-def _as_config(value: Any, config_class: type[PreTrainedConfig] | None = None) -> PreTrainedConfig:
-    """Builds a sub-configuration from a `dict` (by its `model_type` where no class is given)."""
+def _as_config(value: Any, *config_classes: type[PreTrainedConfig]) -> PreTrainedConfig:
+    """Builds a sub-configuration from a `dict`, by its `model_type`; of the first class given where it has none."""
     if isinstance(value, PreTrainedConfig):
         return value
-    if config_class is not None:
-        return config_class(**value)
+    for config_class in config_classes[::-1]:
+        if value.get("model_type") == config_class.model_type or config_class is config_classes[0]:
+            return config_class(**value)
     value = dict(value)
     return AutoConfig.for_model(value.pop("model_type", "llava"), **value)
 
@@ -255,4 +283,4 @@ def _check_integer(name: str, value: Any, low: int, high: int, otherwise: str) -
         raise ValueError(f"`{name}` is {value!r}; allowed are integers from {low} to {high} ({otherwise}).")
 
 
-__all__ = ["PRUNING_METHODS", "LiteLVLMConfig"]
+__all__ = ["PRUNING_METHODS", "LiteLVLMConfig", "OpenCLIPGuideConfig"]

@@ -30,11 +30,11 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import CLIPConfig, GenerationConfig, LlamaConfig
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
-from .kinds import CLIP, KINDS, LLAVA, Kind, detect_kind
+from .kinds import CLIP, KINDS, LLAVA, OPEN_CLIP, Kind, detect_kind
 from .processors import CONVERSATIONS, build_processor, guess_conversation, has_tokenizer, load_tokenizer
 from .weights import CheckpointReader, Source, largest_difference, write_shards
 
@@ -80,8 +80,9 @@ def convert(
         dest (`str` or `Path`): the folder to make; must not exist.
         kind (`str`, *optional*): `"lisa"`, `"glamm"` or `"llava"`; found out by default.
         clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP that the vision tower comes from, in
-            Transformers' format, or `"open_clip:ARCHITECTURE/TAG"`; the one that the source's configuration names by
-            default. Gives the guide, and the vision tower where the source has none.
+            Transformers' format, or an OpenCLIP model as `"open_clip:ARCHITECTURE/TAG"`, `"hf-hub:ORG/NAME"` or
+            `"local-dir:FOLDER"`; the one that the source's configuration names by default. Gives the guide, and the
+            vision tower where the source has none.
         tokenizer (`str` or `Path`, *optional*): folder or Hub id of the language model's tokenizer; the source's own
             by default. Without any, the folder holds the model only.
         conversation (`str`, *optional*): the form of conversations that LISA was trained on, `"llava_v1"` or
@@ -120,7 +121,7 @@ def convert(
     dest.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f"{dest.name}.clip", dir=dest.parent) as temporary:
         clip_folder = fetch_clip(clip_name, Path(temporary))
-        clip_config = CLIPConfig.from_pretrained(clip_folder)
+        clip_config = open_clip.read_clip_config(clip_folder)
         words = tokenizer or (folder if has_tokenizer(folder) else None)
         text_tokenizer = None if words is None else load_tokenizer(fetch(words), found)
 
@@ -168,10 +169,10 @@ def fetch(name: str | Path) -> Path:
 
 
 def fetch_clip(name: str | Path, folder: Path) -> Path:
-    """As [`fetch`]; of an OpenCLIP model, what it is in Transformers' form, made in `folder`."""
-    if not str(name).startswith(open_clip.PREFIX):
+    """As [`fetch`]; of an OpenCLIP model, the folder that conversion reads, made in `folder`."""
+    if not str(name).startswith(open_clip.PREFIXES):
         return fetch(name)
-    open_clip.save_as_clip(str(name), folder)
+    open_clip.save_open_clip(str(name), folder)
     return folder
 
 
@@ -179,14 +180,23 @@ def build_config(
     source: dict[str, Any],
     checkpoint: CheckpointReader,
     kind: Kind,
-    clip: CLIPConfig,
+    clip: CLIPConfig | OpenCLIPGuideConfig,
     tokenizer: Any,
     seg_token_id: int | None,
 ) -> LiteLVLMConfig:
     """The configuration of the whole, from the source's, the CLIP's and, for SAM, the weights' shapes."""
+    if isinstance(clip, OpenCLIPGuideConfig):
+        if kind is not LLAVA:
+            raise ValueError(
+                f"The OpenCLIP model is no plain CLIP, so it cannot give {kind.name} its vision tower; name the CLIP "
+                "that the vision tower comes from."
+            )
+        config = LiteLVLMConfig(backbone_config=source, guide_config=clip.to_dict(), num_retained_tokens=None)
+        config.num_retained_tokens = _num_patches(config.backbone_config.vision_config) // 3
+        return config
     clip.text_config.projection_dim = clip.vision_config.projection_dim = clip.projection_dim
     guide = clip.text_config.to_dict()
-    num_patches = (clip.vision_config.image_size // clip.vision_config.patch_size) ** 2
+    num_patches = _num_patches(clip.vision_config)
     shared = {"guide_config": guide, "num_retained_tokens": num_patches // 3}  # the paper's 192 of 576
     if kind is LLAVA:
         vision = {**source["vision_config"], "projection_dim": clip.projection_dim}
@@ -224,6 +234,10 @@ def build_config(
         mask_embedding_size=source.get("out_dim", 256),
         **shared,
     )
+
+
+def _num_patches(vision_config: Any) -> int:
+    return (vision_config.image_size // vision_config.patch_size) ** 2
 
 
 def sam_config(known: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -266,7 +280,8 @@ def plan(
     """
     sources: dict[str, Source] = {}
     dropped, unknown = [], []
-    for reader, table in ((checkpoint, kind), (clip, CLIP)):
+    of_clip = OPEN_CLIP if isinstance(config.guide_config, OpenCLIPGuideConfig) else CLIP
+    for reader, table in ((checkpoint, kind), (clip, of_clip)):
         for key in reader.meta:
             reason, name = table.why_dropped(key), table.rename(key)
             if reason is not None:
@@ -287,6 +302,8 @@ def plan(
     own = [name for name in tower if sources[name].reader is checkpoint]
     if not own:
         return sources, dropped, "from the CLIP checkpoint"
+    if of_clip is OPEN_CLIP:
+        return sources, dropped, "from the checkpoint; the guide has one of its own"
     clip_keys = {CLIP.rename(key): key for key in clip.meta}
     distance = largest_difference((sources[name].read() for name in own), (clip.read(clip_keys[name]) for name in own))
     return sources, dropped, f"from the checkpoint; largest difference from the CLIP checkpoint's: {distance:.3g}"

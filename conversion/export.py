@@ -58,12 +58,15 @@ class VisionSide(nn.Module):
                 `None` if there is none.
 
         Returns:
-            Visual tokens `(B, K, hidden_size)` in the order for the language model, and the retained patches `(B, K)`.
+            Visual tokens `(B, K, hidden_size)` in the order for the language model, and their patches `(B, K)`.
         """
         state = self.model.encode_image(pixel_values)
-        retained, _ = self.model.select_tokens(state, guide_input_ids, guide_attention_mask, self.budget, self.method)
-        index = retained[..., None].expand(-1, -1, state.image_features.shape[-1])
-        return self.model.backbone.multi_modal_projector(state.image_features.gather(1, index)), retained
+        tokens, _ = self.model.select_tokens(state, guide_input_ids, guide_attention_mask, self.budget, self.method)
+        features = tokens.features
+        if features is None:
+            index = tokens.indices[..., None].expand(-1, -1, state.image_features.shape[-1])
+            features = state.image_features.gather(1, index)
+        return self.model.backbone.multi_modal_projector(features), tokens.indices
 
 
 class MaskSide(nn.Module):

@@ -140,6 +140,14 @@ CLIP = Kind(
     has_masks=False,
 )
 
+# An OpenCLIP model that is the guide as it is
+OPEN_CLIP = Kind(
+    "open_clip_guide",
+    ((r"^", "model.guide.clip."),),
+    ((r"^text_decoder\.", "makes captions"),),
+    has_masks=False,
+)
+
 
 def detect_kind(config: dict[str, Any], keys: Iterable[str]) -> Kind:
     """

@@ -12,8 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-OpenCLIP checkpoints as Transformers' CLIP: `open_clip:ViT-L-14-336/openai` is an architecture and a tag of
-pretrained weights. The folder that is made needs no open_clip.
+OpenCLIP checkpoints as guides: `open_clip:ViT-L-14-336/openai` is an architecture and a tag of pretrained weights or a
+file of them, `hf-hub:...` a Hub repository and `local-dir:...` a folder in open_clip's form. A plain CLIP becomes
+Transformers' CLIP, so that the folder that is made needs no open_clip; any other stays an OpenCLIP model, as a guide
+with a vision tower of its own.
 """
 
 import gzip
@@ -21,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from safetensors.torch import save_file
+from tokenizers import Regex, normalizers
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedConfig
 
+from ..configuration.configuration_litelvlm import OpenCLIPGuideConfig
 from .kinds import Kind
 
-PREFIX = "open_clip:"
+PREFIXES = ("open_clip:", "hf-hub:", "local-dir:")
 
 # Fields of open_clip's configurations that a standard CLIP is described by; any other changes the architecture
 _TOP_FIELDS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
@@ -57,33 +62,39 @@ _NAMES = Kind(
 )
 
 
-def save_as_clip(name: str, folder: Path) -> None:
+def save_open_clip(name: str, folder: Path) -> None:
     """
-    Writes an OpenCLIP model as a CLIP folder of Transformers: weights, image processor and tokenizer.
+    Writes an OpenCLIP model as a folder: of a plain CLIP the weights, image processor and tokenizer in Transformers'
+    form, of any other the weights, the tokenizer and an [`OpenCLIPGuideConfig`].
 
     Args:
-        name (`str`): `"open_clip:ARCHITECTURE/TAG"`, or without a tag for an untrained model.
+        name (`str`): `"open_clip:ARCHITECTURE/TAG"` (without a tag an untrained model), `"hf-hub:ORG/NAME"` or
+            `"local-dir:FOLDER"`.
         folder (`Path`): to write into.
 
     Raises:
-        ValueError: open_clip is not installed, or the architecture is not a plain CLIP.
+        ValueError: open_clip is not installed, or it has no such model.
     """
     try:
         import open_clip
-        from open_clip.tokenizer import default_bpe
     except ImportError as error:
         raise ValueError(f"{name!r} needs open_clip: `pip install open_clip_torch`.") from error
-    architecture, _, tag = name.removeprefix(PREFIX).partition("/")
+    architecture, _, tag = name.removeprefix("open_clip:").partition("/")
+    if not name.startswith("open_clip:"):
+        architecture, tag = name, ""
     settings = open_clip.get_model_config(architecture)
     if settings is None:
         raise ValueError(f"open_clip has no architecture {architecture!r}; `open_clip.list_models()` lists them.")
-    config = _clip_config(architecture, settings)
     source = open_clip.create_model(architecture, pretrained=tag or None, device="cpu")
+    preprocess = open_clip.get_model_preprocess_cfg(source)
+    tokenizer = open_clip.get_tokenizer(architecture)
+    if not _is_plain(settings):
+        _save_guide(source, settings, preprocess, tokenizer, folder)
+        return
+    config = _clip_config(settings)
     clip = CLIPModel(config)
     clip.load_state_dict(_clip_weights(source.state_dict()))
     clip.save_pretrained(folder)
-
-    preprocess = open_clip.get_model_preprocess_cfg(source)
     side = config.vision_config.image_size
     CLIPImageProcessor(
         size={"shortest_edge": side},
@@ -91,25 +102,81 @@ def save_as_clip(name: str, folder: Path) -> None:
         image_mean=preprocess["mean"],
         image_std=preprocess["std"],
     ).save_pretrained(folder)
-    # The vocabulary that CLIP was published with, which open_clip carries: bytes, bytes at a word's end, merges
+    _clip_tokenizer(77).save_pretrained(folder)
+
+
+def read_clip_config(folder: Path) -> CLIPConfig | OpenCLIPGuideConfig:
+    """The configuration of a CLIP folder, whichever of the two forms it has."""
+    settings, _ = PreTrainedConfig.get_config_dict(folder)
+    known = OpenCLIPGuideConfig if settings.get("model_type") == OpenCLIPGuideConfig.model_type else CLIPConfig
+    return known.from_pretrained(folder)
+
+
+def _save_guide(
+    source: Any, settings: dict[str, Any], preprocess: dict[str, Any], tokenizer: Any, folder: Path
+) -> None:
+    context_length = settings["text_cfg"].get("context_length", 77)
+    if hasattr(tokenizer, "tokenizer"):
+        words = _cleaning_tokenizer(settings, tokenizer.tokenizer, context_length)
+    else:
+        words = _clip_tokenizer(context_length)
+    words.save_pretrained(folder)
+    OpenCLIPGuideConfig(
+        architecture=settings,
+        image_mean=list(preprocess["mean"]),
+        image_std=list(preprocess["std"]),
+        # open_clip's own tokenizer pads with 0, whatever stands there
+        pad_token_id=words.pad_token_id if hasattr(tokenizer, "tokenizer") else 0,
+    ).save_pretrained(folder)
+    # The guide keeps as weights what open_clip computes when a model is built
+    state = {**dict(source.named_parameters()), **dict(source.named_buffers())}
+    save_file({key: tensor.detach().contiguous() for key, tensor in state.items()}, folder / "model.safetensors")
+
+
+def _clip_tokenizer(context_length: int) -> CLIPTokenizer:
+    """The vocabulary that CLIP was published with, which open_clip carries: bytes, bytes at a word's end, merges."""
+    from open_clip.tokenizer import bytes_to_unicode, default_bpe
+
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")
     merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
-    letters = list(open_clip.tokenizer.bytes_to_unicode().values())
+    letters = list(bytes_to_unicode().values())
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: i for i, word in enumerate(words)}
-    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77).save_pretrained(folder)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=context_length)
 
 
-def _clip_config(architecture: str, settings: dict[str, Any]) -> CLIPConfig:
-    vision, text = settings["vision_cfg"], settings["text_cfg"]
-    unusual = sorted((set(settings) - _TOP_FIELDS) | (set(vision) - _VISION_FIELDS) | (set(text) - _TEXT_FIELDS))
-    if unusual or not isinstance(vision["layers"], int):
+def _cleaning_tokenizer(settings: dict[str, Any], tokenizer: Any, context_length: int) -> Any:
+    """A Transformers tokenizer that also cleans texts as open_clip does before it."""
+    options = dict(settings["text_cfg"].get("tokenizer_kwargs", {}))
+    clean = options.pop("clean", "whitespace")
+    if options or settings["text_cfg"].get("tokenizer_mode") or clean not in ("whitespace", "lower", "canonicalize"):
         raise ValueError(
-            f"open_clip's {architecture!r} is no plain CLIP ({', '.join(unusual) or 'a ResNet'}), so it has no form "
-            "in Transformers' CLIP classes; use an architecture such as ViT-L-14-336."
+            f"The OpenCLIP model's `tokenizer_kwargs` are {settings['text_cfg'].get('tokenizer_kwargs')} and its "
+            f"`tokenizer_mode` {settings['text_cfg'].get('tokenizer_mode')!r}; allowed is `clean` of 'whitespace', "
+            "'lower' or 'canonicalize' only."
         )
+    steps = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    if clean == "canonicalize":
+        steps = [normalizers.Replace("_", " "), normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), ""), *steps]
+    if clean != "whitespace":
+        steps.append(normalizers.Lowercase())
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence(steps + ([backend.normalizer] if backend.normalizer else []))
+    tokenizer.model_max_length = context_length
+    return tokenizer
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    """Whether an architecture has nothing that Transformers' CLIP classes lack."""
+    vision, text = settings["vision_cfg"], settings["text_cfg"]
+    unusual = (set(settings) - _TOP_FIELDS) | (set(vision) - _VISION_FIELDS) | (set(text) - _TEXT_FIELDS)
+    return not unusual and isinstance(vision["layers"], int)
+
+
+def _clip_config(settings: dict[str, Any]) -> CLIPConfig:
+    vision, text = settings["vision_cfg"], settings["text_cfg"]
     shared = {
         "projection_dim": settings["embed_dim"],
         "hidden_act": "quick_gelu" if settings.get("quick_gelu") else "gelu",
@@ -158,4 +225,4 @@ def _clip_weights(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights
 
 
-__all__ = ["PREFIX", "save_as_clip"]
+__all__ = ["PREFIXES", "read_clip_config", "save_open_clip"]

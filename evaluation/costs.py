@@ -85,10 +85,11 @@ def model_flops(
     tower = model.model.backbone.vision_tower
     flops = {"plain_clip": count_flops(lambda: tower(pixel_values))}
     pruned = num_retained_tokens is not None
-    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, with_signals=pruned))
+    method = pruning_method if pruned else "none"
+    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=method))
     if num_retained_tokens is not None:
-        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids))
-        state, budget = model.model.encode_image(pixel_values), num_retained_tokens
+        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids, torch.ones_like(guide_ids)))
+        state, budget = model.model.encode_image(pixel_values, pruning_method=method), num_retained_tokens
         both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, budget, pruning_method))
         flops["selection"] = both - flops["guide"]
     flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=rows))

@@ -29,6 +29,7 @@ if (_checkout / "pyproject.toml").is_file() and (_checkout / "configuration").is
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
+from . import peers  # noqa: E402
 from .configuration.configuration_litelvlm import LiteLVLMConfig  # noqa: E402
 from .embedded import EMBEDDED_MODEL, EXAMPLE_IMAGE, load_embedded  # noqa: E402
 from .modeling.modeling_litelvlm import (  # noqa: E402
@@ -56,4 +57,5 @@ __all__ = [
     "LiteLVLMProcessor",
     "ReferringSegmentationPipeline",
     "load_embedded",
+    "peers",
 ]

@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The command line: `litelvlm segment IMAGE TEXT`, `convert`, `card`, `push` and `benchmark`."""
+"""The command line: `litelvlm segment IMAGE TEXT`, and what `litelvlm --help` lists besides."""
 
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -28,12 +29,14 @@ from PIL import Image
 from transformers.utils import logging
 
 from . import EMBEDDED_MODEL, EXAMPLE_IMAGE, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
+from .cli_evaluation import add_commands
+from .configuration.configuration_litelvlm import PRUNING_METHODS
 from .conversion.convert import DTYPES, REPORT, convert
 from .conversion.processors import CONVERSATIONS
 from .evaluation.benchmark import add_commands as add_benchmark_command
 from .hub_cards import TARGETS, push, write_card
 from .modeling.images_litelvlm import load_rgb
-from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
+from .modeling.pruning_litelvlm import PruningSignals, get_pruning_method, similarity_aware_patches
 from .visualization import overlay_masks, overlay_tokens, side_by_side
 
 
@@ -60,6 +63,14 @@ def build_parser() -> argparse.ArgumentParser:
     segment.add_argument("--json", action="store_true", help="print one JSON object")
     segment.set_defaults(run=segment_command, show=print_report)
 
+    methods = commands.add_parser(
+        "methods",
+        help="list the pruning methods",
+        description="Names for --method and `pruning_method`, where each prunes, and where it was published.",
+    )
+    methods.add_argument("--json", action="store_true", help="print one JSON object")
+    methods.set_defaults(run=methods_command, show=print_methods)
+
     convert = commands.add_parser(
         "convert",
         help="make a LiteLVLM folder of a LISA, GLaMM or LLaVA checkpoint",
@@ -69,7 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("dest", metavar="DEST", help="the folder to make")
     convert.add_argument("--kind", help="lisa, glamm or llava (default: found out)")
     convert.add_argument(
-        "--clip", metavar="NAME", help="its CLIP: folder, Hub id or open_clip:ARCH/TAG (default: as configured)"
+        "--clip",
+        metavar="NAME",
+        help="its CLIP: folder, Hub id, open_clip:ARCH/TAG or hf-hub:ORG/NAME (default: as configured)",
     )
     convert.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
     convert.add_argument("--conversation", choices=list(CONVERSATIONS), help="LISA's (default: by its name)")
@@ -103,6 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--dry-run", action="store_true", help="only list every file, its size and its SHA-256")
     push.add_argument("--json", action="store_true", help="print one JSON object")
     push.set_defaults(run=push_command, show=print_files)
+    add_commands(commands)
     add_benchmark_command(commands)
     return parser
 
@@ -125,7 +139,8 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     with stage("process inputs", milliseconds, device):
         inputs = processor(images=image, text=options.text).to(device)
     with stage("encode image", milliseconds, device), torch.inference_mode():
-        state = model.encode_image(inputs.pop("pixel_values"), inputs.pop("mask_pixel_values"))
+        images = {name: inputs.pop(name) for name in ("pixel_values", "mask_pixel_values")}
+        state = model.encode_image(**images, pruning_method=options.method)
     choices = {"num_retained_tokens": options.num_retained_tokens, "pruning_method": options.method}
     with stage("answer and masks", milliseconds, device), torch.inference_mode():
         output = model.segment(**inputs, **choices, image_state=state, max_new_tokens=options.max_new_tokens)
@@ -144,12 +159,30 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
     if options.output is not None:
         pictures = [overlay_masks(image, masks)]
         if options.show_tokens:
+            kinds = patch_kinds(model, output, inputs, options.method or model.config.pruning_method)
             cropped = bool(processor.image_processor.do_center_crop)
-            pictures.insert(0, overlay_tokens(image, *patch_kinds(model, output, inputs), cropped=cropped))
+            pictures.insert(0, overlay_tokens(image, *kinds, cropped=cropped))
         side_by_side(pictures).save(options.output)
     if options.mask is not None:
         Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
     return report
+
+
+def methods_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs `litelvlm methods`."""
+    methods = [method for name in sorted(PRUNING_METHODS) if (method := get_pruning_method(name)) is not None]
+    return {
+        "methods": [
+            {
+                "name": method.name,
+                "where": f"{'inside' if method.inside_language_model else 'before'} the language model",
+                "reads_text": method.needs_texts or method.inside_language_model,
+                "summary": inspect.cleandoc(method.function.__doc__ or "").partition("\n")[0],
+                "source": method.source,
+            }
+            for method in methods
+        ]
+    }
 
 
 def convert_command(options: argparse.Namespace) -> dict[str, Any]:
@@ -178,19 +211,23 @@ def load(name: str, dtype: str, device: torch.device) -> tuple[LiteLVLMForSegmen
     return model.to(device), processor
 
 
-def patch_kinds(model: LiteLVLMForSegmentation, output: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def patch_kinds(
+    model: LiteLVLMForSegmentation, output: Any, inputs: Any, method: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which of the N patches were retained for their similarity, and which for context; bool, shape `(N,)` each."""
+    kept = torch.zeros(model.config.num_patches, dtype=torch.bool)
     if output.retained_indices is None:
-        kept = torch.ones(model.config.num_patches, dtype=torch.bool)
-        return torch.zeros_like(kept), kept
+        return kept, ~kept
+    if method != "litelvlm":  # other methods do not tell the two apart; -1 is no patch
+        retained = output.retained_indices[0].cpu()
+        return kept, kept.index_fill(0, retained[retained >= 0], True)
     signals = PruningSignals(
         similarity=output.similarity,
         contribution=output.contribution,
-        text_mask=inputs["guide_attention_mask"].bool().any(dim=-1),
+        text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
     )
-    retained = output.retained_indices
-    aware = similarity_aware_patches(signals, retained.shape[1], model.config)
-    kept = torch.zeros_like(aware).scatter(1, retained, True)
+    aware = similarity_aware_patches(signals, output.retained_indices.shape[1], model.config)
+    kept = torch.zeros_like(aware).scatter(1, output.retained_indices, True)
     return (kept & aware)[0].cpu(), (kept & ~aware)[0].cpu()
 
 
@@ -219,6 +256,12 @@ def print_report(report: dict[str, Any]) -> None:
         print("mask:   none (the answer holds no [SEG])")
     print(f"tokens: {report['num_retained_tokens']} of {report['num_visual_tokens']} visual tokens kept")
     print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
+
+
+def print_methods(report: dict[str, Any]) -> None:
+    for method in report["methods"]:
+        reads = "reads the text" if method["reads_text"] else "sees the picture alone"
+        print(f"{method['name']}: {method['where']}, {reads}\n  {method['summary']}\n  {method['source']}")
 
 
 def print_conversion(report: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ def export_code(directory: str | os.PathLike) -> list[str]:
     from .images_litelvlm import load_rgb
     from .mask_decoder_litelvlm import LiteLVLMMaskDecoder
     from .modeling_litelvlm import LiteLVLMForSegmentation
+    from .open_clip_litelvlm import LiteLVLMOpenCLIPGuide
     from .pipeline_litelvlm import ReferringSegmentationPipeline
     from .processing_litelvlm import LiteLVLMProcessor
     from .pruning_litelvlm import PruningSignals
@@ -44,6 +45,7 @@ def export_code(directory: str | os.PathLike) -> list[str]:
         LiteLVLMConfig,
         LiteLVLMMaskDecoder,
         LiteLVLMForSegmentation,
+        LiteLVLMOpenCLIPGuide,
         ReferringSegmentationPipeline,
         LiteLVLMProcessor,
         PruningSignals,

@@ -47,10 +47,19 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
 from transformers.utils.import_utils import is_tracing, torch_compilable_check
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from .hub_litelvlm import export_code
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
-from .pruning_litelvlm import PruningSignals, class_token_contribution, patch_text_similarity, select_patches
+from .open_clip_litelvlm import LiteLVLMOpenCLIPGuide
+from .pruning_litelvlm import (
+    PruningMethod,
+    PruningSignals,
+    RetainedTokens,
+    class_token_contribution,
+    get_pruning_method,
+    patch_text_similarity,
+    select_patches,
+)
 
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
@@ -73,9 +82,9 @@ _SHARED_ARGUMENTS = r"""
         in a row.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For LLaVA-NeXT: height and width of each image before it was cut.
-    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)`):
-        Texts for CLIP, one row for each question about the image, padded on the right.
-    guide_attention_mask (`torch.LongTensor` of shape `(B, T, G)`):
+    guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
+        Texts for CLIP, one row, or several sentences, for each question about the image, padded on the right.
+    guide_attention_mask (`torch.LongTensor` of the same shape):
         All 0 for an absent text.
     image_state ([`LiteLVLMImageState`]):
         From `encode_image`, in the place of `pixel_values`.
@@ -111,6 +120,10 @@ class LiteLVLMImageState(ModelOutput):
         image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
         patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(B, N)`): contribution to the class token; `None` if not pruned.
+        class_features (`torch.Tensor` of shape `(B, D)`): the class token at the layers of `image_features`; `None`
+            if not pruned, or in crops.
+        layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`): what enters the n layers of the vision tower that
+            the pruning method looks at; `None` if it looks at none.
         is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
             the others are ends of rows, or there is none: images have different numbers. `None` where all are patches.
         is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of rows; `None` likewise.
@@ -120,6 +133,8 @@ class LiteLVLMImageState(ModelOutput):
     image_features: torch.Tensor = None  # type: ignore[assignment]
     patch_embeds: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
+    class_features: torch.Tensor | None = None
+    layer_inputs: torch.Tensor | None = None
     is_patch: torch.Tensor | None = None
     is_token: torch.Tensor | None = None
     mask_image_embeddings: torch.Tensor | None = None
@@ -134,13 +149,14 @@ class LiteLVLMModelOutput(ModelOutput):
         past_key_values (`Cache`): R entries per layer.
         hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
         attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
+            token that is no patch's own.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
         source_rows (`torch.LongTensor` of shape `(B, R)`): for each row of the language model the place in
             `input_ids` it comes from; `None` where nothing was pruned.
-        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model saw it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model saw them.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -173,12 +189,13 @@ class LiteLVLMSegmentationOutput(ModelOutput):
         past_key_values (`Cache`): R entries per layer.
         hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
         attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
+            token that is no patch's own.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
         source_rows (`torch.LongTensor` of shape `(B, R)`): see [`LiteLVLMModelOutput`].
-        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model saw it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model saw them.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
     """
 
     loss: torch.Tensor | None = None
@@ -223,18 +240,33 @@ class LiteLVLMGuide(nn.Module):
         self.text_model = CLIPTextModelWithProjection._from_config(text_config)
         self.visual_projection = nn.Linear(vision_config.hidden_size, vision_config.projection_dim, bias=False)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, T, G)`): token ids of CLIP's tokenizer, padded on the right.
+            input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`): ids of CLIP's tokenizer,
+                padded on the right.
+            attention_mask (`torch.Tensor` of the same shape): not looked at here.
 
         Returns:
-            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised; arbitrary for absent texts.
+            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised, or the mean of the sentences'
+            normalised ones, as CLIP's prompt ensembles are made; arbitrary for absent texts.
         """
         # The tower is causal and reads its output at [EOS], so no padding on the right is ever seen; a mask would be
         # looked through for padding, which waits for the device
-        text_embeds = self.text_model(input_ids=input_ids.flatten(0, 1)).text_embeds
-        return text_embeds.unflatten(0, input_ids.shape[:2])
+        text_embeds = self.text_model(input_ids=input_ids.flatten(0, -2)).text_embeds
+        text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
+        return text_embeds if input_ids.ndim == 3 else nn.functional.normalize(text_embeds, dim=-1).mean(dim=2)
+
+    def encode_patches(self, pixel_values: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): not looked at here.
+            patches (`torch.Tensor` of shape `(B, N, D)`): after the vision tower's last norm.
+
+        Returns:
+            `torch.Tensor` of shape `(B, N, P)`: the patches in CLIP's joint space.
+        """
+        return self.visual_projection(patches)
 
 
 @auto_docstring
@@ -246,7 +278,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The vision tower's layers are called one by one, and SAM reads weights of its mask decoder's parts, so each of
     # these stays together; the lint rule knows only layers of one file.  trf-ignore: TRF022
-    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "SamMaskDecoder"]
+    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "LiteLVLMOpenCLIPGuide", "SamMaskDecoder"]
     _skip_keys_device_placement = ["past_key_values"]
 
     _supports_sdpa = True
@@ -303,7 +335,14 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             vision_config: CLIPVisionConfig = config.backbone_config.vision_config
             width = vision_config.hidden_size * len(config.vision_feature_layers)
             self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
-        self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
+        # CODEPATH: CLIP's text tower belongs to the vision tower, an OpenCLIP model has a vision tower of its own
+        if isinstance(config.guide_config, OpenCLIPGuideConfig):
+            vision_config = config.backbone_config.vision_config
+            self.guide: nn.Module = LiteLVLMOpenCLIPGuide(
+                config.guide_config, (vision_config.image_size // vision_config.patch_size) ** 2
+            )
+        else:
+            self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -313,7 +352,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         self.backbone.set_input_embeddings(value)
 
     def encode_image(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None, with_signals: bool = True
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None, pruning_method: str | None = None
     ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
@@ -323,7 +362,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
                 CLIP takes it; in crops for LLaVA-NeXT.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`): of images in crops, before they were cut.
-            with_signals (`bool`): whether to compute what pruning looks at.
+            pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
+                `"none"` leaves all of them out.
         """
         in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
@@ -337,11 +377,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
                 "per prompt."
             )
+        method = get_pruning_method(self.config.pruning_method if pruning_method is None else pruning_method)
         if in_crops:
-            return self._encode_crops(pixel_values, image_sizes, with_signals)
-        return self._encode_plain(pixel_values, with_signals)
+            return self._encode_crops(pixel_values, image_sizes, method)
+        return self._encode_plain(pixel_values, method)
 
-    def _encode_plain(self, pixel_values: torch.Tensor, with_signals: bool) -> LiteLVLMImageState:
+    def _encode_plain(self, pixel_values: torch.Tensor, method: PruningMethod | None) -> LiteLVLMImageState:
         tower = self.backbone.vision_tower
         layers = tower.encoder.layers
         # 0 is the embeddings' output
@@ -352,9 +393,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             hidden_states.append(layer(hidden_states[-1], attention_mask=None))
 
         state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
-        if with_signals:
+        if method is not None and not method.inside_language_model:
             feature_patches = hidden_states[wanted[0]][:, 1:]
-            state.patch_embeds = self.guide.visual_projection(tower.post_layernorm(feature_patches))
+            state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(feature_patches))
             last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
             attention = layers[-1].self_attn
             state.contribution = class_token_contribution(
@@ -362,14 +403,24 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 attention.k_proj(last_input[:, 1:]),
                 attention.v_proj(last_input[:, 1:]),
             )
+            state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
+            if method.vision_layers:
+                inputs = [hidden_states[layer % len(layers)] for layer in method.vision_layers]
+                state.layer_inputs = torch.stack(inputs, dim=1)
         return state
 
     def _encode_crops(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, with_signals: bool
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, method: PruningMethod | None
     ) -> LiteLVLMImageState:
         """Each crop as an image of its own, then its patches where LLaVA-NeXT places them."""
+        if method is not None and method.vision_layers:
+            raise ValueError(
+                f"`pruning_method` is {method.name!r}, which looks into the vision tower at one picture, but a "
+                f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
+            )
         batch_size, num_crops = pixel_values.shape[:2]
-        crops = self._encode_plain(pixel_values.flatten(0, 1), with_signals)
+        # A class token belongs to its crop, not to the image
+        crops = replace(self._encode_plain(pixel_values.flatten(0, 1), method), class_features=None)
         # The backbone itself says where a patch goes, by moving the patches' numbers in the place of their features
         num_patches = crops.image_features.shape[1]
         numbers = torch.arange(num_crops * num_patches, dtype=torch.float32, device=pixel_values.device)
@@ -398,31 +449,51 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         guide_attention_mask: torch.Tensor | None,
         num_retained_tokens: int,
         pruning_method: str,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Retained patch indices `(B, K)` and similarity `(B, T, N)` for B samples; see `forward` for arguments."""
-        if guide_input_ids is None:
-            raise ValueError(
-                "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
-                "`pruning_method='none'`."
-            )
-        if image_state.patch_embeds is None or image_state.contribution is None:
+    ) -> tuple[RetainedTokens, torch.Tensor]:
+        """The K retained tokens and the similarity `(B, T, N)` for B samples; see `forward` for arguments."""
+        method = get_pruning_method(pruning_method)
+        if method is None or image_state.patch_embeds is None or image_state.contribution is None:
             raise ValueError("`image_state` was made without pruning signals; make it with `encode_image`.")
-        if guide_attention_mask is None:
-            guide_attention_mask = torch.ones_like(guide_input_ids)
-        text_embeds = self.guide(guide_input_ids)
-        similarity = patch_text_similarity(image_state.patch_embeds.to(text_embeds.device), text_embeds)
-        signals = PruningSignals(
-            similarity=similarity,
-            contribution=image_state.contribution.to(similarity.device),
-            text_mask=guide_attention_mask.bool().any(dim=-1).to(similarity.device),
-            patch_mask=None if image_state.is_patch is None else image_state.is_patch.to(similarity.device),
-        )
-        if image_state.is_patch is not None:
+        if method.vision_layers and image_state.layer_inputs is None:
+            raise ValueError(
+                f"`image_state` was made without the layers that {pruning_method!r} looks at; make it with "
+                f"`encode_image(..., pruning_method={pruning_method!r})`."
+            )
+        device = image_state.image_features.device  # that of the vision tower, into which a method may look
+        patch_embeds = image_state.patch_embeds.to(device)
+        if method.needs_texts:
+            if guide_input_ids is None:
+                raise ValueError(
+                    "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
+                    "`pruning_method='none'`."
+                )
+            if guide_attention_mask is None:
+                guide_attention_mask = torch.ones_like(guide_input_ids)
+            text_embeds = self.guide(guide_input_ids, guide_attention_mask).to(device)
+            text_mask = guide_attention_mask.bool().flatten(2).any(dim=-1).to(device)
+        else:
+            text_embeds = patch_embeds[:, :0]
+            text_mask = torch.zeros(text_embeds.shape[:2], dtype=torch.bool, device=device)
+        patch_mask = None if image_state.is_patch is None else image_state.is_patch.to(device)
+        if patch_mask is not None:
             torch_compilable_check(
-                (image_state.is_patch.sum(dim=-1) >= num_retained_tokens).all(),
+                (patch_mask.sum(dim=-1) >= num_retained_tokens).all(),
                 f"An image has fewer patches than the {num_retained_tokens} tokens to retain; ask for fewer.",
             )
-        return select_patches(pruning_method, signals, num_retained_tokens, self.config), similarity
+        signals = PruningSignals(
+            similarity=patch_text_similarity(patch_embeds, text_embeds),
+            contribution=image_state.contribution.to(device),
+            text_mask=text_mask,
+            patch_mask=patch_mask,
+            patch_embeds=patch_embeds,
+            text_embeds=text_embeds,
+            image_features=image_state.image_features,
+            class_features=image_state.class_features,
+            layer_inputs=image_state.layer_inputs,
+            vision_tower=self.backbone.vision_tower,
+            projector=self.backbone.multi_modal_projector,
+        )
+        return select_patches(method, signals, num_retained_tokens, self.config), signals.similarity
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS)
@@ -447,13 +518,17 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if pixel_values is not None and image_state is not None:
             raise ValueError("`pixel_values` and `image_state` are both given; an image is described by one of them.")
         budget = self.config.resolve_budget(num_retained_tokens, pruning_method)
+        pruning_method = self.config.pruning_method if pruning_method is None else pruning_method
+        method = None if budget is None else get_pruning_method(pruning_method)
+        is_inside = method is not None and method.inside_language_model
         selection: dict[str, torch.Tensor | None] = {}
         is_padded = attention_mask is not None
         if input_ids is not None and (pixel_values is not None or image_state is not None):
             # Before the device has anything to do: nothing behind this waits for it
             is_padded = self._check_prompt(input_ids, attention_mask)
+        is_image = None
         if pixel_values is not None:
-            image_state = self.encode_image(pixel_values, image_sizes, with_signals=budget is not None)
+            image_state = self.encode_image(pixel_values, image_sizes, "none" if method is None else pruning_method)
         if image_state is not None:
             if input_ids is None:
                 raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
@@ -466,23 +541,35 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                     (is_image.sum(dim=-1) == torch.as_tensor(num_tokens, device=is_image.device)).all(),
                     self._wrong_placeholders(num_tokens),
                 )
-            if budget is not None:
-                retained, similarity = self.select_tokens(
-                    image_state,
-                    guide_input_ids,
-                    guide_attention_mask,
-                    budget,
-                    self.config.pruning_method if pruning_method is None else pruning_method,
+            if is_inside and image_state.is_patch is not None:
+                raise ValueError(
+                    f"`pruning_method` is {pruning_method!r}, which prunes inside the language model, but a "
+                    f"{self.config.backbone_config.model_type!r} has images of different lengths; choose another."
                 )
-                retained = retained.to(input_ids.device)
-                rows, is_image, is_padding = self._rows_after_pruning(is_image, retained, num_tokens)
+            if budget is not None and not is_inside:
+                retained, similarity = self.select_tokens(
+                    image_state, guide_input_ids, guide_attention_mask, budget, pruning_method
+                )
+                indices = retained.indices.to(input_ids.device)
+                rows, is_image, is_padding = self._rows_after_pruning(is_image, indices, num_tokens)
+                if retained.is_valid is not None:
+                    is_missing = torch.zeros_like(is_image).masked_scatter(
+                        is_image, ~retained.is_valid.to(rows.device)
+                    )
+                    is_padding = is_missing if is_padding is None else is_padding | is_missing
                 input_ids = input_ids.gather(1, rows)
                 attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows, is_padding)
-                is_padded = is_padded or is_padding is not None
-                features_index = retained.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
-                image_features = image_features.gather(1, features_index)
+                # Without a mask and a cache Transformers takes gaps in the positions for several sequences in one row
+                caches = kwargs.get("use_cache", self.config.get_text_config().use_cache) and not self.training
+                has_gaps = self.config.position_mode == "original" and not caches
+                is_padded = is_padded or is_padding is not None or has_gaps
+                if retained.features is not None:
+                    image_features = retained.features
+                else:
+                    of_patch = indices.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
+                    image_features = image_features.gather(1, of_patch)
                 selection = {
-                    "retained_indices": retained,
+                    "retained_indices": indices,
                     "similarity": similarity,
                     "contribution": image_state.contribution,
                     "source_rows": rows,
@@ -498,14 +585,25 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         elif inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        outputs = self.backbone.language_model(
-            inputs_embeds=inputs_embeds,
+        language_model_inputs = {
+            "inputs_embeds": inputs_embeds,
             # Without padding a mask says nothing, and Transformers would look through it, waiting for the device
-            attention_mask=attention_mask if is_padded else None,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
+            "attention_mask": attention_mask if is_padded or is_inside else None,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
             **kwargs,
-        )
+        }
+        if is_inside and method is not None:
+            outputs, rows = method.function(
+                self.backbone.language_model, is_image, budget, self.config, **language_model_inputs
+            )
+            if image_state is not None and is_image is not None:
+                num_retained = rows.shape[1] - is_image.shape[1] + image_state.image_features.shape[1]
+                is_first = is_image.gather(1, rows).int().argsort(dim=-1, descending=True, stable=True)
+                patch = (is_image.cumsum(dim=-1) - 1).gather(1, rows)
+                selection = {"retained_indices": patch.gather(1, is_first[:, :num_retained]), "source_rows": rows}
+        else:
+            outputs = self.backbone.language_model(**language_model_inputs)
         return LiteLVLMModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
@@ -576,7 +674,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
 
         Args:
             is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample.
-            retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model.
+            retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; what is no
+                patch's own (-1) stands at the first patch's place.
             num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
 
         Returns:
@@ -593,7 +692,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         place_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
         is_kept = is_kept.gather(1, rows)
         is_image = is_image.gather(1, rows) & is_kept
-        rows = rows.masked_scatter(is_image, place_of_patch.gather(1, retained))
+        rows = rows.masked_scatter(is_image, place_of_patch.gather(1, retained.clamp(min=0)))
         return rows, is_image, None if fewest == most else ~is_kept
 
     def _mask_and_positions(
@@ -611,8 +710,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
         if attention_mask is not None:
             attention_mask = attention_mask.gather(1, rows)
-        if is_padding is not None:
-            attention_mask = torch.ones_like(rows) if attention_mask is None else attention_mask
+        elif is_padding is not None or self.config.position_mode == "original":
+            # Without a mask Transformers may take gaps in the positions for several sequences in one row
+            attention_mask = torch.ones_like(rows)
+        if is_padding is not None and attention_mask is not None:
             attention_mask = attention_mask.masked_fill(is_padding, 0)
         if self.config.position_mode == "consecutive":
             position_ids = None if attention_mask is None else _positions(attention_mask)
@@ -696,6 +797,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         pixel_values: torch.Tensor,
         mask_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
         """
         Encodes images once, for any number of questions: pass the result as `image_state` in their place.
@@ -704,8 +806,9 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
             mask_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
+            pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
         """
-        return self.model.encode_image(pixel_values, image_sizes)
+        return self.model.encode_image(pixel_values, image_sizes, pruning_method)
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -831,6 +934,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             # After the prompt only its retained rows are in the cache: masks and positions go on from those
             model_kwargs["attention_mask"] = outputs.attention_mask
             model_kwargs["position_ids"] = outputs.position_ids
+        elif outputs.retained_indices is not None:
+            method = get_pruning_method(model_kwargs.get("pruning_method") or self.config.pruning_method)
+            if method is not None and method.inside_language_model:
+                # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
+                model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
 
@@ -854,8 +962,9 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         pixel_values: torch.Tensor,
         mask_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
-        image_state = super().encode_image(pixel_values, image_sizes=image_sizes)
+        image_state = super().encode_image(pixel_values, image_sizes=image_sizes, pruning_method=pruning_method)
         if mask_pixel_values is not None:
             self._check_makes_masks()
             image_state.mask_image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)

@@ -49,6 +49,15 @@ LLAVA_V1_CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
 
+# What a text is put into for a guide that reads several sentences: questions that LISA and GLaMM were trained with
+GUIDE_TEMPLATES = (
+    "Can you segment {} in this image?",
+    "Please segment {} in this image.",
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+)
+_GUIDE_FORMS = ("question", "expression", "templates")
+
 # A character for private use: put into special tokens that a user has typed, and taken out by tokenising apart what
 # stands on its two sides, so that they stay text
 _SPLIT = "\ue000"
@@ -69,6 +78,9 @@ class LiteLVLMProcessor(ProcessorMixin):
         num_image_tokens (`int`): placeholders per image, the visual tokens before pruning; of LLaVA-NeXT, per crop.
         question_template (`str`): what `text` is put into; `"{}"` leaves it as it is.
         with_masks (`bool`): whether to prepare pictures for the mask decoder.
+        guide_form (`str`): what CLIP reads of a text: `"question"`, as the language model does (reference);
+            `"expression"`, the text as it is; or `"templates"`, several sentences with it, whose embeddings are
+            averaged.
     """
 
     def __init__(
@@ -82,11 +94,13 @@ class LiteLVLMProcessor(ProcessorMixin):
         num_image_tokens: int = 576,
         question_template: str = "Can you segment {} in this image?",
         with_masks: bool = True,
+        guide_form: str = "question",
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
         self.question_template = question_template
         self.with_masks = with_masks
+        self.guide_form = guide_form
         # In a saved folder the code stands beside this processor's files
         self.auto_map = {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
         super().__init__(
@@ -125,16 +139,16 @@ class LiteLVLMProcessor(ProcessorMixin):
                 last turn may be left open.
             segmentation_maps: for each conversation a `(num_masks, H, W)` array of 0 and 1 at the size of the
                 upright picture, which becomes `mask_labels`.
-            guide_text: nested as `text`; what CLIP reads, in the place of the full questions.
+            guide_text: nested as `text`; what CLIP reads, in the place of what `guide_form` makes of `text`.
             question_template (`str`): replaces the configured one in this call.
             return_tensors (`str`): `"pt"`.
 
         Returns:
             [`BatchFeature`] with B conversations of up to T turns about b pictures: `input_ids`, `attention_mask`
             (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`;
-            `guide_input_ids` and `guide_attention_mask` `(B, T, G)`; `mask_pixel_values` `(b, 3, S', S')` with
-            `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height, width); `mask_labels`, a list of
-            `(num_masks, h, h)` with -1 where SAM pads.
+            `guide_input_ids` and `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates;
+            `mask_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
+            width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads.
 
         Raises:
             ValueError: no or empty text, counts or sizes that do not fit, answered and open conversations in one
@@ -148,7 +162,9 @@ class LiteLVLMProcessor(ProcessorMixin):
             raise ValueError(f"`question_template` is {template!r}; it must hold {{}}, the place of the text.")
         questions = [[template.replace("{}", turn) for turn in conversation] for conversation in turns]
         replies = [[] for _ in turns] if answers is None else _as_turns("answers", answers, may_be_empty=True)
-        guides = questions if guide_text is None else _as_turns("guide_text", guide_text)
+        guides = self._guide_sentences(turns, template)
+        if guide_text is not None:
+            guides = [[[text] for text in texts] for texts in _as_turns("guide_text", guide_text)]
         if len(replies) != len(turns) or len(guides) != len(turns):
             raise ValueError(
                 f"There are {len(turns)} conversations in `text`, {len(replies)} in `answers` and {len(guides)} in "
@@ -199,12 +215,13 @@ class LiteLVLMProcessor(ProcessorMixin):
             )
         single = bool(conversation) and isinstance(conversation[0], dict)
         conversations: list[list[dict[str, Any]]] = [conversation] if single else list(conversation)  # type: ignore
-        images, guides = [], []
+        images: list[Any] = []
+        guides: list[list[list[str]]] = []
         for messages in conversations or [[]]:
             texts = [_message_text(m) for m in messages if m["role"] == "user"]
             if not texts:
                 raise ValueError("A conversation holds no message of the user; give each at least one.")
-            guides.append(texts)
+            guides.append([[text] for text in texts])
             parts = [p for m in messages if not isinstance(m["content"], str) for p in m["content"]]
             pictures = [p for p in parts if p["type"] == "image"]
             if len(pictures) > 1:
@@ -227,7 +244,7 @@ class LiteLVLMProcessor(ProcessorMixin):
     def _encode(
         self,
         conversations: list[list[dict[str, Any]]],
-        guides: list[list[str]],
+        guides: list[list[list[str]]],
         images: Any,
         segmentation_maps: Sequence[Any] | None,
         add_generation_prompt: bool | None = None,
@@ -256,15 +273,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         if all(answered):
             data["labels"] = _pad([torch.tensor(labels) for _, labels in encoded], -100, left)
 
-        rows = [[self._encode_guide(text) for text in texts] for texts in guides]
-        shape = (len(rows), max(map(len, rows)), max(len(ids) for texts in rows for ids in texts))
-        data["guide_input_ids"] = torch.full(shape, self.guide_tokenizer.pad_token_id)
-        data["guide_attention_mask"] = torch.zeros(shape, dtype=torch.long)
-        for i, texts in enumerate(rows):
-            for j, guide_ids in enumerate(texts):
-                data["guide_input_ids"][i, j, : len(guide_ids)] = torch.tensor(guide_ids)
-                data["guide_attention_mask"][i, j, : len(guide_ids)] = 1
-
+        data |= self._encode_guides(guides)
         data |= pictures
         if segmentation_maps is not None:
             if len(segmentation_maps) != len(conversations):
@@ -340,12 +349,35 @@ class LiteLVLMProcessor(ProcessorMixin):
             start += len(piece)
         return ids, labels
 
+    def _guide_sentences(self, turns: list[list[str]], question_template: str) -> list[list[list[str]]]:
+        """What CLIP reads of each text of each conversation: one sentence, or several."""
+        if self.guide_form not in _GUIDE_FORMS:
+            raise ValueError(f"`guide_form` is {self.guide_form!r}; allowed are {', '.join(map(repr, _GUIDE_FORMS))}.")
+        forms = {"question": (question_template,), "expression": ("{}",), "templates": GUIDE_TEMPLATES}
+        return [[[form.replace("{}", text) for form in forms[self.guide_form]] for text in texts] for texts in turns]
+
+    def _encode_guides(self, guides: list[list[list[str]]]) -> dict[str, torch.Tensor]:
+        """Ids and masks of shape `(B, T, G)`, or `(B, T, sentences, G)`; each text has as many sentences."""
+        rows = [[[self._encode_guide(text) for text in sentences] for sentences in texts] for texts in guides]
+        length = max(len(ids) for texts in rows for sentences in texts for ids in sentences)
+        shape = (len(rows), max(map(len, rows)), len(rows[0][0]), length)
+        input_ids = torch.full(shape, self.guide_tokenizer.pad_token_id)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        for i, texts in enumerate(rows):
+            for j, sentences in enumerate(texts):
+                for k, ids in enumerate(sentences):
+                    input_ids[i, j, k, : len(ids)] = torch.tensor(ids)
+                    attention_mask[i, j, k, : len(ids)] = 1
+        data = {"guide_input_ids": input_ids, "guide_attention_mask": attention_mask}
+        return {name: value.squeeze(2) for name, value in data.items()}
+
     def _encode_guide(self, text: str) -> list[int]:
-        """Token ids for CLIP, cut to its length with the end token kept."""
+        """Token ids for the guide, cut to its length with the end token kept."""
         tokenizer = self.guide_tokenizer
+        first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         pieces = _protect(text, _added_tokens(tokenizer)).split(_SPLIT)
         ids = [token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
-        return [tokenizer.bos_token_id, *ids[: tokenizer.model_max_length - 2], tokenizer.eos_token_id]
+        return [*first, *ids[: tokenizer.model_max_length - len(first) - 1], tokenizer.eos_token_id]
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
@@ -480,4 +512,4 @@ def _pad(rows: list[torch.Tensor], value: int, left: bool) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
 
-__all__ = ["LLAVA_V1_CHAT_TEMPLATE", "LiteLVLMProcessor"]
+__all__ = ["GUIDE_TEMPLATES", "LLAVA_V1_CHAT_TEMPLATE", "LiteLVLMProcessor"]

@@ -25,6 +25,7 @@ P = width of CLIP's joint space, K = retained tokens.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -42,42 +43,118 @@ class PruningSignals:
         contribution (`torch.Tensor` of shape `(B, N)`): contribution of each patch to the class token.
         text_mask (`torch.BoolTensor` of shape `(B, T)`): which texts are present.
         patch_mask (`torch.BoolTensor` of shape `(B, N)`, *optional*): which patches may be retained; at least K.
+        patch_embeds (`torch.Tensor` of shape `(B, N, P)`, *optional*): the patches in CLIP's joint space.
+        text_embeds (`torch.Tensor` of shape `(B, T, P)`, *optional*): the texts in CLIP's joint space.
+        image_features (`torch.Tensor` of shape `(B, N, D)`, *optional*): the patches before the projector.
+        class_features (`torch.Tensor` of shape `(B, D)`, *optional*): the class token at the same layers.
+        layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`, *optional*): class token and patches as they enter
+            the n layers of the vision tower that the method was registered with.
+        vision_tower (`nn.Module`, *optional*): the CLIP vision tower, for the projections of those layers.
+        projector (`nn.Module`, *optional*): from `image_features` to the language model's width.
+
+    A method that was registered without texts finds `similarity`, `text_embeds` and `text_mask` empty (T = 0).
     """
 
     similarity: torch.Tensor
     contribution: torch.Tensor
     text_mask: torch.Tensor
     patch_mask: torch.Tensor | None = None
+    patch_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    # Typed as present: the model gives them to each method that may look at them
+    image_features: torch.Tensor = None  # type: ignore[assignment]
+    class_features: torch.Tensor = None  # type: ignore[assignment]
+    layer_inputs: torch.Tensor = None  # type: ignore[assignment]
+    vision_tower: nn.Module = None  # type: ignore[assignment]
+    projector: nn.Module = None  # type: ignore[assignment]
 
 
-PruningMethod = Callable[[PruningSignals, int, LiteLVLMConfig], torch.Tensor]
-_REGISTRY: dict[str, PruningMethod] = {}
-
-
-def register_pruning_method(name: str) -> Callable[[PruningMethod], PruningMethod]:
+@dataclass
+class RetainedTokens:
     """
-    Decorator that makes `method(signals, num_retained_tokens, config)`, which returns the indices of the retained
-    patches, shape `(B, K)`, dtype int64, in the order for the language model, available as `pruning_method=name`.
+    What a pruning method hands to the projector, K tokens per sample in the order for the language model.
+
+    Args:
+        indices (`torch.LongTensor` of shape `(B, K)`): the patch of each token; -1 for a token that is no patch's own,
+            such as the class token or a mean of others, and for one that is not valid.
+        features (`torch.Tensor` of shape `(B, K, D)`, *optional*): the tokens' features, where a method merges
+            patches; by default those of the patches.
+        is_valid (`torch.BoolTensor` of shape `(B, K)`, *optional*): for a method whose number of tokens depends on
+            the image, which of the K tokens there are; the others are masked. By default all.
+    """
+
+    indices: torch.Tensor
+    features: torch.Tensor | None = None
+    is_valid: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PruningMethod:
+    """A registered method; see [`register_pruning_method`] for the fields."""
+
+    name: str
+    function: Callable[..., Any]
+    needs_texts: bool = True
+    vision_layers: tuple[int, ...] = ()
+    inside_language_model: bool = False
+    source: str = ""
+
+
+_REGISTRY: dict[str, PruningMethod] = {}
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def register_pruning_method(
+    name: str,
+    *,
+    needs_texts: bool = True,
+    vision_layers: tuple[int, ...] = (),
+    inside_language_model: bool = False,
+    source: str = "",
+) -> Callable[[_Function], _Function]:
+    """
+    Decorator that makes a function available as `pruning_method=name`.
+
+    The function is `method(signals, num_retained_tokens, config)`, with [`PruningSignals`], and returns the indices of
+    the retained patches, shape `(B, K)`, dtype int64, in the order for the language model, or [`RetainedTokens`].
+
+    Args:
+        name (`str`): what users write.
+        needs_texts (`bool`): whether the method looks at the texts; without, CLIP's text tower does not run.
+        vision_layers (`tuple[int, ...]`): layers of the vision tower, such as -2, whose inputs the method looks at.
+        inside_language_model (`bool`): whether the tokens are pruned between layers of the language model. Then the
+            function runs the language model: `method(language_model, is_image, num_retained_tokens, config,
+            **language_model_inputs)` with `is_image` of shape `(B, L)`, bool, or `None` for the steps after the
+            prompt, and returns the language model's output, and the rows of the prompt, shape `(B, R)`, that its
+            last hidden state holds (`None` for the steps after the prompt). Generation without a cache adds an
+            input `prompt_length`: rows from there on are the answer so far.
+        source (`str`): where the method was published, for those who list the methods.
 
     Raises:
         ValueError: the name is taken by another function.
     """
 
-    def register(method: PruningMethod) -> PruningMethod:
-        if name == "none" or (name in _REGISTRY and _REGISTRY[name].__qualname__ != method.__qualname__):
+    def register(function: _Function) -> _Function:
+        if name == "none" or (name in _REGISTRY and _REGISTRY[name].function.__qualname__ != function.__qualname__):
             raise ValueError(f"The pruning method {name!r} is registered already; choose another name.")
-        _REGISTRY[name] = method
+        _REGISTRY[name] = PruningMethod(name, function, needs_texts, vision_layers, inside_language_model, source)
         PRUNING_METHODS.add(name)
-        return method
+        return function
 
     return register
 
 
+def get_pruning_method(name: str) -> PruningMethod | None:
+    """The registered method of that name, or `None` for `"none"`, which keeps all tokens."""
+    return _REGISTRY.get(name)
+
+
 def select_patches(
-    method: str, signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig
-) -> torch.Tensor:
-    """Indices of the retained patches, shape `(B, K)`, dtype int64, in the order for the language model."""
-    return _REGISTRY[method](signals, num_retained_tokens, config)
+    method: PruningMethod, signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig
+) -> RetainedTokens:
+    """The tokens that the language model sees, chosen by a method that works before it."""
+    retained = method.function(signals, num_retained_tokens, config)
+    return retained if isinstance(retained, RetainedTokens) else RetainedTokens(retained)
 
 
 def patch_text_similarity(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
@@ -141,7 +218,11 @@ def similarity_aware_patches(
     return ((text_rank < tokens_per_text[:, None, None]) & signals.text_mask[..., None]).any(dim=1)
 
 
-@register_pruning_method("litelvlm")
+@register_pruning_method(
+    "litelvlm",
+    source='Lee and Choi, "CLIP Tricks You: Training-free Token Pruning for Efficient Pixel Grounding in Large '
+    'Vision-Language Models", arXiv 2605.13178',
+)
 def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
     Similarity-aware patches first, then patches by falling contribution until K are retained (context-aware).
@@ -164,8 +245,11 @@ def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: L
 
 
 __all__ = [
+    "PruningMethod",
     "PruningSignals",
+    "RetainedTokens",
     "class_token_contribution",
+    "get_pruning_method",
     "patch_text_similarity",
     "rank",
     "register_pruning_method",

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Prints how well the embedded model grounds RefShapes: free-running answers, one expression a conversation.
+Prints the README's table of the embedded model: free-running answers on RefShapes, one expression a conversation.
 
-    python scripts/evaluate_embedded.py --splits val testA testB --images 200 --seed 1234
+    python scripts/evaluate_embedded.py --images 60 [--card hub_cards/results/litelvlm-tiny.json]
 
-Any seed gives scenes that the model has never seen, as training has splits of its own. Budgets are the shares of
-visual tokens that the paper keeps: all, 192, 128 and 64 of 576.
+It is `litelvlm evaluate` with its defaults. Its scenes are new to the model, as training has splits of its own.
+Budgets are the shares of visual tokens that the paper keeps: all, 192, 128 and 64 of 576.
 """
 
 import argparse
@@ -25,60 +25,33 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from litelvlm import EMBEDDED_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
-from litelvlm.evaluation.metrics import CumulativeIoU
-from litelvlm.evaluation.refshapes import SPLITS, RefShapes, Sample
+from litelvlm.cli import main as litelvlm
 from litelvlm.hub_cards.cards import results_table
 
-BUDGETS = {"576": 1.0, "192": 1 / 3, "128": 2 / 9, "64": 1 / 9}
 
-
-def evaluate(
-    model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor, samples: list[Sample], budget: int | None, rows: int
-) -> CumulativeIoU:
-    """Metrics over every expression of the samples, `rows` at a time; `budget` None keeps all visual tokens."""
-    pairs = [(s, i) for s in samples for i in range(len(s.expressions))]
-    metric = CumulativeIoU()
-    choice = {"pruning_method": "none"} if budget is None else {"num_retained_tokens": budget}
-    for start in tqdm(range(0, len(pairs), rows), leave=False, desc=f"budget {budget}"):
-        part = pairs[start : start + rows]
-        inputs = processor(images=[s.image for s, _ in part], text=[s.expressions[i].text for s, i in part])
-        output = model.segment(**inputs.to(model.device), max_new_tokens=16, **choice)
-        for masks, (sample, i) in zip(processor.post_process_masks(output, inputs), part, strict=True):
-            metric.update(masks.cpu().numpy(), sample.masks[i : i + 1])
-    return metric
+def card_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of results.json as the cards have it: a share is said as that of 576 tokens."""
+    share = round(row["retained"] * 9 / row["patches"]) * 64
+    figures = {name: round(row[name], 2) for name in ("ciou", "giou")}
+    kept = {name: row[name] for name in ("split", "retained", "patches")} | {"share": str(share)}
+    return kept | figures | {"expressions": row["expressions"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(EMBEDDED_MODEL), help="folder of the model")
-    parser.add_argument("--splits", nargs="+", default=["val", "testA", "testB"], choices=list(SPLITS))
-    parser.add_argument("--images", type=int, default=200, help="scenes per split")
-    parser.add_argument("--seed", type=int, default=1234, help="of the scenes")
-    parser.add_argument("--batch-size", type=int, default=32, help="expressions per forward pass")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, help="JSON file whose `rows` to replace: the figures of the model card")
+    parser.add_argument("--images", default="60", help="scenes per split")
+    parser.add_argument("--output", type=Path, default=Path("runs/embedded"), help="folder of the evaluation")
+    parser.add_argument("--card", type=Path, help="JSON file whose `rows` to replace: the figures of the model card")
     options = parser.parse_args()
-    model = LiteLVLMForSegmentation.from_pretrained(options.model).to(options.device)
-    processor = LiteLVLMProcessor.from_pretrained(options.model)
-    patches, size = model.config.num_patches, 2 * model.config.backbone_config.vision_config.image_size
-
-    rows: list[dict[str, Any]] = []
-    for split in options.splits:
-        scenes = RefShapes(split, options.images, size, options.seed)
-        samples = [scenes[i] for i in range(len(scenes))]
-        for name, share in BUDGETS.items():
-            budget = None if share == 1 else round(patches * share)
-            metric = evaluate(model, processor, samples, budget, options.batch_size)
-            figures = {"ciou": round(100 * metric.ciou, 2), "giou": round(100 * metric.giou, 2)}
-            kept = {"split": split, "retained": budget or patches, "patches": patches, "share": name}
-            rows.append(kept | figures | {"expressions": len(metric.per_mask)})
+    arguments = ["--images", options.images, "--device", "cpu", "--output", str(options.output)]
+    if litelvlm(["evaluate", *arguments]):
+        raise SystemExit(2)
+    results = json.loads((options.output / "results.json").read_text(encoding="utf-8"))["results"]
+    rows = [card_row(row) for row in results]
     print(results_table(rows))
-    if options.output:
-        known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-        options.output.write_text(json.dumps(known | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
+    if options.card:
+        known = json.loads(options.card.read_text(encoding="utf-8"))
+        options.card.write_text(json.dumps(known | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,18 +12,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, LlavaConfig, LlavaForConditionalGeneration
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
-from litelvlm import LiteLVLMForSegmentation
+from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm.configuration.configuration_litelvlm import OpenCLIPGuideConfig
 from litelvlm.conversion import convert
-from litelvlm.conversion.open_clip import save_as_clip
+from litelvlm.conversion.open_clip import save_open_clip
+from litelvlm.modeling.open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 
+LISA = Path(__file__).parents[1] / "golden" / "lisa_tiny" / "checkpoint"
 TINY = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8},
@@ -43,7 +57,7 @@ def pair(request, tmp_path_factory):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     torch.save(model.state_dict(), folder / "weights.pt")
-    save_as_clip(f"open_clip:{name}/{folder / 'weights.pt'}", folder / "clip")
+    save_open_clip(f"open_clip:{name}/{folder / 'weights.pt'}", folder / "clip")
     return model.eval(), folder / "clip"
 
 
@@ -84,15 +98,9 @@ def test_tokens_and_pixels_are_open_clips(pair):
     assert (ours - theirs).abs().max() < 1.5 / 255 / 0.26
 
 
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-16-SigLIP", "coca_ViT-B-32", "EVA02-B-16"])
-def test_other_architectures_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="is no plain CLIP"):
-        save_as_clip(f"open_clip:{name}", tmp_path)
-
-
 def test_unknown_architecture_is_named(tmp_path):
     with pytest.raises(ValueError, match="no architecture 'ViT-Z-1'"):
-        save_as_clip("open_clip:ViT-Z-1/openai", tmp_path)
+        save_open_clip("open_clip:ViT-Z-1/openai", tmp_path)
 
 
 def test_llava_with_an_open_clip_tower_gets_its_guide_from_open_clip(tmp_path, config_values, pair):
@@ -111,3 +119,153 @@ def test_llava_with_an_open_clip_tower_gets_its_guide_from_open_clip(tmp_path, c
     converted = LiteLVLMForSegmentation.from_pretrained(tmp_path / "converted")
     guide = converted.model.guide.visual_projection.weight
     torch.testing.assert_close(guide, model.visual.proj.T, rtol=0, atol=0)
+
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+# Towers that Transformers' CLIP has no form for, the grid of their patches, and what they make of one patch
+OTHERS = {
+    "coca": (
+        {
+            "embed_dim": 24,
+            "vision_cfg": TINY["vision_cfg"]
+            | {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True},
+            "text_cfg": TEXT | {"context_length": 76, "embed_cls": True, "output_tokens": True},
+            "multimodal_cfg": TEXT | {"context_length": 76, "attn_pooler_heads": 2},
+            "custom_text": True,
+        },
+        4,
+    ),
+    "eva": (
+        {
+            "embed_dim": 24,
+            "vision_cfg": {"image_size": 224, "timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"}
+            | {"timm_proj": None},
+            "text_cfg": TEXT,
+            "custom_text": True,
+        },
+        16,
+    ),
+    "siglip": (
+        {
+            "embed_dim": 64,
+            "init_logit_bias": -10,
+            "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
+            "text_cfg": TEXT
+            | {"context_length": 16, "vocab_size": 40, "hf_tokenizer_name": "words", "pool_type": "last"}
+            | {"no_causal_mask": True, "proj_bias": True, "tokenizer_kwargs": {"clean": "canonicalize"}},
+            "custom_text": True,
+        },
+        10,
+    ),
+}
+
+
+def patch_alone(name, visual, patches):
+    """The formula of each tower's pooling, where its attention has only one place to look at."""
+    if name == "coca":
+        attention, width = visual.attn_pool.attn, visual.attn_pool.attn.embed_dim
+        keys = visual.attn_pool.ln_k(patches)
+        value_weight = (
+            attention.in_proj_weight[2 * width :] if attention.v_proj_weight is None else attention.v_proj_weight
+        )
+        values = keys @ value_weight.T + attention.in_proj_bias[2 * width :]
+        return visual.ln_post(attention.out_proj(values)) @ visual.proj
+    trunk = visual.trunk
+    normed = trunk.norm(patches)
+    if name == "eva":
+        return trunk.head(trunk.fc_norm(normed))
+    pool = trunk.attn_pool
+    values = pool.proj(pool.kv(normed).chunk(2, dim=-1)[1])
+    return trunk.fc_norm(values + pool.mlp(pool.norm(values)))
+
+
+@pytest.fixture(scope="module", params=list(OTHERS))
+def other(request, tmp_path_factory):
+    """Its name, a random model in open_clip's own folder form, and the side of its grid of patches."""
+    settings, side = OTHERS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": {}}))
+    if "hf_tokenizer_name" in settings["text_cfg"]:
+        letters = {
+            letter: i for i, letter in enumerate(["<pad>", "</s>", "<unk>", " ", *"abcdefghijklmnopqrstuvwxyz0123"])
+        }
+        backend = Tokenizer(models.WordLevel(letters, unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return request.param, model.eval(), folder, side
+
+
+@torch.no_grad()
+def test_other_architectures_guide_with_a_tower_of_their_own(tmp_path, config_values, other):
+    name, model, folder, side = other
+    vision = config_values["backbone_config"]["vision_config"] | {"image_size": 8 * side, "patch_size": 8}
+    values = config_values["backbone_config"] | {"vision_config": vision, "image_seq_length": side**2}
+    LlavaForConditionalGeneration(LlavaConfig.from_dict(values)).save_pretrained(tmp_path / "llava")
+    report = convert(tmp_path / "llava", tmp_path / "converted", clip=f"local-dir:{folder}")
+    assert {entry["reason"] for entry in report["dropped"]} <= {"makes captions", "computed from the configuration"}
+    converted = LiteLVLMForSegmentation.from_pretrained(tmp_path / "converted")
+
+    save_open_clip(f"local-dir:{folder}", tmp_path)
+    words = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["The dog, on  the_left!", "two cats"]
+    processor = LiteLVLMProcessor(CLIPImageProcessor(), words, words)
+    ids = [processor._encode_guide(text) for text in texts]
+    theirs = open_clip.get_tokenizer(f"local-dir:{folder}")(texts)
+    assert [row[: len(own)].tolist() for row, own in zip(theirs, ids, strict=True)] == ids
+    length = max(map(len, ids))
+    padded = torch.tensor([row + [7] * (length - len(row)) for row in ids])[None]
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids])[None]
+    text_embeds = converted.model.guide(padded, mask)[0]
+    torch.testing.assert_close(text_embeds, model.encode_text(theirs, normalize=False), rtol=1e-4, atol=1e-5)
+
+    pixels = torch.randn(2, 3, 8 * side, 8 * side, generator=torch.Generator().manual_seed(0))
+    state = converted.encode_image(pixels)
+    visual, features = model.visual, []
+    blocks = visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
+    handle = blocks[-2].register_forward_hook(lambda *hooked: features.append(hooked[2]))
+    own_pixels = torch.nn.functional.interpolate(pixels, tuple(visual.image_size), mode="bicubic", antialias=True)
+    model.encode_image(own_pixels)  # the same mean and deviation as the LVLM's
+    handle.remove()
+    expected = patch_alone(name, visual, features[0][:, -(side**2) :])
+    torch.testing.assert_close(state.patch_embeds, expected, rtol=1e-3, atol=1e-4)
+
+    ids = torch.tensor([[config_values["backbone_config"]["image_token_index"]] * side**2 + [1, 2]] * 2)
+    output = converted(
+        input_ids=ids,
+        image_state=state,
+        guide_input_ids=padded.expand(2, -1, -1),
+        guide_attention_mask=mask.expand(2, -1, -1),
+    )
+    torch.testing.assert_close(output.similarity, text_embeds @ expected.transpose(1, 2), rtol=1e-3, atol=1e-4)
+    assert output.retained_indices.shape == (2, side**2 // 3)
+
+
+def test_guide_of_another_grid_is_refused(tmp_path, config_values, other):
+    _, _, folder, side = other
+    vision = config_values["backbone_config"]["vision_config"] | {"image_size": 8 * (side + 1), "patch_size": 8}
+    llava = LlavaConfig.from_dict(config_values["backbone_config"] | {"vision_config": vision})
+    LlavaForConditionalGeneration(llava).save_pretrained(tmp_path / "llava")
+    with pytest.raises(ValueError, match=rf"cuts a picture into {side} x {side} but"):
+        convert(tmp_path / "llava", tmp_path / "converted", clip=f"local-dir:{folder}")
+    assert not (tmp_path / "converted").exists()
+
+
+def test_missing_open_clip_is_named(monkeypatch, other):
+    _, _, folder, side = other
+    settings = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    config = OpenCLIPGuideConfig(architecture=settings, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ImportError, match="pip install open_clip_torch"):
+        LiteLVLMOpenCLIPGuide(config, side**2)
+
+
+def test_lisa_needs_the_clip_of_its_vision_tower(tmp_path, other):
+    with pytest.raises(ValueError, match="cannot give lisa its vision tower"):
+        convert(LISA, tmp_path / "converted", clip=f"local-dir:{other[2]}", seg_token_id=5)

@@ -140,3 +140,22 @@ def test_unreadable_picture_is_one_line(tmp_path, capsys):
     (tmp_path / "text.png").write_text("no picture")
     assert main(["segment", str(tmp_path / "text.png"), "a"]) == 2
     assert "cannot be read as an image" in capsys.readouterr().err
+
+
+def test_methods_are_listed_with_where_they_prune_and_their_source(capsys):
+    assert main(["methods", "--json"]) == 0
+    methods = {method["name"]: method for method in json.loads(capsys.readouterr().out)["methods"]}
+    assert {"litelvlm", "fastv", "sparsevlm", "trim", "visionzip", "random"} <= methods.keys()
+    assert methods["fastv"]["where"] == "inside the language model" and methods["fastv"]["reads_text"]
+    assert methods["visionzip"]["where"] == "before the language model" and not methods["visionzip"]["reads_text"]
+    assert "arXiv 2409.10994" in methods["trim"]["source"] and "lowest similarity" in methods["trim"]["summary"]
+    assert main(["methods"]) == 0
+    assert "litelvlm: before the language model, reads the text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["fastv", "sparsevlm", "visionzip", "prumerge-adaptive"])
+def test_pictures_are_segmented_by_other_methods(method, tmp_path, capsys):
+    path = tmp_path / "overlay.png"
+    command = ["segment", "example", "the red circle", "--method", method, "--num-retained-tokens", "128"]
+    assert main([*command, "--json", "--output", str(path), "--show-tokens"]) == 0
+    assert json.loads(capsys.readouterr().out)["masks"] and path.is_file()

@@ -180,3 +180,17 @@ def test_converted_folder_is_what_from_backbone_wraps(llava_next, wrapped, pictu
     model = LiteLVLMForSegmentation.from_pretrained(folder / "converted", num_retained_tokens=10)
     inputs = LiteLVLMProcessor.from_pretrained(folder / "converted")(pictures, ["the dog", "the cat"])
     torch.testing.assert_close(model(**inputs).logits, wrapped(**inputs).logits, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_methods_of_one_picture_are_refused_and_others_retain_patches(wrapped, lite_processor, pictures):
+    inputs = lite_processor(pictures, ["the dog", "two cats, please"])
+    is_patch = wrapped.encode_image(inputs["pixel_values"], image_sizes=inputs["image_sizes"]).is_patch
+    for method in ("trim", "cdpruner", "divprune", "random", "uniform"):
+        retained = wrapped(**inputs, pruning_method=method).retained_indices
+        assert retained.shape == (2, 10)
+        assert is_patch.gather(1, retained.clamp(min=0))[retained >= 0].all()
+    with pytest.raises(ValueError, match="looks into the vision tower"):
+        wrapped(**inputs, pruning_method="visionzip")
+    with pytest.raises(ValueError, match="prunes inside the language model"):
+        wrapped(**inputs, pruning_method="fastv")

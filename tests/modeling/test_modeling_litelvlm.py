@@ -117,6 +117,17 @@ def test_generation_with_a_cache_equals_generation_without(make_model, make_batc
         torch.testing.assert_close(with_cache, without, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("position_mode", ["consecutive", "original"])
+def test_without_a_mask_gaps_in_the_positions_are_no_new_sequence(make_model, make_batch, position_mode):
+    """Transformers takes a jump of position ids for the start of another sequence if there is no mask and no cache."""
+    model, batch = make_model(position_mode=position_mode), make_batch()
+    with torch.no_grad():
+        expected = model(**batch).logits
+        batch.pop("attention_mask")
+        for use_cache in (True, False):
+            torch.testing.assert_close(model(**batch, use_cache=use_cache).logits, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_generated_masks_equal_the_teacher_forced_ones(make_model, make_batch):
     model, batch = make_model(), make_batch()
     plain = model.segment(**batch, **GENERATE)
@@ -184,6 +195,22 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_bat
         assert torch.equal(alone.sequences[0], together.sequences[i])
         assert torch.equal(alone.retained_indices[0], together.retained_indices[i])
         torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-4, rtol=1e-4)
+
+
+def test_several_sentences_for_a_text_guide_by_their_mean(make_model, make_batch):
+    model, batch = make_model(), make_batch(num_texts=3)
+    ids, mask = batch["guide_input_ids"], batch["guide_attention_mask"]
+    with torch.no_grad():
+        one_by_one = [model.model.guide(ids[:, j : j + 1], mask[:, j : j + 1])[:, 0] for j in range(3)]
+        expected = sum(embeds / embeds.norm(dim=-1, keepdim=True) for embeds in one_by_one) / 3
+        together = model.model.guide(ids[:, None], mask[:, None])
+        torch.testing.assert_close(together[:, 0], expected)
+        # One text in three sentences takes the budget of one text, which an absent second text does not share
+        batch |= {"guide_input_ids": ids[:, None].repeat(1, 2, 1, 1)}
+        batch |= {"guide_attention_mask": torch.stack([mask, torch.zeros_like(mask)], dim=1)}
+        output = model(**batch)
+        lowest = output.similarity[:, 0].argsort(dim=-1, stable=True)[:, :6].sort(dim=-1).values
+        assert torch.equal(output.retained_indices, lowest)
 
 
 def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
+from litelvlm.modeling.processing_litelvlm import GUIDE_TEMPLATES, LiteLVLMProcessor
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -341,3 +341,31 @@ def test_processor_of_a_hub_repository_is_saved_with_its_own_code(processor, tmp
     LiteLVLMProcessor.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
     saved = json.loads((tmp_path / "second" / "processor_config.json").read_text())
     assert saved["auto_map"] == {"AutoProcessor": local} == {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
+
+
+def test_the_guide_reads_the_question_the_expression_or_templates(processor, tmp_path):
+    turns = [["the dog", "the cat"], ["a hat"]]
+    assert processor.guide_form == "question"
+
+    def read(sentence_ids, mask):
+        return processor.guide_tokenizer.decode(sentence_ids[mask.bool()], skip_special_tokens=True)
+
+    for form, wanted in {"question": ASK, "expression": "{}"}.items():
+        processor.guide_form = form
+        inputs = processor(text=turns, answers=[["[SEG]", "[SEG]"], ["[SEG]"]])
+        ids, mask = inputs["guide_input_ids"], inputs["guide_attention_mask"]
+        assert ids.ndim == 3 and read(ids[0, 1], mask[0, 1]) == wanted.format("the cat")
+        assert read(ids[1, 0], mask[1, 0]) == wanted.format("a hat") and not mask[1, 1].any()
+
+    processor.guide_form = "templates"
+    inputs = processor(text=turns, answers=[["[SEG]", "[SEG]"], ["[SEG]"]])
+    ids, mask = inputs["guide_input_ids"], inputs["guide_attention_mask"]
+    sentences = [read(*row) for row in zip(ids[0, 1], mask[0, 1], strict=True)]
+    assert sentences == [template.format("the cat") for template in GUIDE_TEMPLATES] and not mask[1, 1].any()
+    assert processor(text=turns[1], guide_text="hats")["guide_input_ids"].ndim == 3
+
+    processor.save_pretrained(tmp_path)
+    assert LiteLVLMProcessor.from_pretrained(tmp_path).guide_form == "templates"
+    processor.guide_form = "words"
+    with pytest.raises(ValueError, match="`guide_form` is 'words'; allowed are"):
+        processor(text="the dog")

@@ -1,0 +1,282 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Pruning between layers of the language model, for decoders of Transformers with the parts of a Llama.
+
+The decoder runs in segments of layers: each segment is the decoder itself with fewer layers, so masks, attention
+backend and caches stay its own, and between two segments rows are dropped. What remains keeps its position ids. The
+key-value cache has as many entries in each layer as the layer has seen rows. `torch.compile` breaks its graph between
+segments.
+
+B = batch, L = rows of the prompt, R = rows that are left, N = visual tokens before pruning.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from .common import top_indices
+
+
+@dataclass
+class PromptRows:
+    """
+    The rows of a prompt as they enter a layer.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): what enters.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): 0 for padding.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): their places in the un-pruned sequence.
+        is_image (`torch.BoolTensor` of shape `(B, R)`): the visual tokens.
+        source (`torch.LongTensor` of shape `(B, R)`): the row of the prompt that each is.
+    """
+
+    hidden_states: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    is_image: torch.Tensor
+    source: torch.Tensor
+
+    def __getitem__(self, rows: slice) -> "PromptRows":
+        return PromptRows(**{field.name: getattr(self, field.name)[:, rows] for field in fields(self)})
+
+    def keep(self, rows: torch.Tensor) -> "PromptRows":
+        """The rows of these indices, shape `(B, R)`."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in kept.items():
+            at = rows.to(value.device)
+            kept[name] = value.gather(1, at if value.ndim == 2 else at[..., None].expand(-1, -1, value.shape[-1]))
+        return PromptRows(**kept)
+
+
+Score = Callable[[Any, int, PromptRows, PromptRows], torch.Tensor]
+"""
+`score(language_model, layer, rows, prompt)`: scores of shape `(B, R)` for the rows that entered `layer`, of which
+those of the visual tokens count; `prompt` are the rows that entered the language model.
+"""
+
+
+class StagedCache(DynamicCache):
+    """A cache whose layers hold different numbers of rows, with what later steps need to know of the prompt."""
+
+    def __init__(self, cache: DynamicCache, bounds: Sequence[int]):
+        # It shares its layers with the cache it is made of, which whoever handed that in may look at
+        self.__dict__.update(cache.__dict__)
+        while len(self.layers) < bounds[-1]:
+            self.layers.append(self.layer_class_to_replicate())
+        self.bounds = tuple(bounds)
+        self.prompt_masks: list[torch.Tensor] = []  # one for each segment
+
+
+class _SegmentCache(Cache):
+    """The part of a cache that one segment sees: lengths, and with them masks, are those of its layers."""
+
+    def __init__(self, cache: StagedCache, first: int, last: int):
+        super().__init__(layers=cache.layers[first:last])
+        self._cache = cache
+
+    def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        # A layer knows its number in the whole language model
+        return self._cache.update(key_states, value_states, layer_idx, *args, **kwargs)
+
+
+def run_in_segments(
+    language_model: Any,
+    is_image: torch.Tensor | None,
+    cuts: Sequence[tuple[int, int]],
+    score: Score,
+    num_visual_tokens: int,
+    *,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    past_key_values: Cache | None = None,
+    use_cache: bool | None = None,
+    prompt_length: int | None = None,
+    **kwargs: Any,
+) -> tuple[Any, torch.Tensor | None]:
+    """
+    Runs a language model and drops visual tokens on the way. Padding stands on the left.
+
+    Args:
+        language_model: a decoder of Transformers with `layers`, `norm` and `rotary_emb`.
+        is_image (`torch.BoolTensor` of shape `(B, L)`): the visual tokens; `None` for the steps after the prompt.
+        cuts (sequence of `(layer, count)`): from that layer on, rising and at least 1, `count` visual tokens are left.
+        score: gives, at the layer before a cut, the score of each row; the highest stay.
+        num_visual_tokens (`int`): N.
+        inputs_embeds, attention_mask, position_ids, past_key_values, use_cache, kwargs: as the language model takes
+            them.
+        prompt_length (`int`, *optional*): rows from this one on were generated without a cache: they are kept, and
+            have no part in the scores, so that every step chooses like the first. Default: all rows are the prompt.
+
+    Returns:
+        The language model's output, and the rows of the prompt, shape `(B, R)`, that its last hidden state holds;
+        `None` for the steps after the prompt.
+
+    Raises:
+        ValueError: a cache of a fixed size or one that is filled already, hidden states or attentions to be put out,
+            whose lengths would differ, or an attention mask that is not 2D.
+    """
+    for name in ("output_hidden_states", "output_attentions"):
+        if kwargs.get(name):
+            raise ValueError(
+                f"`{name}` is set, but with a pruning method that works inside the language model, layers have "
+                "different numbers of rows; choose another method or leave it away."
+            )
+    inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
+    if is_image is None:
+        if isinstance(past_key_values, StagedCache):
+            return _run_next_rows(language_model, past_key_values, **inputs, **kwargs), None
+        # A text without an image
+        return language_model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs), None
+
+    batch_size, num_rows = inputs_embeds.shape[:2]
+    if attention_mask is None:
+        # Without a mask, gaps in the position ids would be taken for several sequences in one row
+        attention_mask = torch.ones_like(is_image, dtype=torch.long)
+    if attention_mask.ndim != 2:
+        raise ValueError(f"`attention_mask` has {attention_mask.ndim} dimensions; allowed is (batch, length).")
+    places = torch.arange(num_rows, device=is_image.device).expand(batch_size, -1)
+    positions = places if position_ids is None else position_ids.expand(batch_size, -1)
+    rows = prompt = PromptRows(inputs_embeds, attention_mask, positions, is_image, places)
+
+    num_generated = 0 if prompt_length is None else num_rows - prompt_length
+    counts = dict(cuts)
+    # The layer before a cut stands alone: its input is what the scores are computed from
+    bounds = sorted({0, *counts, *(layer - 1 for layer in counts), len(language_model.layers)})
+    cache = _new_cache(language_model, past_key_values, use_cache, bounds)
+    for first, last in pairwise(bounds):
+        output = _run_segment(language_model, first, last, cache, rows, **kwargs)
+        if cache is not None:
+            cache.prompt_masks.append(rows.attention_mask)
+        entered, rows = rows, replace(rows, hidden_states=output.last_hidden_state)
+        if last in counts:
+            of_prompt = slice(0, rows.source.shape[1] - num_generated)
+            scores = score(language_model, first, entered[of_prompt], prompt[: num_rows - num_generated])
+            scores = scores.to(is_image.device).masked_fill(~rows.is_image[:, of_prompt], torch.inf)
+            scores = nn.functional.pad(scores, (0, num_generated), value=torch.inf)
+            rows = rows.keep(top_indices(scores, num_rows - num_visual_tokens + counts[last]))
+    output.past_key_values = cache
+    return output, rows.source
+
+
+def attention_of_last_rows(language_model: Any, layer: int, rows: PromptRows, number: int) -> torch.Tensor:
+    """
+    What the last rows attend to in one layer, whatever attention backend runs it.
+
+    Args:
+        language_model: with the parts of a Llama.
+        layer (`int`): which layer `rows` enter.
+        rows ([`PromptRows`]): R of them.
+        number (`int`): how many of the last rows ask.
+
+    Returns:
+        `torch.Tensor` of shape `(B, number, R)`: softmax over the visible rows, averaged over heads; float32.
+    """
+    module = language_model.layers[layer]
+    attention = module.self_attn
+    normed = module.input_layernorm(rows.hidden_states)
+    cos, sin = language_model.rotary_emb(rows.hidden_states, rows.position_ids)
+    cos, sin = cos.to(normed.device), sin.to(normed.device)
+
+    def rotated(projected: torch.Tensor, last: slice) -> torch.Tensor:
+        heads = projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        return apply_rotary_pos_emb(heads, heads, cos[:, last], sin[:, last])[0]
+
+    query = rotated(attention.q_proj(normed[:, -number:]), slice(-number, None))
+    key = rotated(attention.k_proj(normed), slice(None))
+    query = query.unflatten(1, (key.shape[1], -1))  # several query heads share a key head
+    logits = (query @ key[:, :, None].transpose(-1, -2)).float() * attention.scaling  # [B, key heads, q, number, R]
+
+    num_rows = key.shape[2]
+    is_before = torch.ones(number, num_rows, dtype=torch.bool, device=key.device).tril(num_rows - number)
+    is_visible = is_before & rows.attention_mask.bool().to(key.device)[:, None]  # [B, number, R]
+    # No infinity: a row of padding sees nothing, and must not become NaN
+    logits = logits.masked_fill(~is_visible[:, None, None], torch.finfo(torch.float32).min)
+    return logits.softmax(dim=-1).mean(dim=(1, 2))
+
+
+def _run_next_rows(
+    language_model: Any,
+    cache: StagedCache,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    **kwargs: Any,
+) -> Any:
+    """Rows after the prompt: no more are dropped, and each segment sees what is left of the prompt there."""
+    batch_size, num_rows = inputs_embeds.shape[:2]
+    seen, prompt_length = cache.get_seq_length(), cache.prompt_masks[0].shape[1]
+    if attention_mask is None:
+        attention_mask = cache.prompt_masks[0].new_ones(batch_size, seen + num_rows)
+    if position_ids is None:
+        position_ids = torch.arange(seen, seen + num_rows, device=inputs_embeds.device)[None]
+    nothing = torch.zeros(batch_size, num_rows, dtype=torch.bool, device=inputs_embeds.device)
+    rows = PromptRows(inputs_embeds, attention_mask, position_ids, nothing, nothing)
+    for (first, last), prompt_mask in zip(pairwise(cache.bounds), cache.prompt_masks, strict=True):
+        mask = torch.cat([prompt_mask, attention_mask[:, prompt_length:]], dim=1)
+        output = _run_segment(language_model, first, last, cache, replace(rows, attention_mask=mask), **kwargs)
+        rows = replace(rows, hidden_states=output.last_hidden_state)
+    output.past_key_values = cache
+    return output
+
+
+def _run_segment(
+    language_model: Any, first: int, last: int, cache: StagedCache | None, rows: PromptRows, **kwargs: Any
+) -> Any:
+    """The layers from `first` to `last`, as a language model of their own that shares all of its parts."""
+    segment = copy.copy(language_model)
+    segment._modules = dict(language_model._modules)
+    segment.layers = language_model.layers[first:last]
+    if last < len(language_model.layers):
+        segment.norm = nn.Identity()
+    # Offloading by accelerate leaves a `forward` bound to the whole language model; the parts have their own
+    segment.__dict__.pop("forward", None)
+    return segment(
+        inputs_embeds=rows.hidden_states,
+        attention_mask=rows.attention_mask,
+        position_ids=rows.position_ids,
+        past_key_values=None if cache is None else _SegmentCache(cache, first, last),
+        use_cache=cache is not None,
+        **kwargs,
+    )
+
+
+def _new_cache(
+    language_model: Any, cache: Cache | None, use_cache: bool | None, bounds: Sequence[int]
+) -> StagedCache | None:
+    if use_cache is None:
+        use_cache = cache is not None or bool(language_model.config.use_cache)
+    if not use_cache or (language_model.training and language_model.gradient_checkpointing):
+        return None
+    if cache is None:
+        cache = DynamicCache(config=language_model.config)
+    if not isinstance(cache, DynamicCache):
+        raise ValueError(
+            f"`past_key_values` is a {type(cache).__name__}, but a pruning method that works inside the language "
+            "model needs layers of different lengths; allowed is a DynamicCache, which is the default."
+        )
+    if cache.get_seq_length() > 0:
+        raise ValueError("`past_key_values` is filled already; a prompt with an image is pruned as a whole.")
+    return StagedCache(cache, bounds)
+
+
+__all__ = ["PromptRows", "StagedCache", "attention_of_last_rows", "run_in_segments"]

@@ -1,0 +1,118 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Diagnosis: what is counted of a patch, the verdict, and any CLIP without a language model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+import litelvlm
+from litelvlm.cli import main
+from litelvlm.evaluation.catalogue import load_split
+from litelvlm.evaluation.diagnose import diagnose_image, load_clip, look, object_cover, similarities, verdict
+from litelvlm.evaluation.protocol import Run
+
+
+@pytest.fixture(scope="module")
+def entry():
+    (entry,) = load_split("refshapes", "val", num_images=1, size=256, seed=2)
+    return entry
+
+
+def asked(entry):
+    return [(expression, expression.load_mask()) for expression in entry.expressions]
+
+
+def test_cover_is_the_share_of_each_patch_that_clip_sees():
+    mask = np.zeros((8, 12), np.uint8)
+    mask[:4, :4] = 1
+    assert object_cover(mask, 2, cropped=False).tolist() == pytest.approx([4 / 6, 0, 0, 0])
+    # The central square is columns 2 to 9
+    assert object_cover(mask, 2, cropped=True).tolist() == [0.5, 0, 0, 0]
+    assert object_cover(mask * 255, 2, cropped=False).sum() == 0  # ignored pixels are no object
+
+
+def test_similarity_is_that_of_the_whole_model_though_no_language_model_is_read(entry):
+    whole, processor = litelvlm.load_embedded()
+    model, clip_processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
+    assert len(model.backbone.language_model.layers) == 0
+    expressions = [expression for expression, _ in asked(entry)]
+    with torch.inference_mode():
+        similarity = similarities(model, *look(model, clip_processor, entry.load_image(), expressions))
+    inputs = processor(entry.load_image(), [expression.text for expression in expressions])
+    output = whole.segment(**inputs, max_new_tokens=1)
+    torch.testing.assert_close(similarity, output.similarity[:, 0], atol=1e-3, rtol=1e-3)
+
+
+def test_plain_clip_is_diagnosed_like_the_model_it_is_part_of(entry, tmp_path):
+    model, processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
+    config = model.config
+    vision, text = config.backbone_config.vision_config.to_dict(), config.guide_config.to_dict()
+    clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=vision["projection_dim"]))
+    clip.vision_model.load_state_dict(model.backbone.vision_tower.state_dict())
+    clip.visual_projection.load_state_dict(model.guide.visual_projection.state_dict())
+    clip.text_model.load_state_dict(model.guide.text_model.text_model.state_dict())
+    clip.text_projection.load_state_dict(model.guide.text_model.text_projection.state_dict())
+    for part in (clip, processor.guide_tokenizer, processor.image_processor):
+        part.save_pretrained(tmp_path)
+    runs = [Run("generation", "litelvlm", 85)]
+    plain = diagnose_image(*load_clip(str(tmp_path)), "a", entry.load_image(), asked(entry), runs)
+    whole = diagnose_image(model, processor, "a", entry.load_image(), asked(entry), runs)
+    assert len(plain) == len(whole) == len(entry.expressions)
+    for one, other in zip(plain, whole, strict=True):
+        assert one.figures == pytest.approx(other.figures, abs=1e-4)
+
+
+def test_recall_of_litelvlm_for_one_text_is_the_share_in_the_lowest_patches(entry):
+    model, processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
+    highest = (("similarity_order", "highest"),)
+    runs = [Run("generation", "litelvlm", 85), Run("generation", "litelvlm", 85, highest)]
+    for one in diagnose_image(model, processor, "a", entry.load_image(), asked(entry), runs):
+        assert one.figures["recall/litelvlm/85"] == one.figures["lowest_85"]
+        assert one.figures["recall/litelvlm:similarity_order=highest/85"] == one.figures["highest_85"]
+        assert 0 <= one.figures["auroc"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("auroc", "words"),
+    [
+        ((0.65, 0.6, 0.7), "holds here: the named object's patches are LESS similar"),
+        ((0.3, 0.2, 0.4), "does not hold here: the named object's patches are MORE similar"),
+        ((0.52, 0.4, 0.6), "7 expressions do not tell"),
+    ],
+)
+def test_verdict_follows_the_interval(auroc, words):
+    figures = {"auroc": auroc, "lowest_85": (0.62, 0.5, 0.7), "highest_85": (0.31, 0.2, 0.4)}
+    sentence = verdict(figures, 256, 7)
+    assert words in sentence and sentence.endswith(".") and f"{auroc[0]:.2f}" in sentence
+    assert ("the 85 lowest of 256 patches hold 62 % of them" in sentence) == ("do not tell" not in sentence)
+
+
+def test_command_prints_a_verdict_and_writes_figures_and_maps(tmp_path, capsys):
+    options = ["--images", "2", "--split", "testA", "--budgets", "85", "--device", "cpu", "--output", str(tmp_path)]
+    assert main(["diagnose", *options]) == 0
+    report = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert capsys.readouterr().out.startswith(report["verdict"])
+    assert report["expressions"] > 0 and len(report["figures"]["auroc"]) == 3
+    assert (tmp_path / "heatmaps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_model_that_is_no_clip_is_one_line(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert main(["diagnose", "--model", str(tmp_path), "--output", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "it is a 'bert' model; allowed are 'litelvlm' and 'clip'" in error

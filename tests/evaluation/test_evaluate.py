@@ -1,0 +1,203 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Evaluation: the protocols, going on after a crash, several processes, broken data, and what is written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import litelvlm
+from litelvlm.cli import main
+from litelvlm.evaluation.catalogue import load_split
+from litelvlm.evaluation.evaluate import evaluate
+from litelvlm.evaluation.protocol import Run, ask, configured, measure, parse_variant, prompts
+from litelvlm.evaluation.refcoco import write_refcoco
+from litelvlm.evaluation.refshapes import RefShapes
+from litelvlm.evaluation.samples import BrokenAnnotation, Referring, ReferringImage, broken
+
+RUNS = [Run("generation", "none", 256), Run("generation", "litelvlm", 85), Run("conversation", "litelvlm", 85)]
+SEED = 1234
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return litelvlm.load_embedded()
+
+
+@pytest.fixture(scope="module")
+def val():
+    return load_split("refshapes", "val", num_images=3, size=256, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def finished(embedded, val, tmp_path_factory):
+    """A folder of an evaluation that nobody disturbed, and its results."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, evaluate(*embedded, {("refshapes", "val"): val}, RUNS, folder, seed=SEED)
+
+
+def test_refcocos_layout_gives_the_same_figures_as_refshapes_itself(embedded, val, finished, tmp_path):
+    write_refcoco(tmp_path, {"val": RefShapes("val", 3, 256, SEED)})
+    read = load_split("refcoco", "val", tmp_path)
+    report = evaluate(*embedded, {("refcoco", "val"): read}, RUNS, tmp_path / "run", seed=SEED)
+    for direct, other in zip(finished[1]["results"], report["results"], strict=True):
+        # Pictures have other names, so the bootstrap may draw others; the figures themselves are the same
+        assert {k: v for k, v in direct.items() if not k.endswith(("_low", "_high", "data"))} == {
+            k: v for k, v in other.items() if not k.endswith(("_low", "_high", "data"))
+        }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.4, 0.7, 0.99])
+def test_evaluation_goes_on_wherever_it_was_killed(embedded, val, finished, tmp_path, share):
+    folder, report = finished
+    written = (folder / "samples-0.jsonl").read_bytes()
+    # As a kill leaves it, of a start with more processes: cut anywhere, and a picture that both have
+    (tmp_path / "samples-0.jsonl").write_bytes(written[: int(share * len(written))])
+    lines = written.splitlines(keepends=True)
+    (tmp_path / "samples-7.jsonl").write_bytes(lines[0] + lines[1] + lines[2][:30])
+    measured = []
+    counted = [
+        ReferringImage(e.id, lambda e=e: (measured.append(e.id), e.load_image())[1], e.expressions) for e in val
+    ]
+    again = evaluate(*embedded, {("refshapes", "val"): counted}, RUNS, tmp_path, seed=SEED)
+    assert again == report and (tmp_path / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+    assert val[0].id not in measured and len(measured) == len(set(measured))
+    assert len(measured) == (1 if share == 0.99 else 2) or share == 0.7
+
+
+def test_folder_of_another_evaluation_is_refused(embedded, val, finished):
+    folder, _ = finished
+    with pytest.raises(ValueError, match=r"samples-0\.jsonl' is of another evaluation \(runs, seed differ\)"):
+        evaluate(*embedded, {("refshapes", "val"): val}, RUNS[:1], folder, seed=1)
+    with pytest.raises(ValueError, match=r"\(data differ\)"):
+        evaluate(*embedded, {("refshapes", "val"): val[:2]}, RUNS, folder, seed=SEED)
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    options = ["evaluate", "--images", "3", "--split", "val", "--budgets", "all", "85", "--device", "cpu", "--output"]
+    assert main([*options, str(tmp_path / "one")]) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(litelvlm.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [*launch, "-m", "litelvlm.cli", *options, str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    parts = [path.read_text().count("\n") - 1 for path in sorted((tmp_path / "two").glob("samples-*.jsonl"))]
+    assert parts == [2, 1]
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert one == two
+
+
+def test_broken_annotations_are_named_or_skipped_and_counted(embedded, val, tmp_path):
+    first, second, _ = val
+    torn = Referring("torn", "the torn one", lambda: broken("'somewhere.json': annotation 5: torn."))
+    small = Referring("small", "the small one", lambda: np.zeros((3, 3), np.uint8))
+    bad = [
+        ReferringImage("a", first.load_image, (*first.expressions, torn, small, Referring("e", " ", lambda: None))),
+        ReferringImage("b", lambda: broken("image b: There is no file 'b.jpg'."), second.expressions),
+    ]
+    data = {("mine", "val"): bad}
+    with pytest.raises(BrokenAnnotation, match=r"somewhere\.json': annotation 5"):
+        evaluate(*embedded, data, RUNS[:1], tmp_path)
+    report = evaluate(*embedded, data, RUNS[:1], tmp_path, skip_broken=True)
+    assert len(report["broken"]) == 3 + len(second.expressions)
+    assert "mask of shape (3, 3), but the picture is 256 high and 256 wide" in report["broken"][1]
+    assert report["results"][0]["expressions"] == len(first.expressions) and report["results"][0]["images"] == 1
+
+
+def test_conversation_shares_one_selection_among_up_to_three_texts(embedded, val, monkeypatch):
+    model, processor = embedded
+    image, seen = val[0].load_image(), []
+    questions = [f"Can you segment the {colour} object in this image?" for colour in ("red", "blue", "green", "pink")]
+    decode = model._decode_masks
+    monkeypatch.setattr(model, "_decode_masks", lambda *a: (seen.append(a[1].sum(-1).tolist()), decode(*a))[1])
+    inputs = processor(image, **prompts("conversation", questions), question_template="{}")
+    state = model.encode_image(inputs["pixel_values"], inputs["mask_pixel_values"])
+    choice = {"pruning_method": "litelvlm", "num_retained_tokens": 85}
+    with torch.inference_mode():
+        masks = ask(model, processor, inputs, state, choice)
+    assert seen == [[3, 1]] and [tuple(mask.shape) for mask in masks] == [(1, 256, 256)] * 4
+
+
+def test_generation_does_not_depend_on_what_else_is_asked(embedded, val):
+    alone = ReferringImage(val[0].id, val[0].load_image, val[0].expressions[:1])
+    (run,) = RUNS[1:2]
+    together = measure(*embedded, val[0], [run])["counts"][run.name][0]
+    single = measure(*embedded, alone, [run])["counts"][run.name][0]
+    assert together[0] == single[0] and np.allclose(together[1:], single[1:], atol=20)
+
+
+def test_no_target_is_right_when_the_answer_is_empty(embedded, val):
+    model, processor = embedded
+    nothing = ReferringImage("a", val[0].load_image, (Referring("n", "the object", lambda: None),))
+    ((_, intersection, union, predicted, expected),) = measure(model, processor, nothing, RUNS[:1])["counts"][
+        RUNS[0].name
+    ]
+    assert intersection == expected == 0 and union == predicted
+
+
+def test_variants_change_the_configuration_for_a_while(embedded):
+    config = embedded[0].config
+    assert parse_variant("litelvlm", config) == ("litelvlm", ())
+    text = "litelvlm:position_mode=original,num_context_tokens=16"
+    method, settings = parse_variant(text, config)
+    assert Run("generation", method, 85, settings).variant == text
+    with pytest.raises(RuntimeError), configured(config, dict(settings)):
+        assert config.position_mode == "original" and config.num_context_tokens == 16
+        raise RuntimeError
+    assert config.position_mode == "consecutive" and config.num_context_tokens is None
+
+
+def test_results_are_tables_and_plots_too(tmp_path, capsys):
+    options = ["--data", "refshapes", "--split", "val", "testA", "--images", "1", "--device", "cpu"]
+    assert main(["evaluate", *options, "--budgets", "all", "192/576", "9", "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    markdown, latex = ((tmp_path / name).read_text() for name in ("table.md", "table.tex"))
+    rows = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [row["retained"] for row in rows] == [256, 85, 9] * 2
+    first = next(row for row in rows if row["split"] == "val" and row["retained"] == 85)
+    assert (
+        f"| 85 | litelvlm | {first['ciou']:.1f} |" in markdown and f"| 85 | litelvlm | {first['ciou']:.1f}" in printed
+    )
+    assert rf"85 & litelvlm & {first['ciou']:.1f} &" in latex and r"\toprule" in latex and r"100.0 \% \\" in latex
+    assert (tmp_path / "retention-generation.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "refcoco"], "There is no file"),
+        (["--data", "coco"], "There is no data set 'coco'; allowed are refshapes,"),
+        (["--split", "test"], "RefShapes has no split 'test'"),
+        (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
+        (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
+        (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
+        (["--methods", "none", "--budgets", "85"], "--methods names only 'none'"),
+        (["--budgets", "some"], "--budgets holds 'some'"),
+        (["--budgets", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
+        (["--images", "0"], "--images is 0"),
+        (["--model", "none/at all"], "The model 'none/at all' cannot be loaded"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *arguments, "--device", "cpu", "--output", "run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+    assert not list(tmp_path.iterdir())
