@@ -174,8 +174,10 @@ def fingerprint(model: torch.nn.Module) -> str:
         (name, str(tensor.dtype), list(tensor.shape), tensor.detach().flatten()[:4].float().cpu().tolist())
         for name, tensor in model.named_parameters()
     ]
+    # Not where the files lie, nor with which version they are read
     config = model.config.to_dict()
-    return _hash([{name: value for name, value in config.items() if name != "transformers_version"}, tensors])
+    unlike = ("_name_or_path", "transformers_version")
+    return _hash([{name: value for name, value in config.items() if name not in unlike}, tensors])
 
 
 def _ids(entries: Sequence[ReferringImage]) -> list[Any]:
