@@ -1096,6 +1096,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
 
     def compile_for_inference(self, **compile_kwargs: Any) -> None:
         super().compile_for_inference()
+        # CODEPATH: LISA and GLaMM have a mask decoder, the LLaVA family has none
         if self.config.mask_decoder_config is not None:
             self.mask_decoder.sam.vision_encoder.compile(**compile_kwargs)
 
