@@ -41,6 +41,7 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.processing_utils import Unpack
 from transformers.quantizers.auto import AutoQuantizationConfig
@@ -63,6 +64,9 @@ from .pruning_litelvlm import (
 
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
+
+# What the key-value cache is called in calls and outputs: Transformers 5.24 named it anew
+CACHE_NAME = "cache" if hasattr(CausalLMOutputWithPast(), "cache") else "past_key_values"
 
 # Arguments of `save_pretrained` that are for `push_to_hub`
 _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
@@ -142,13 +146,11 @@ class LiteLVLMImageState(ModelOutput):
 
 @auto_docstring
 @dataclass
-class LiteLVLMModelOutput(ModelOutput):
+class LiteLVLMModelOutput(BaseModelOutputWithPast):
     """
+    What the language model gives, of the R rows that pruning leaves: so many entries has each layer of its cache, too.
+
     Args:
-        last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
-        past_key_values (`Cache`): R entries per layer.
-        hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
-        attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
         retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
             token that is no patch's own.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
@@ -159,10 +161,6 @@ class LiteLVLMModelOutput(ModelOutput):
         position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
     """
 
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
     retained_indices: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
@@ -173,8 +171,10 @@ class LiteLVLMModelOutput(ModelOutput):
 
 @auto_docstring
 @dataclass
-class LiteLVLMSegmentationOutput(ModelOutput):
+class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
     """
+    What the language model gives, of the R rows that pruning leaves: so many entries has each layer of its cache, too.
+
     Args:
         loss (`torch.Tensor` of shape `()`): weighted sum of the losses below, with `labels` or `mask_labels`.
         ce_loss (`torch.Tensor` of shape `()`): of the answers' tokens, before weighting.
@@ -186,9 +186,6 @@ class LiteLVLMSegmentationOutput(ModelOutput):
         seg_embeddings (`list[torch.Tensor]`): per sample `(num_masks, mask_embedding_size)`.
         sequences (`torch.LongTensor` of shape `(B, new_tokens)`): generated tokens (`segment` only).
         last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
-        past_key_values (`Cache`): R entries per layer.
-        hidden_states (`tuple[torch.Tensor]`): of the language model, if asked for.
-        attentions (`tuple[torch.Tensor]`): of the language model, if asked for.
         retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
             token that is no patch's own.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
@@ -198,18 +195,13 @@ class LiteLVLMSegmentationOutput(ModelOutput):
         position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
     """
 
-    loss: torch.Tensor | None = None
     ce_loss: torch.Tensor | None = None
     bce_loss: torch.Tensor | None = None
     dice_loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
     pred_masks: list[torch.Tensor] | None = None
     seg_embeddings: list[torch.Tensor] | None = None
     sequences: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
     retained_indices: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
@@ -279,7 +271,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     # The vision tower's layers are called one by one, and SAM reads weights of its mask decoder's parts, so each of
     # these stays together; the lint rule knows only layers of one file.  trf-ignore: TRF022
     _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "LiteLVLMOpenCLIPGuide", "SamMaskDecoder"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE_NAME]
 
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -507,7 +499,6 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         num_retained_tokens: int | None = None,
         pruning_method: str | None = None,
@@ -590,7 +581,6 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             # Without padding a mask says nothing, and Transformers would look through it, waiting for the device
             "attention_mask": attention_mask if is_padded or is_inside else None,
             "position_ids": position_ids,
-            "past_key_values": past_key_values,
             **kwargs,
         }
         if is_inside and method is not None:
@@ -604,15 +594,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 selection = {"retained_indices": patch.gather(1, is_first[:, :num_retained]), "source_rows": rows}
         else:
             outputs = self.backbone.language_model(**language_model_inputs)
-        return LiteLVLMModelOutput(
-            last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **selection,
-        )
+        return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids, **selection)
 
     def _check_prompt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
         """
@@ -822,7 +804,6 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -839,7 +820,6 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             num_retained_tokens=num_retained_tokens,
             pruning_method=pruning_method,
@@ -862,12 +842,16 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         is_first_iteration: bool = False,
         generation_record: _GenerationRecord | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in [`GenerationMixin`]; `generation_record` is for `segment` and does not reach `forward`."""
+        if cache is not None and past_key_values is not None:
+            raise ValueError(f"`cache` and `past_key_values` are both given; this Transformers knows `{CACHE_NAME}`.")
+        cache = past_key_values if cache is None else cache
         has_image = kwargs.get("pixel_values") is not None or kwargs.get("image_state") is not None
         # Masks are decoded once, after the answer
         for name in ("mask_pixel_values", "original_sizes", "reshaped_input_sizes"):
@@ -875,8 +859,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             is_first_iteration=is_first_iteration,
+            **{CACHE_NAME: cache},
             **kwargs,
         )
         if not kwargs.get("use_cache", True):
@@ -885,9 +869,9 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             for name in ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask"):
                 model_inputs.pop(name, None)
         elif has_image:
-            if past_key_values is not None and int(past_key_values.get_seq_length()) > 0:
+            if cache is not None and int(cache.get_seq_length()) > 0:
                 raise ValueError(
-                    "`generate` got an image and a filled `past_key_values`. A pruned prompt has fewer cache entries "
+                    f"`generate` got an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache entries "
                     "than tokens, so a cached conversation cannot be continued; pass the whole conversation instead."
                 )
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
@@ -983,7 +967,6 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         mask_pixel_values: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         mask_labels: list[torch.Tensor] | None = None,
@@ -1003,7 +986,6 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
             logits_to_keep=logits_to_keep,

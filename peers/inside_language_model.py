@@ -33,6 +33,7 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from ..modeling.modeling_litelvlm import CACHE_NAME
 from .common import top_indices
 
 
@@ -108,6 +109,7 @@ def run_in_segments(
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     position_ids: torch.Tensor | None = None,
+    cache: Cache | None = None,
     past_key_values: Cache | None = None,
     use_cache: bool | None = None,
     prompt_length: int | None = None,
@@ -122,8 +124,8 @@ def run_in_segments(
         cuts (sequence of `(layer, count)`): from that layer on, rising and at least 1, `count` visual tokens are left.
         score: gives, at the layer before a cut, the score of each row; the highest stay.
         num_visual_tokens (`int`): N.
-        inputs_embeds, attention_mask, position_ids, past_key_values, use_cache, kwargs: as the language model takes
-            them.
+        inputs_embeds, attention_mask, position_ids, use_cache, kwargs: as the language model takes them.
+        cache, past_key_values: the same thing by the names that Transformers has for it from 5.24 on, and before.
         prompt_length (`int`, *optional*): rows from this one on were generated without a cache: they are kept, and
             have no part in the scores, so that every step chooses like the first. Default: all rows are the prompt.
 
@@ -142,11 +144,12 @@ def run_in_segments(
                 "different numbers of rows; choose another method or leave it away."
             )
     inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
+    given = past_key_values if cache is None else cache
     if is_image is None:
-        if isinstance(past_key_values, StagedCache):
-            return _run_next_rows(language_model, past_key_values, **inputs, **kwargs), None
+        if isinstance(given, StagedCache):
+            return _run_next_rows(language_model, given, **inputs, **kwargs), None
         # A text without an image
-        return language_model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs), None
+        return language_model(**inputs, **{CACHE_NAME: given}, use_cache=use_cache, **kwargs), None
 
     batch_size, num_rows = inputs_embeds.shape[:2]
     if attention_mask is None:
@@ -162,11 +165,11 @@ def run_in_segments(
     counts = dict(cuts)
     # The layer before a cut stands alone: its input is what the scores are computed from
     bounds = sorted({0, *counts, *(layer - 1 for layer in counts), len(language_model.layers)})
-    cache = _new_cache(language_model, past_key_values, use_cache, bounds)
+    staged = _new_cache(language_model, given, use_cache, bounds)
     for first, last in pairwise(bounds):
-        output = _run_segment(language_model, first, last, cache, rows, **kwargs)
-        if cache is not None:
-            cache.prompt_masks.append(rows.attention_mask)
+        output = _run_segment(language_model, first, last, staged, rows, **kwargs)
+        if staged is not None:
+            staged.prompt_masks.append(rows.attention_mask)
         entered, rows = rows, replace(rows, hidden_states=output.last_hidden_state)
         if last in counts:
             of_prompt = slice(0, rows.source.shape[1] - num_generated)
@@ -174,7 +177,7 @@ def run_in_segments(
             scores = scores.to(is_image.device).masked_fill(~rows.is_image[:, of_prompt], torch.inf)
             scores = nn.functional.pad(scores, (0, num_generated), value=torch.inf)
             rows = rows.keep(top_indices(scores, num_rows - num_visual_tokens + counts[last]))
-    output.past_key_values = cache
+    setattr(output, CACHE_NAME, staged)
     return output, rows.source
 
 
@@ -235,7 +238,7 @@ def _run_next_rows(
         mask = torch.cat([prompt_mask, attention_mask[:, prompt_length:]], dim=1)
         output = _run_segment(language_model, first, last, cache, replace(rows, attention_mask=mask), **kwargs)
         rows = replace(rows, hidden_states=output.last_hidden_state)
-    output.past_key_values = cache
+    setattr(output, CACHE_NAME, cache)
     return output
 
 
@@ -254,7 +257,7 @@ def _run_segment(
         inputs_embeds=rows.hidden_states,
         attention_mask=rows.attention_mask,
         position_ids=rows.position_ids,
-        past_key_values=None if cache is None else _SegmentCache(cache, first, last),
+        **{CACHE_NAME: None if cache is None else _SegmentCache(cache, first, last)},
         use_cache=cache is not None,
         **kwargs,
     )
@@ -271,11 +274,11 @@ def _new_cache(
         cache = DynamicCache(config=language_model.config)
     if not isinstance(cache, DynamicCache):
         raise ValueError(
-            f"`past_key_values` is a {type(cache).__name__}, but a pruning method that works inside the language "
+            f"`{CACHE_NAME}` is a {type(cache).__name__}, but a pruning method that works inside the language "
             "model needs layers of different lengths; allowed is a DynamicCache, which is the default."
         )
     if cache.get_seq_length() > 0:
-        raise ValueError("`past_key_values` is filled already; a prompt with an image is pruned as a whole.")
+        raise ValueError(f"`{CACHE_NAME}` is filled already; a prompt with an image is pruned as a whole.")
     return StagedCache(cache, bounds)
 
 

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
-from litelvlm.modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
+from litelvlm.modeling.modeling_litelvlm import CACHE_NAME, LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
 
 IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
 WRAPPED = {"llava": LlavaForConditionalGeneration, "vipllava": VipLlavaForConditionalGeneration}
@@ -332,6 +332,19 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, make_batch):
 def test_contradictory_inputs_are_refused(make_model, make_batch, change, message):
     with pytest.raises(ValueError, match=message):
         make_model()(**change(make_batch()))
+
+
+@pytest.mark.parametrize("name", sorted({"past_key_values", CACHE_NAME}))
+def test_a_cache_is_taken_by_its_names_and_given_back(make_model, make_batch, name):
+    model, batch, cache = make_model(), make_batch(), DynamicCache()
+    with torch.no_grad():
+        output = model(**batch, **{name: cache}, use_cache=True)
+    assert output[CACHE_NAME] is cache
+    assert cache.get_seq_length() == output.logits.shape[1]
+    tokens = model.generate(**batch, **{name: DynamicCache()}, max_new_tokens=2)
+    assert torch.equal(tokens, model.generate(**batch, max_new_tokens=2))
+    with pytest.raises(ValueError, match="`cache` and `past_key_values` are both given"):
+        model.prepare_inputs_for_generation(batch["input_ids"], cache=cache, past_key_values=cache)
 
 
 def test_a_filled_cache_is_refused_with_an_image(make_model, make_batch):
