@@ -103,8 +103,9 @@ def _scene_image(scenes: RefShapes, index: int) -> Image.Image:
     return Image.fromarray(scenes[index].image)
 
 
-def _scene_mask(scenes: RefShapes, index: int, number: int) -> np.ndarray:
-    return scenes[index].masks[number].astype(np.uint8)
+def _scene_mask(scenes: RefShapes, index: int, number: int) -> np.ndarray | None:
+    mask: np.ndarray = scenes[index].masks[number]
+    return mask.astype(np.uint8) if mask.any() else None
 
 
 __all__ = ["NAMES", "load_split", "refshapes_entries", "splits_of"]

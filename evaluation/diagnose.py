@@ -235,9 +235,14 @@ def diagnose(
         target, or no patch of its own) and `broken`.
 
     Raises:
-        ValueError: a method that chooses inside the language model, or nothing to look at.
+        ValueError: a method that chooses inside the language model, a form of the guide's texts, or nothing to look
+            at.
     """
     for run in runs:
+        if run.guide_form:
+            raise ValueError(
+                f"{run.variant!r} sets `guide_form`, but the similarity is that of the questions; omit it."
+            )
         method = get_pruning_method(run.method)
         if method is None or method.inside_language_model:
             raise ValueError(f"{run.method!r} chooses no tokens before the language model; diagnose another method.")

@@ -22,7 +22,9 @@ not find [SEG] by itself there, but has to share its budget between the texts.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ from PIL import Image
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation, LiteLVLMImageState
-from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..modeling.processing_litelvlm import GUIDE_FORMS, LiteLVLMProcessor
 from .metrics import count_pixels
 from .samples import BrokenAnnotation, Referring, ReferringImage
 
@@ -53,47 +55,55 @@ class Run:
         method (`str`): a pruning method, `"none"` for all visual tokens.
         retained (`int`): visual tokens that the language model sees.
         settings (`tuple[tuple[str, Any], ...]`): fields of the configuration that differ, with their values.
+        guide_form (`str`, *optional*): what CLIP reads of a text, if not what the processor says.
     """
 
     protocol: str
     method: str
     retained: int
     settings: tuple[tuple[str, Any], ...] = ()
+    guide_form: str | None = None
 
     @property
     def variant(self) -> str:
         """Method and settings, as they are asked for: `"litelvlm:position_mode=original"`."""
-        return self.method + ":" * bool(self.settings) + ",".join(f"{name}={value}" for name, value in self.settings)
+        settings = [*self.settings, *([("guide_form", self.guide_form)] if self.guide_form else [])]
+        return self.method + ":" * bool(settings) + ",".join(f"{name}={value}" for name, value in settings)
 
     @property
     def name(self) -> str:
         return f"{self.protocol}/{self.variant}/{self.retained}"
 
 
-def parse_variant(text: str, config: LiteLVLMConfig) -> tuple[str, tuple[tuple[str, Any], ...]]:
+def parse_variant(text: str, config: LiteLVLMConfig) -> tuple[str, tuple[tuple[str, Any], ...], str | None]:
     """
-    `"litelvlm:position_mode=original,num_context_tokens=16"` as a method and settings.
+    `"litelvlm:position_mode=original,guide_form=expression"` as a method, settings of the configuration, and the form
+    of the guide's texts, which is a setting of the processor.
 
     Raises:
         ValueError: an unknown method or field, or a value that the field cannot take.
     """
     method, _, rest = text.partition(":")
-    settings = []
+    settings, guide_form = [], None
     for part in rest.split(",") if rest else []:
         name, sign, value = part.partition("=")
+        if name == "guide_form" and value in GUIDE_FORMS:
+            guide_form = value
+            continue
         if (
             not sign
             or not isinstance(getattr(config, name, None), (str, int, type(None)))
             or not hasattr(config, name)
         ):
             raise ValueError(
-                f"{part!r} in {text!r} is no FIELD=VALUE of the configuration, such as token_order=raster."
+                f"{part!r} in {text!r} is no FIELD=VALUE of the configuration, such as token_order=raster, nor a "
+                f"guide_form ({', '.join(GUIDE_FORMS)})."
             )
         known: Any = None if value == "None" else int(value) if value.lstrip("-").isdigit() else value
         settings.append((name, known))
     config.resolve_budget(pruning_method=method)
     with configured(config, dict(settings)):
-        return method, tuple(settings)
+        return method, tuple(settings), guide_form
 
 
 @contextmanager
@@ -205,33 +215,38 @@ def measure(
     """
     image, asked, wrong = read_masks(entry, skip_broken)
     counts: dict[str, list[list[Any]]] = {run.name: [] for run in runs}
-    parts = [asked[start : start + EXPRESSIONS_PER_PASS] for start in range(0, len(asked), EXPRESSIONS_PER_PASS)]
-    # Pictures are prepared once for each protocol; SAM sees one once, and CLIP once for each method, as methods look
-    # at different parts of it
-    inputs: dict[str, list[Any]] = {}
+    parts = [
+        (template, same[start : start + EXPRESSIONS_PER_PASS])
+        for template, group in groupby(asked, key=lambda pair: pair[0].question_template)
+        for same in [list(group)]
+        for start in range(0, len(same), EXPRESSIONS_PER_PASS)
+    ]
+    # Pictures are prepared once for each protocol and form of the guide's texts; SAM sees one once, and CLIP once for
+    # each method, as methods look at different parts of it
+    inputs: dict[tuple[str, str], list[Any]] = {}
     states: dict[str, LiteLVLMImageState] = {}
     for run in runs if parts else ():
-        if run.protocol not in inputs:
-            asking = [prompts(run.protocol, [_question(processor, expression) for expression, _ in p]) for p in parts]
-            inputs[run.protocol] = [
-                processor(image, **texts, question_template="{}").to(model.device) for texts in asking
+        form = run.guide_form or processor.guide_form
+        if (run.protocol, form) not in inputs:
+            forming = copy(processor)
+            forming.guide_form = form
+            inputs[run.protocol, form] = [
+                forming(image, **prompts(run.protocol, [e.text for e, _ in part]), question_template=template)
+                for template, part in parts
             ]
         if run.method not in states:
-            states[run.method] = _encode(model, inputs[run.protocol][0], run.method, next(iter(states.values()), None))
+            known = next(iter(states.values()), None)
+            states[run.method] = _encode(model, inputs[run.protocol, form][0].to(model.device), run.method, known)
         choice: dict[str, Any] = {"pruning_method": run.method}
         choice |= {"num_retained_tokens": run.retained} if run.method != "none" else {}
         with configured(model.config, dict(run.settings)):
-            for part, prepared in zip(parts, inputs[run.protocol], strict=True):
-                answers = ask(model, processor, prepared, states[run.method], choice)
+            for (_, part), prepared in zip(parts, inputs[run.protocol, form], strict=True):
+                answers = ask(model, processor, prepared.to(model.device), states[run.method], choice)
                 for (expression, expected), masks in zip(part, answers, strict=True):
                     size = masks.shape[-2:]
                     predicted = masks[0].cpu().numpy() if len(masks) else np.zeros(size, dtype=bool)
                     counts[run.name].append([expression.id, *count_pixels(predicted, expected)])
     return {"counts": counts, "broken": wrong}
-
-
-def _question(processor: LiteLVLMProcessor, expression: Referring) -> str:
-    return (expression.question_template or processor.question_template).replace("{}", expression.text)
 
 
 def _encode(

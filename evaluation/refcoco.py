@@ -135,9 +135,12 @@ def write_refcoco(root: str | Path, scenes: Mapping[str, RefShapes], name: str =
                 sentences += 1
                 words = expression.text.split()
                 said = {"sent_id": sentences, "sent": expression.text, "raw": expression.text, "tokens": words}
-                ref = {"ref_id": len(refs) + 1, "ann_id": first + expression.target, "image_id": image_id}
+                named = [first + target for target in expression.targets]
+                # As in gRefCOCO, where one is not named alone
+                meant = {"ann_id": named[0]} if len(named) == 1 else {"ann_id": named or [-1], "no_target": not named}
                 refs.append(
-                    ref
+                    {"ref_id": len(refs) + 1, "image_id": image_id}
+                    | meant
                     | {"split": split, "file_name": file_name, "category_id": 1}
                     | {"sentences": [said], "sent_ids": [sentences]}
                 )

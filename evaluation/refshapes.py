@@ -15,14 +15,15 @@
 RefShapes: a synthetic referring-segmentation set, generated from a seed on the fly.
 
 A scene shows objects that differ in shape, colour, texture, size and place on a textured background; an expression
-names exactly one of them, by attribute ("the striped star"), superlative ("the leftmost circle") or relation ("the
-red square above the large ring"). Masks hold the visible pixels of each object. Geometry is in fractions of the
-picture, so one scene can be drawn at any size.
+names one of them, by attribute ("the striped star"), superlative ("the leftmost circle"), ordinal ("the second star
+from the left"), negation ("the star that is not red") or relation to one object or two ("the red square above the
+large ring"); or several ("all the red stars"), or none. Each is unambiguous by construction. Masks hold the visible
+pixels of each object. Geometry is in fractions of the picture, so one scene can be drawn at any size.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -42,18 +43,23 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond", "hexagon",
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 SIZES = {"small": 0.08, "medium": 0.115, "large": 0.165}  # radius, as a fraction of the picture's side
 ATTRIBUTES = ("size", "texture", "colour", "shape")
-KINDS = ("attribute", "superlative", "relation")
+KINDS = ("attribute", "superlative", "relation", "negation", "ordinal", "relations", "plural", "none")
 # How often each kind is asked for, per split
-SPLITS = {
-    "train": (0.5, 0.25, 0.25),
-    "trainA": (1.0, 0.0, 0.0),
-    "val": (0.4, 0.25, 0.35),
-    "testA": (1.0, 0.0, 0.0),
-    "testB": (0.0, 0.0, 1.0),
+_EVERY_KIND = dict(zip(KINDS, (0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.1), strict=True))
+SPLITS: dict[str, dict[str, float]] = {
+    "train": {"attribute": 0.5, "superlative": 0.25, "relation": 0.25},
+    "trainA": {"attribute": 1.0},
+    "trainC": _EVERY_KIND,
+    "val": {"attribute": 0.4, "superlative": 0.25, "relation": 0.35},
+    "testA": {"attribute": 1.0},
+    "testB": {"relation": 1.0},
+    "testC": _EVERY_KIND,
 }
+# Splits whose objects hide more of each other, in front of clutter
+CLUTTERED = ("trainC", "testC")
 
 # Part of each scene's seed: a number, once given, stays
-_SPLIT_NUMBERS = {"train": 0, "val": 1, "testA": 2, "testB": 3, "trainA": 4}
+_SPLIT_NUMBERS = {"train": 0, "val": 1, "testA": 2, "testB": 3, "trainA": 4, "trainC": 5, "testC": 6}
 
 # Directions: axis of the centre (0 = x, 1 = y, downwards), sign, phrases of the relation and of the superlative
 _DIRECTIONS = {
@@ -62,6 +68,9 @@ _DIRECTIONS = {
     "above": (1, -1, ("above", "higher than"), ("topmost {}", "{} at the top")),
     "below": (1, 1, ("below", "lower than"), ("bottommost {}", "{} at the bottom")),
 }
+# Where counting starts, with the axis and the sign of the direction in which it goes on
+_ENDS = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}
+_ORDINALS = ("first", "second", "third", "fourth")
 # Centres closer than this (as a fraction of the side) are neither left nor right, above nor below each other
 _MARGIN = 0.07
 # A radius must differ by this factor for "largest" or "smallest"
@@ -82,11 +91,11 @@ class RefObject:
 
 @dataclass(frozen=True)
 class Expression:
-    """A referring expression, its kind, and the index of the object it names."""
+    """A referring expression, its kind, and the indices of the objects it names: one, several, or none."""
 
     text: str
     kind: str
-    target: int
+    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -106,8 +115,8 @@ class Sample:
 
     @property
     def masks(self) -> np.ndarray:
-        """The mask of each expression, shape `(num_expressions, size, size)`, bool."""
-        return self.object_masks[[expression.target for expression in self.expressions]]
+        """The mask of each expression, shape `(num_expressions, size, size)`, bool; empty where none is named."""
+        return np.stack([self.object_masks[list(expression.targets)].any(axis=0) for expression in self.expressions])
 
 
 class RefShapes:
@@ -115,7 +124,8 @@ class RefShapes:
     A split of RefShapes as a map-style data set: item i is always the same [`Sample`].
 
     Args:
-        split (`str`): `"train"` and `"val"` (all kinds), `"trainA"` and `"testA"` (attributes), `"testB"` (relations).
+        split (`str`): `"train"` and `"val"` (attributes, superlatives, relations), `"trainA"` and `"testA"`
+            (attributes), `"testB"` (relations), `"trainC"` and `"testC"` (every kind, in cluttered scenes).
         length (`int`): number of images.
         size (`int`): side of the picture in pixels.
         seed (`int`): another seed, another set; splits never share a scene.
@@ -148,33 +158,41 @@ class RefShapes:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} of a split of {self.length}")
         rng = np.random.default_rng([_SPLIT_NUMBERS[self.split], self.seed, index])
-        return random_sample(rng, self.size, self.num_objects, SPLITS[self.split])
+        return random_sample(rng, self.size, self.num_objects, SPLITS[self.split], self.split in CLUTTERED)
 
 
 def random_sample(
     rng: np.random.Generator,
     size: int,
     num_objects: tuple[int, int] = (3, 9),
-    kind_shares: tuple[float, ...] = SPLITS["val"],
+    kind_shares: dict[str, float] = SPLITS["val"],
+    cluttered: bool = False,
 ) -> Sample:
     """Draws scenes until one admits an expression of a wanted kind, and asks for up to three of its objects."""
+    shares = [kind_shares.get(kind, 0.0) for kind in KINDS]
     while True:
-        objects = random_scene(rng, num_objects)
-        image, masks = draw(objects, size, rng)
-        # Where a later object hides too much of it, an attribute may not be seen
+        objects = random_scene(rng, num_objects, closeness=0.75 if cluttered else 0.92)
+        image, masks = draw(objects, size, rng, cluttered)
+        # Where later objects hide too much of one, an attribute may not be seen
         visible = masks.sum(axis=(1, 2)) / (np.pi * (size * np.array([o.radius for o in objects])) ** 2)
-        if masks.any(axis=(1, 2)).all() and visible.min() > 0.2:
+        needed = np.array([0.5 * _AREAS[o.shape] if cluttered else 0.2 for o in objects])
+        if masks.any(axis=(1, 2)).all() and (visible > needed).all():
             expressions: list[Expression] = []
             for _ in range(4):
-                expression = random_expression(rng, objects, str(rng.choice(KINDS, p=kind_shares)))
-                if len(expressions) < 3 and expression and expression.target not in {e.target for e in expressions}:
+                expression = random_expression(rng, objects, str(rng.choice(KINDS, p=shares)))
+                if len(expressions) < 3 and expression and expression.targets not in {e.targets for e in expressions}:
                     expressions.append(expression)
             if expressions:
                 return Sample(image, masks, objects, tuple(expressions))
 
 
-def random_scene(rng: np.random.Generator, num_objects: tuple[int, int]) -> tuple[RefObject, ...]:
-    """Objects that overlap little. Few shapes and colours a scene, so that one attribute is seldom enough."""
+def random_scene(
+    rng: np.random.Generator, num_objects: tuple[int, int], closeness: float = 0.92
+) -> tuple[RefObject, ...]:
+    """
+    Objects whose centres are at least `closeness` times the sum of their radii apart. Few shapes and colours a scene,
+    so that one attribute is seldom enough.
+    """
     colours = rng.choice(list(COLOURS), rng.integers(2, 6), replace=False)
     shapes = rng.choice(SHAPES, rng.integers(2, 5), replace=False)
     textured = rng.random() < 0.7
@@ -184,7 +202,7 @@ def random_scene(rng: np.random.Generator, num_objects: tuple[int, int]) -> tupl
         size = str(rng.choice(list(SIZES)))
         radius = SIZES[size] * rng.uniform(0.93, 1.07)
         x, y = rng.uniform(radius, 1 - radius, 2)
-        if all(np.hypot(x - o.centre[0], y - o.centre[1]) > 0.92 * (radius + o.radius) for o in objects):
+        if all(np.hypot(x - o.centre[0], y - o.centre[1]) > closeness * (radius + o.radius) for o in objects):
             texture = str(rng.choice(TEXTURES)) if textured else "plain"
             shape, colour = str(rng.choice(shapes)), str(rng.choice(colours))
             objects.append(RefObject(shape, colour, texture, size, (float(x), float(y)), float(radius)))
@@ -220,9 +238,18 @@ def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return distance < 1  # circle
 
 
-def draw(objects: tuple[RefObject, ...], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+# Each shape's area as a share of the circle around it
+_GRID = np.meshgrid(np.linspace(-1.2, 1.2, 480), np.linspace(-1.2, 1.2, 480))
+_AREAS = {shape: float(inside(shape, *_GRID).sum() / (np.hypot(*_GRID) < 1).sum()) for shape in SHAPES}
+
+
+def draw(
+    objects: tuple[RefObject, ...], size: int, rng: np.random.Generator, cluttered: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Image `(size, size, 3)` uint8 and visible masks `(num_objects, size, size)` bool, later objects on top."""
     image = _background(size, rng)
+    if cluttered:
+        _add_clutter(image, rng)
     masks = np.zeros((len(objects), size, size), dtype=bool)
     # Two samples per pixel and axis, so that edges are as smooth as those of a picture that was made smaller
     edges = np.arange(size) / size
@@ -288,6 +315,19 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
     return (base + change[..., None]).astype(np.float32)
 
 
+def _add_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Faint bars and specks, too thin or too small for any object, painted into a background in place."""
+    size = len(image)
+    places = (np.arange(size) + 0.5) / size
+    for _ in range(rng.integers(3, 9)):
+        change = rng.uniform(-45, 45, 3).astype(np.float32)
+        (x0, y0), angle, is_bar = rng.uniform(0, 1, 2), rng.uniform(0, np.pi), rng.random() < 0.6
+        x, y = places[None] - x0, places[:, None] - y0
+        along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+        half = (rng.uniform(0.1, 0.4), 0.008) if is_bar else (0.022, 0.022)
+        image[(abs(along) < half[0]) & (abs(across) < half[1])] += change
+
+
 # --- language --------------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +337,10 @@ def phrase(values: dict[str, str]) -> str:
     return " ".join([*words, values.get("shape", "object")])
 
 
+def _plural(noun_phrase: str) -> str:
+    return noun_phrase + ("es" if noun_phrase.endswith("s") else "s")
+
+
 def matches(thing: RefObject, values: dict[str, str]) -> bool:
     """Whether an object has these attributes."""
     return all(getattr(thing, name) == value for name, value in values.items())
@@ -304,11 +348,12 @@ def matches(thing: RefObject, values: dict[str, str]) -> bool:
 
 def random_expression(rng: np.random.Generator, objects: tuple[RefObject, ...], kind: str) -> Expression | None:
     """An unambiguous expression of a kind in a random form, or `None` if the scene admits none that was tried."""
-    propose = {"attribute": _by_attribute, "superlative": _by_superlative, "relation": _by_relation}[kind]
     for _ in range(20):
-        proposal = propose(rng, objects)
+        proposal = _PROPOSALS[kind](rng, objects)
         if proposal:
-            return Expression(f"the {proposal[0]}", kind, proposal[1])
+            words, targets = proposal
+            targets = targets if isinstance(targets, tuple) else (targets,)
+            return Expression(f"{'all the' if kind == 'plural' else 'the'} {words}", kind, targets)
     return None
 
 
@@ -363,6 +408,96 @@ def _by_relation(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tu
     return f"{phrase(values)} {rng.choice(phrases)} the {phrase(anchor_values)}", target
 
 
+def _by_negation(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
+    target = int(rng.integers(len(objects)))
+    values = random_attributes(rng, objects[target], fewest=0)
+    name = str(rng.choice(ATTRIBUTES))
+    values.pop(name, None)
+    group = [i for i, o in enumerate(objects) if matches(o, values)]
+    excluded = {getattr(objects[i], name) for i in group if i != target}
+    # All others have the one value that is denied, and there is another: else the negation would say nothing
+    if len(excluded) != 1 or getattr(objects[target], name) in excluded:
+        return None
+    (denied,) = excluded
+    return f"{phrase(values)} that is not {'a ' if name == 'shape' else ''}{denied}", target
+
+
+def _by_ordinal(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
+    values = random_attributes(rng, objects[rng.integers(len(objects))], fewest=0)
+    end = str(rng.choice(list(_ENDS)))
+    axis, sign = _ENDS[end]
+    group = sorted(
+        (i for i, o in enumerate(objects) if matches(o, values)), key=lambda i: sign * objects[i].centre[axis]
+    )
+    if len(group) < 3:
+        return None
+    places = [sign * objects[i].centre[axis] for i in group]
+    number = int(rng.integers(min(len(group), len(_ORDINALS))))
+    # Each must be clear of its neighbours, as far as one has to count
+    if any(after - before < _MARGIN for before, after in pairwise(places[: number + 2])):
+        return None
+    return f"{_ORDINALS[number]} {phrase(values)} from the {end}", group[number]
+
+
+def _by_relations(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, int] | None:
+    target = int(rng.integers(len(objects)))
+    values = random_attributes(rng, objects[target], fewest=0)
+    group = [i for i, o in enumerate(objects) if matches(o, values)]
+    # What is true of the target: an anchor, a direction, who else it surely is true of, and who perhaps
+    facts = []
+    for anchor in set(range(len(objects))) - {target}:
+        for name, (axis, sign, *_) in _DIRECTIONS.items():
+            offsets = {i: sign * (objects[i].centre[axis] - objects[anchor].centre[axis]) for i in group}
+            if offsets[target] >= _MARGIN:
+                surely = {i for i, offset in offsets.items() if offset >= _MARGIN and i != anchor}
+                facts.append((anchor, name, surely, {i for i, offset in offsets.items() if offset > -_MARGIN}))
+    # Both together name one object, and neither alone does
+    pairs = [
+        (one, other)
+        for one, other in combinations(facts, 2)
+        if one[0] != other[0] and len(one[2]) > 1 < len(other[2])
+        # The anchors are named apart, so that they are none of those meant
+        if (one[3] & other[3]) - {one[0], other[0]} == {target}
+    ]
+    if not pairs:
+        return None
+    words = []
+    for anchor, name, *_ in pairs[rng.integers(len(pairs))]:
+        anchor_values = random_attributes(rng, objects[anchor], fewest=2)
+        if sum(matches(o, anchor_values) for o in objects) != 1:
+            return None
+        words.append(f"{rng.choice(_DIRECTIONS[name][2])} the {phrase(anchor_values)}")
+    return f"{phrase(values)} {' and '.join(words)}", target
+
+
+def _as_plural(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, tuple[int, ...]] | None:
+    values = random_attributes(rng, objects[rng.integers(len(objects))])
+    group = tuple(i for i, o in enumerate(objects) if matches(o, values))
+    return (_plural(phrase(values)), group) if 2 <= len(group) < len(objects) else None
+
+
+def _of_none(rng: np.random.Generator, objects: tuple[RefObject, ...]) -> tuple[str, tuple[int, ...]] | None:
+    # An object's description with one word changed, so that it takes reading and looking to tell that nothing fits
+    values = random_attributes(rng, objects[rng.integers(len(objects))])
+    name = str(rng.choice(list(values)))
+    known = {"size": tuple(SIZES), "texture": TEXTURES, "colour": tuple(COLOURS), "shape": SHAPES}[name]
+    values[name] = str(rng.choice(known))
+    return None if any(matches(o, values) for o in objects) else (phrase(values), ())
+
+
+_Proposal = tuple[str, int] | tuple[str, tuple[int, ...]] | None
+_PROPOSALS: dict[str, Callable[[np.random.Generator, tuple[RefObject, ...]], _Proposal]] = {
+    "attribute": _by_attribute,
+    "superlative": _by_superlative,
+    "relation": _by_relation,
+    "negation": _by_negation,
+    "ordinal": _by_ordinal,
+    "relations": _by_relations,
+    "plural": _as_plural,
+    "none": _of_none,
+}
+
+
 def caption(descriptions: Sequence[dict[str, str]]) -> str:
     """A caption that names some objects by their attributes: `"a striped red star and a small object"`."""
     parts = [f"a {phrase(values)}" for values in descriptions]
@@ -371,6 +506,7 @@ def caption(descriptions: Sequence[dict[str, str]]) -> str:
 
 __all__ = [
     "ATTRIBUTES",
+    "CLUTTERED",
     "COLOURS",
     "KINDS",
     "SHAPES",

@@ -366,7 +366,7 @@ def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, An
         said = []
         for sample in samples:
             for e in sample.expressions:
-                thing, words = sample.objects[e.target], e.text.split()
+                thing, words = sample.objects[e.targets[0]], e.text.split()
                 named = [getattr(thing, name) in words for name in ATTRIBUTES]
                 said.append([v if known else -100 for v, known in zip(referent(thing), named, strict=True)])
         return {**inputs, "said": torch.tensor(said)}
@@ -401,7 +401,7 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
             segmentation_maps=[s.masks for s in samples],
             question_template="{}",
         )
-        referents = torch.tensor([referent(s.objects[e.target]) for s in samples for e in s.expressions])
+        referents = torch.tensor([referent(s.objects[e.targets[0]]) for s in samples for e in s.expressions])
         masks = torch.from_numpy(np.concatenate([s.masks for s in samples])).float()
         places = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
         return {**inputs, "referents": referents, "places": places, "names": patch_names(samples)}

@@ -53,6 +53,18 @@ def test_refshapes_in_refcocos_layout_is_read_as_it_was_drawn(written):
                 assert np.array_equal(mine.load_mask(), theirs.load_mask()) and mine.load_mask().any()
 
 
+def test_several_objects_and_none_are_written_as_in_grefcoco(tmp_path):
+    scenes = RefShapes("testC", 30, size=64)
+    write_refcoco(tmp_path, {"testC": scenes})
+    read = load_refcoco(tmp_path, "refcoco", "unc", "testC")
+    kinds = {e.kind for i in range(30) for e in scenes[i].expressions}
+    assert {"plural", "none"} <= kinds
+    for one, other in zip(refshapes_entries(scenes), read, strict=True):
+        for mine, theirs in zip(one.expressions, other.expressions, strict=True):
+            expected, found = mine.load_mask(), theirs.load_mask()
+            assert (expected is None) == (found is None) and (found is None or np.array_equal(expected, found))
+
+
 def test_partitions_are_files_of_their_own(written):
     root, _ = written
     (root / "refcocog").mkdir()

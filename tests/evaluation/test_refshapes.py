@@ -18,7 +18,7 @@ import re
 import numpy as np
 import pytest
 
-from litelvlm.evaluation.refshapes import COLOURS, SHAPES, SIZES, TEXTURES, RefShapes, caption, inside
+from litelvlm.evaluation.refshapes import COLOURS, SHAPES, SIZES, SPLITS, TEXTURES, RefShapes, caption, draw, inside
 
 WORDS = {"size": SIZES, "texture": TEXTURES, "colour": COLOURS, "shape": SHAPES}
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "higher": (1, -1), "below": (1, 1), "lower": (1, 1)}
@@ -34,7 +34,32 @@ def described(objects, words):
 
 def referents(objects, text):
     """What an expression means, worked out from its words, independently of how it was made."""
+    if text.startswith("all the "):
+        words = [word.removesuffix("s") for word in text.removeprefix("all the ").split()]
+        return described(objects, " ".join("cross" if word == "crosse" else word for word in words))
     text = text.removeprefix("the ")
+    if " that is not " in text:
+        head, denied = text.split(" that is not ")
+        found = set(described(objects, head)) - set(described(objects, denied))
+        return sorted(found)
+    counted = re.fullmatch(r"(first|second|third|fourth) (.*) from the (left|right|top|bottom)", text)
+    if counted:
+        ordinal, head, end = counted.groups()
+        axis, sign = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}[end]
+        group = sorted(described(objects, head), key=lambda i: sign * objects[i].centre[axis])
+        return [group[["first", "second", "third", "fourth"].index(ordinal)]]
+    one = r"(?:to the )?(left|right|above|higher|below|lower)(?: of| than)? the"
+    both = re.fullmatch(rf"(.*?) {one} (.*) and {one} (.*)", text)
+    if both:
+        head, *pairs = both.groups()
+        found, anchors = set(described(objects, head)), set()
+        for direction, words in (pairs[:2], pairs[2:]):
+            (anchor,) = described(objects, words)
+            anchors.add(anchor)
+            axis, sign = DIRECTIONS[direction]
+            place = objects[anchor].centre[axis]
+            found &= {i for i, o in enumerate(objects) if sign * (o.centre[axis] - place) > 0}
+        return sorted(found - anchors)
     relation = re.fullmatch(r"(.*?) (?:to the )?(left|right|above|higher|below|lower)(?: of| than)? the (.*)", text)
     if relation:
         head, direction, anchor_words = relation.groups()
@@ -51,17 +76,34 @@ def referents(objects, text):
     return group
 
 
-@pytest.mark.parametrize("split", ["train", "trainA", "val", "testA", "testB"])
-def test_expressions_name_exactly_their_target(split):
-    scenes, kinds = RefShapes(split, 60), set()
-    for i in range(60):
+@pytest.mark.parametrize("split", SPLITS)
+def test_expressions_name_exactly_their_targets(split):
+    scenes, kinds = RefShapes(split, 120), set()
+    for i in range(120):
         sample = scenes[i]
         assert 1 <= len(sample.expressions) <= 3
         for expression in sample.expressions:
-            assert referents(sample.objects, expression.text) == [expression.target], expression.text
+            assert referents(sample.objects, expression.text) == list(expression.targets), expression.text
+            assert len(expression.targets) == 1 or expression.kind in ("plural", "none")
             kinds.add(expression.kind)
-    wanted = {"trainA": {"attribute"}, "testA": {"attribute"}, "testB": {"relation"}}
-    assert kinds == wanted.get(split, {"attribute", "superlative", "relation"})
+    assert kinds == set(SPLITS[split])
+
+
+def test_nothing_or_several_objects_share_one_mask():
+    scenes = RefShapes("testC", 60)
+    samples = [scenes[i] for i in range(60)]
+    pairs = [(e, mask, s) for s in samples for e, mask in zip(s.expressions, s.masks, strict=True)]
+    assert {e.kind for e, mask, _ in pairs if not mask.any()} == {"none"}
+    expression, mask, sample = next(pair for pair in pairs if pair[0].kind == "plural")
+    np.testing.assert_array_equal(mask, np.logical_or.reduce([sample.object_masks[i] for i in expression.targets]))
+
+
+def test_clutter_hides_no_object():
+    """The background may differ, the visible pixels of the objects stay."""
+    scenes = RefShapes("testC", 20)
+    for sample in (scenes[i] for i in range(20)):
+        _, masks = draw(sample.objects, scenes.size, np.random.default_rng(0))
+        np.testing.assert_array_equal(masks, sample.object_masks)
 
 
 def test_scenes_are_fixed_by_split_seed_and_index():
@@ -69,7 +111,7 @@ def test_scenes_are_fixed_by_split_seed_and_index():
     for i in range(5):
         np.testing.assert_array_equal(one[i].image, two[i].image)
         assert one[i].expressions == two[i].expressions
-    others = [RefShapes("train", 5), RefShapes("trainA", 5), RefShapes("val", 5, seed=1), RefShapes("testA", 5)]
+    others = [RefShapes("val", 5, seed=1), *(RefShapes(split, 5) for split in SPLITS if split != "val")]
     assert all(other[0].objects != one[0].objects for other in others)
 
 
@@ -87,7 +129,7 @@ def test_masks_are_the_visible_pixels():
                         owner[row, column] = number
         for number in range(len(sample.objects)):
             np.testing.assert_array_equal(sample.object_masks[number], owner == number)
-        targets = [e.target for e in sample.expressions]
+        targets = [e.targets[0] for e in sample.expressions]
         np.testing.assert_array_equal(sample.masks, sample.object_masks[targets])
 
 
@@ -119,7 +161,7 @@ def test_captions_name_every_object():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "test"}, "`split` is 'test'; allowed are train, trainA, val, testA, testB"),
+        ({"split": "test"}, "`split` is 'test'; allowed are train, trainA, trainC, val, testA, testB, testC"),
         ({"split": "val", "length": 0}, "`length` is 0"),
         ({"split": "val", "size": 8}, "`size` 8"),
         ({"split": "val", "num_objects": (1, 4)}, r"`num_objects` is \(1, 4\)"),
