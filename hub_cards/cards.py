@@ -26,6 +26,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 FOLDER = Path(__file__).parent
 TARGETS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "targets.yaml").read_text(encoding="utf-8"))
+RECOMMENDED = "litelvlm, raster order, original positions, half for context"
+"""What the embedded model's card recommends for it."""
 ENDPOINT_FILES = ("handler.py", "requirements.txt")
 PAPER = {
     "source_name": "CLIP Tricks You (Lee and Choi, ICML 2026), on the official implementation of GLaMM",
@@ -58,7 +60,8 @@ def render_card(target: str, repo_id: str | None = None) -> str:
         name=target,
         repository=repo_id,
         metadata=_metadata(target, results).to_yaml(),
-        results=results | {"table": results_table(results["rows"])} if results else None,
+        results=results,
+        tables={name: results_table(results["rows"], name) for name in ("ciou", "giou")} if results else None,
     )
 
 
@@ -85,13 +88,28 @@ def write_card(folder: str | Path, target: str | None = None, repo_id: str | Non
     return [card, *(Path(shutil.copy(FOLDER / name, folder)) for name in ENDPOINT_FILES)]
 
 
-def results_table(rows: list[dict[str, Any]]) -> str:
-    """Our measurements as Markdown, a line for each of the rows in `results/`."""
-    lines = ["| split | visual tokens | share | cIoU | gIoU | expressions |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        kept = f"{row['retained']} of {row['patches']} | as {row['share']} of 576"
-        lines.append(f"| {row['split']} | {kept} | {row['ciou']:.1f} | {row['giou']:.1f} | {row['expressions']} |")
-    return "\n".join(lines)
+def results_table(rows: list[dict[str, Any]], metric: str) -> str:
+    """
+    Our measurements of a metric as Markdown: a line for each method, a column for each split and budget, and the mean
+    over the splits at the largest budget relative to that of all tokens.
+    """
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    budgets = sorted({row["retained"] for row in rows if row["method"] != "none"}, reverse=True)
+    found = {(row["method"], row["split"], row["retained"]): row[metric] for row in rows}
+    whole = {row["split"]: row[metric] for row in rows if row["method"] == "none"}
+    tokens = {(row["method"], row["retained"]): f"{row['layer_tokens']:.4g}" for row in rows}
+    columns = [(split, budget) for split in splits for budget in budgets]
+    head = ["method", "tokens in a layer", *(f"{split} {kept}" for split, kept in columns), f"relative {budgets[0]}"]
+    lines = [head, ["---"] * len(head)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        if method == "none":
+            cells = [f"{whole[split]:.1f}" for split, _ in columns]
+            lines.append(["none", str(rows[0]["patches"]), *cells, "100 %"])
+            continue
+        cells = [f"{found[method, split, budget]:.1f}" for split, budget in columns]
+        kept = sum(found[method, split, budgets[0]] for split in splits) / sum(whole.values())
+        lines.append([method, " / ".join(tokens[method, b] for b in budgets), *cells, f"{100 * kept:.0f} %"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _paragraphs(text: str) -> str:
@@ -102,16 +120,21 @@ def _paragraphs(text: str) -> str:
 
 
 def _results(target: str) -> dict[str, Any] | None:
-    """What was measured of a target by this project, if anything was."""
-    path = FOLDER / "results" / f"{target}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """What was measured of a target by this project, if anything was: words in JSON, figures in JSON Lines."""
+    words, figures = (FOLDER / "results" / f"{target}{suffix}" for suffix in (".json", ".jsonl"))
+    if not words.is_file():
+        return None
+    rows = [json.loads(line) for line in figures.read_text(encoding="utf-8").splitlines()]
+    return json.loads(words.read_text(encoding="utf-8")) | {"rows": rows}
 
 
 def _metadata(target: str, results: dict[str, Any] | None) -> ModelCardData:
     values = TARGETS[target]
     evaluations = []
     for row in results["rows"] if results else []:
-        tokens = f"{row['retained']} of {row['patches']} visual tokens, measured by this project"
+        if row["method"] not in ("none", "litelvlm", RECOMMENDED):
+            continue
+        tokens = f"{row['retained']} of {row['patches']} visual tokens ({row['method']}), measured by this project"
         evaluations += [
             _evaluation("RefShapes", row["split"], metric, f"{name} with {tokens}", round(row[metric], 1))
             for metric, name in (("ciou", "cIoU"), ("giou", "gIoU"))
@@ -152,4 +175,4 @@ def _evaluation(dataset: str, split: str, metric: str, name: str, figure: float,
     )
 
 
-__all__ = ["TARGETS", "render_card", "results_table", "write_card"]
+__all__ = ["RECOMMENDED", "TARGETS", "render_card", "results_table", "write_card"]

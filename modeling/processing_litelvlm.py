@@ -56,7 +56,7 @@ GUIDE_TEMPLATES = (
     "What is {} in this image? Please respond with segmentation mask.",
     "What is {} in this image? Please output segmentation mask.",
 )
-_GUIDE_FORMS = ("question", "expression", "templates")
+GUIDE_FORMS = ("question", "expression", "templates")
 
 # A character for private use: put into special tokens that a user has typed, and taken out by tokenising apart what
 # stands on its two sides, so that they stay text
@@ -351,8 +351,8 @@ class LiteLVLMProcessor(ProcessorMixin):
 
     def _guide_sentences(self, turns: list[list[str]], question_template: str) -> list[list[list[str]]]:
         """What CLIP reads of each text of each conversation: one sentence, or several."""
-        if self.guide_form not in _GUIDE_FORMS:
-            raise ValueError(f"`guide_form` is {self.guide_form!r}; allowed are {', '.join(map(repr, _GUIDE_FORMS))}.")
+        if self.guide_form not in GUIDE_FORMS:
+            raise ValueError(f"`guide_form` is {self.guide_form!r}; allowed are {', '.join(map(repr, GUIDE_FORMS))}.")
         forms = {"question": (question_template,), "expression": ("{}",), "templates": GUIDE_TEMPLATES}
         return [[[form.replace("{}", text) for form in forms[self.guide_form]] for text in texts] for texts in turns]
 

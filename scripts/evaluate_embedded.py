@@ -12,12 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Prints the README's table of the embedded model: free-running answers on RefShapes, one expression a conversation.
+Measures the README's table of the embedded model: every pruning method and setting, with the paper's budgets (192, 128
+and 64 of 576, as shares), on all splits of RefShapes; one expression a conversation, answered freely.
 
-    python scripts/evaluate_embedded.py --images 60 [--card hub_cards/results/litelvlm-tiny.json]
+    python scripts/evaluate_embedded.py [--images 60] [--seed 1234] [--card hub_cards/results/litelvlm-tiny.jsonl]
 
-It is `litelvlm evaluate` with its defaults. Its scenes are new to the model, as training has splits of its own.
-Budgets are the shares of visual tokens that the paper keeps: all, 192, 128 and 64 of 576.
+It is `litelvlm evaluate` once for each budget, and goes on where it was stopped. The scenes are new to the model, as
+training has a split of its own.
 """
 
 import argparse
@@ -25,33 +26,63 @@ import json
 from pathlib import Path
 from typing import Any
 
+from litelvlm import load_embedded
 from litelvlm.cli import main as litelvlm
-from litelvlm.hub_cards.cards import results_table
+from litelvlm.evaluation.evaluate import RESULTS
+from litelvlm.hub_cards.cards import RECOMMENDED, results_table
+from litelvlm.peers import average_tokens
+
+SHARES = (192, 128, 64)  # of 576
+PEERS = (
+    *("uniform", "random", "trim", "cdpruner", "divprune", "visionzip", "vispruner", "prumerge", "prumerge-adaptive"),
+    *("hiprune", "fastv", "sparsevlm"),
+)
 
 
-def card_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of results.json as the cards have it: a share is said as that of 576 tokens."""
-    share = round(row["retained"] * 9 / row["patches"]) * 64
-    figures = {name: round(row[name], 2) for name in ("ciou", "giou")}
-    kept = {name: row[name] for name in ("split", "retained", "patches")} | {"share": str(share)}
-    return kept | figures | {"expressions": row["expressions"]}
+def variants(budget: int) -> dict[str, str]:
+    """What to measure by the name that the table gives it."""
+    settings = {
+        "raster order": "token_order=raster",
+        "original positions": "position_mode=original",
+        "half for context": f"num_context_tokens={budget // 2}",
+        "expression": "guide_form=expression",
+        "templates": "guide_form=templates",
+        "highest": "similarity_order=highest",
+        RECOMMENDED.removeprefix("litelvlm, "): "token_order=raster,position_mode=original,"
+        f"num_context_tokens={budget // 2}",
+    }
+    ours = {f"litelvlm, {name}": f"litelvlm:{setting}" for name, setting in settings.items()}
+    return {"litelvlm": "litelvlm", **ours, **{name: name for name in PEERS}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="60", help="scenes per split")
+    parser.add_argument("--seed", default="1234", help="another seed, other scenes")
     parser.add_argument("--output", type=Path, default=Path("runs/embedded"), help="folder of the evaluation")
-    parser.add_argument("--card", type=Path, help="JSON file whose `rows` to replace: the figures of the model card")
+    parser.add_argument("--card", type=Path, help="JSON Lines to write: the figures of the model card")
     options = parser.parse_args()
-    arguments = ["--images", options.images, "--device", "cpu", "--output", str(options.output)]
-    if litelvlm(["evaluate", *arguments]):
-        raise SystemExit(2)
-    results = json.loads((options.output / "results.json").read_text(encoding="utf-8"))["results"]
-    rows = [card_row(row) for row in results]
-    print(results_table(rows))
+    model, _ = load_embedded()
+    patches = model.config.num_patches
+    rows: list[dict[str, Any]] = []
+    for share in SHARES:
+        budget = round(share * patches / 576)
+        names = {variant: name for name, variant in variants(budget).items()}
+        folder = options.output / str(budget)
+        # All tokens once
+        budgets = ["all", str(budget)] if share == SHARES[0] else [str(budget)]
+        asked = ["--images", options.images, "--seed", options.seed, "--device", "cpu", "--output", str(folder)]
+        if litelvlm(["evaluate", *asked, "--budgets", *budgets, "--methods", *names]):
+            raise SystemExit(2)
+        for row in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["results"]:
+            method = row["variant"].partition(":")[0]
+            kept = {name: row[name] for name in ("split", "retained", "patches", "expressions", "images")}
+            kept |= {"layer_tokens": average_tokens(method, row["retained"], model.config)}
+            figures = {name: round(row[name], 2) for name in ("ciou", "giou")}
+            rows.append({"method": names.get(row["variant"], row["variant"])} | kept | figures)
+    print(results_table(rows, "ciou"), results_table(rows, "giou"), sep="\n\n")
     if options.card:
-        known = json.loads(options.card.read_text(encoding="utf-8"))
-        options.card.write_text(json.dumps(known | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
+        options.card.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -154,14 +155,30 @@ def test_no_target_is_right_when_the_answer_is_empty(embedded, val):
 
 def test_variants_change_the_configuration_for_a_while(embedded):
     config = embedded[0].config
-    assert parse_variant("litelvlm", config) == ("litelvlm", ())
-    text = "litelvlm:position_mode=original,num_context_tokens=16"
-    method, settings = parse_variant(text, config)
-    assert Run("generation", method, 85, settings).variant == text
+    assert parse_variant("litelvlm", config) == ("litelvlm", (), None)
+    text = "litelvlm:position_mode=original,num_context_tokens=16,guide_form=expression"
+    method, settings, guide_form = parse_variant(text, config)
+    assert guide_form == "expression" and Run("generation", method, 85, settings, guide_form).variant == text
     with pytest.raises(RuntimeError), configured(config, dict(settings)):
         assert config.position_mode == "original" and config.num_context_tokens == 16
         raise RuntimeError
     assert config.position_mode == "consecutive" and config.num_context_tokens is None
+
+
+@pytest.mark.parametrize("form", ["question", "expression", "templates"])
+def test_guide_form_decides_what_is_kept(embedded, val, form, monkeypatch):
+    model, processor = embedded
+    seen, select = [], type(model.model).select_tokens
+    monkeypatch.setattr(type(model.model), "select_tokens", lambda *a: seen.append(select(*a)) or seen[-1])
+    measure(model, processor, val[0], [Run("generation", "litelvlm", 85, guide_form=form)])
+    texts = [expression.text for expression in val[0].expressions]
+    asking = copy(processor)
+    asking.guide_form = form
+    inputs = asking(val[0].load_image(), texts)
+    with torch.no_grad():
+        expected = model(**inputs, num_retained_tokens=85, pruning_method="litelvlm").retained_indices
+    assert torch.equal(seen[0][0].indices, expected)
+    assert processor.guide_form == "question"
 
 
 def test_results_are_tables_and_plots_too(tmp_path, capsys):

@@ -24,7 +24,7 @@ from PIL import Image
 from litelvlm import EMBEDDED_MODEL, EXAMPLE_IMAGE
 from litelvlm.cli import main
 from litelvlm.hub_cards import TARGETS, render_card
-from litelvlm.hub_cards.cards import FOLDER
+from litelvlm.hub_cards.cards import FOLDER, RECOMMENDED
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -57,8 +57,9 @@ def base_page(data):
 def test_every_figure_is_measured_here_or_the_papers(target):
     results = ModelCard(render_card(target)).data.eval_results or []
     if target == "litelvlm-tiny":
-        rows = json.loads((FOLDER / "results" / "litelvlm-tiny.json").read_text(encoding="utf-8"))["rows"]
-        assert len(results) == 2 * len(rows)
+        lines = (FOLDER / "results" / "litelvlm-tiny.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [row for row in map(json.loads, lines) if row["method"] in ("none", "litelvlm", RECOMMENDED)]
+        assert len(results) == 2 * len(rows) == 2 * 3 * (1 + 3 + 3)
         assert [r.metric_value for r in results if r.metric_type == "ciou"] == [round(row["ciou"], 1) for row in rows]
         assert all("measured by this project" in r.metric_name and r.source_url is None for r in results)
     elif target == "litelvlm-glamm-refseg":
@@ -72,20 +73,27 @@ def test_every_figure_is_measured_here_or_the_papers(target):
 def test_new_results_change_table_and_metadata_of_the_card(tmp_path, monkeypatch):
     for name in ("targets.yaml", "card.md.jinja"):
         (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
-    row = {"split": "val", "retained": 85, "patches": 256, "share": "192", "ciou": 61.24, "giou": 62.0}
-    results = {"parameters": 3.2, "training": ["One."], "remarks": ["Two."], "rows": [row | {"expressions": 7}]}
+    row = {"split": "val", "patches": 256, "expressions": 7, "images": 3, "ciou": 61.24, "giou": 62.0}
+    rows = [
+        row | {"method": "none", "retained": 256, "layer_tokens": 256.0, "ciou": 80.0},
+        row | {"method": "litelvlm", "retained": 85, "layer_tokens": 85.0},
+        row | {"method": "fastv", "retained": 85, "layer_tokens": 170.5},
+    ]
+    results = {"parameters": 3.2, "training": ["One."], "remarks": ["Two."]}
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "litelvlm-tiny.json").write_text(json.dumps(results))
+    (tmp_path / "results" / "litelvlm-tiny.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setattr("litelvlm.hub_cards.cards.FOLDER", tmp_path)
     card = render_card("litelvlm-tiny")
-    assert "| val | 85 of 256 | as 192 of 576 | 61.2 | 62.0 | 7 |" in card
-    assert [result.metric_value for result in ModelCard(card).data.eval_results] == [61.2, 62.0]
+    for line in ("none | 256 | 80.0 | 100 %", "litelvlm | 85 | 61.2 | 77 %", "fastv | 170.5 | 61.2 | 77 %"):
+        assert f"| {line} |" in card
+    assert [result.metric_value for result in ModelCard(card).data.eval_results] == [80.0, 62.0, 61.2, 62.0]
 
 
 def test_readme_shows_the_figures_of_the_card():
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in render_card("litelvlm-tiny").splitlines() if " of 576 |" in line]
-    assert rows and all(row in readme for row in rows)
+    (table,) = re.findall(r"cIoU in %, .*?\n\n(.*?)\n\n", render_card("litelvlm-tiny"), flags=re.DOTALL)
+    assert "\n| litelvlm |" in table and table in readme
 
 
 @pytest.mark.parametrize("target", TARGETS)
