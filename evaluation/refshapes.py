@@ -47,7 +47,7 @@ KINDS = ("attribute", "superlative", "relation", "negation", "ordinal", "relatio
 # How often each kind is asked for, per split
 _EVERY_KIND = dict(zip(KINDS, (0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.1), strict=True))
 SPLITS: dict[str, dict[str, float]] = {
-    "train": {"attribute": 0.5, "superlative": 0.25, "relation": 0.25},
+    "train": {"attribute": 0.35, "superlative": 0.25, "relation": 0.4},
     "trainA": {"attribute": 1.0},
     "trainC": _EVERY_KIND,
     "val": {"attribute": 0.4, "superlative": 0.25, "relation": 0.35},
@@ -105,7 +105,7 @@ class Sample:
         image (`np.ndarray` of shape `(size, size, 3)`, uint8): the drawn scene.
         object_masks (`np.ndarray` of shape `(num_objects, size, size)`, bool): visible pixels of each object.
         objects (`tuple[RefObject, ...]`): in drawing order.
-        expressions (`tuple[Expression, ...]`): 1 to 3, each unambiguous.
+        expressions (`tuple[Expression, ...]`): at least 1, each unambiguous.
     """
 
     image: np.ndarray
@@ -130,6 +130,7 @@ class RefShapes:
         size (`int`): side of the picture in pixels.
         seed (`int`): another seed, another set; splits never share a scene.
         num_objects (`tuple[int, int]`): fewest and most objects of a scene.
+        max_expressions (`int`): most expressions of a scene; more than the protocol's 3 only serve to train.
 
     Raises:
         ValueError: unknown split, or numbers that give no scene.
@@ -142,6 +143,7 @@ class RefShapes:
         size: int = 128,
         seed: int = 0,
         num_objects: tuple[int, int] = (3, 9),
+        max_expressions: int = 3,
     ):
         if split not in SPLITS:
             raise ValueError(f"`split` is {split!r}; allowed are {', '.join(SPLITS)}.")
@@ -149,7 +151,10 @@ class RefShapes:
             raise ValueError(f"`length` is {length} and `size` {size}; allowed are at least 1 and at least 32.")
         if not 2 <= num_objects[0] <= num_objects[1] <= 9:
             raise ValueError(f"`num_objects` is {num_objects}; allowed are 2 <= fewest <= most <= 9.")
+        if max_expressions < 1:
+            raise ValueError(f"`max_expressions` is {max_expressions}; allowed is at least 1.")
         self.split, self.length, self.size, self.seed, self.num_objects = split, length, size, seed, num_objects
+        self.max_expressions = max_expressions
 
     def __len__(self) -> int:
         return self.length
@@ -158,7 +163,8 @@ class RefShapes:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} of a split of {self.length}")
         rng = np.random.default_rng([_SPLIT_NUMBERS[self.split], self.seed, index])
-        return random_sample(rng, self.size, self.num_objects, SPLITS[self.split], self.split in CLUTTERED)
+        cluttered = self.split in CLUTTERED
+        return random_sample(rng, self.size, self.num_objects, SPLITS[self.split], cluttered, self.max_expressions)
 
 
 def random_sample(
@@ -167,8 +173,9 @@ def random_sample(
     num_objects: tuple[int, int] = (3, 9),
     kind_shares: dict[str, float] = SPLITS["val"],
     cluttered: bool = False,
+    max_expressions: int = 3,
 ) -> Sample:
-    """Draws scenes until one admits an expression of a wanted kind, and asks for up to three of its objects."""
+    """Draws scenes until one admits an expression of a wanted kind, and asks for some of its objects, none twice."""
     shares = [kind_shares.get(kind, 0.0) for kind in KINDS]
     while True:
         objects = random_scene(rng, num_objects, closeness=0.75 if cluttered else 0.92)
@@ -178,9 +185,13 @@ def random_sample(
         needed = np.array([0.5 * _AREAS[o.shape] if cluttered else 0.2 for o in objects])
         if masks.any(axis=(1, 2)).all() and (visible > needed).all():
             expressions: list[Expression] = []
-            for _ in range(4):
+            for _ in range(max_expressions + 1):
                 expression = random_expression(rng, objects, str(rng.choice(KINDS, p=shares)))
-                if len(expressions) < 3 and expression and expression.targets not in {e.targets for e in expressions}:
+                if (
+                    len(expressions) < max_expressions
+                    and expression
+                    and expression.targets not in {e.targets for e in expressions}
+                ):
                     expressions.append(expression)
             if expressions:
                 return Sample(image, masks, objects, tuple(expressions))

@@ -38,6 +38,9 @@ PEERS = (
     *("hiprune", "fastv", "sparsevlm"),
 )
 
+# The settings that LiteLVLM is recommended with are to be fair to others that keep patches as they are
+PEERS_BY_PLACE = ("uniform", "random", "divprune", "vispruner")
+
 
 def variants(budget: int) -> dict[str, str]:
     """What to measure by the name that the table gives it."""
@@ -52,7 +55,8 @@ def variants(budget: int) -> dict[str, str]:
         f"num_context_tokens={budget // 2}",
     }
     ours = {f"litelvlm, {name}": f"litelvlm:{setting}" for name, setting in settings.items()}
-    return {"litelvlm": "litelvlm", **ours, **{name: name for name in PEERS}}
+    placed = {f"{name}, original positions": f"{name}:position_mode=original" for name in PEERS_BY_PLACE}
+    return {"litelvlm": "litelvlm", **ours, **{name: name for name in PEERS}, **placed}
 
 
 def main() -> None:

@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Trains `litelvlm-tiny` from scratch on RefShapes: CLIP, the mask decoder, then the whole with CLIP frozen.
+Trains `litelvlm-tiny` from scratch on RefShapes: CLIP, the mask decoder, then the whole with CLIP frozen, twice.
 
     python scripts/train_embedded.py clip --output runs/tiny
     python scripts/train_embedded.py masks --output runs/tiny
     python scripts/train_embedded.py lvlm --output runs/tiny
+    python scripts/train_embedded.py finish --output runs/tiny
 
 The first two need nothing of each other and may run side by side. Each stage goes on from its last checkpoint in the
 output folder, to the step and without showing a scene twice, and logs its losses to a CSV file there.
@@ -409,6 +410,9 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
     return collate
 
 
+_HELPING = ("probe_loss", "naming_loss", "looking_loss")
+
+
 class WithReferents(nn.Module):
     """
     The model and three probes, thrown away after training. One reads the referent's attributes and its patches from a
@@ -419,6 +423,7 @@ class WithReferents(nn.Module):
     def __init__(self, lvlm: LiteLVLMForSegmentation):
         super().__init__()
         self.lvlm = lvlm
+        self.looks = True  # whether attention is told where to look
         self.sizes = [*map(len, ATTRIBUTE_VALUES.values()), NUM_VISUAL_TOKENS]
         self.probe = nn.Linear(lvlm.config.mask_embedding_size, sum(self.sizes))
         self.namer = PatchNamer(lvlm.config.mask_decoder_config.vision_config.output_channels)
@@ -429,21 +434,22 @@ class WithReferents(nn.Module):
         referents, places, names = (batch.pop(name) for name in PROBED)
         image_state = self.lvlm.encode_image(batch.pop("pixel_values"), batch.pop("mask_pixel_values"))
         # The method is training-free: the model never sees a pruned picture
-        asked = {"output_attentions": True, "output_hidden_states": True}
+        asked = {"output_attentions": self.looks, "output_hidden_states": True}
         output = self.lvlm(**batch, image_state=image_state, pruning_method="none", **asked)
         *logits, place = self.probe(torch.cat(output.seg_embeddings)).float().split(self.sizes, dim=-1)
         # Patches in the measure in which the referent covers them
         probe_loss = 2 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
         for i, attribute_logits in enumerate(logits):
             probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i])
-        looking_loss = self.looking_loss(batch["input_ids"], output.attentions, places)
         naming_loss = self.namer.loss(image_state.mask_image_embeddings.flatten(2).transpose(1, 2), names)
         halfway = output.hidden_states[len(output.hidden_states) // 2]
         tokens = halfway[batch["input_ids"] == self.lvlm.config.image_token_id]
         naming_loss = naming_loss + self.token_namer.loss(tokens.view(*names.shape[:2], -1), names)
         losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
-        losses |= {"looking_loss": looking_loss, "probe_loss": probe_loss, "naming_loss": naming_loss}
-        return {"loss": output.loss + looking_loss + probe_loss + naming_loss, **losses}
+        losses |= {"probe_loss": probe_loss, "naming_loss": naming_loss}
+        if self.looks:
+            losses["looking_loss"] = self.looking_loss(batch["input_ids"], output.attentions, places)
+        return {"loss": output.loss + sum(losses[name] for name in losses if name in _HELPING), **losses}
 
     def looking_loss(
         self, input_ids: torch.Tensor, attentions: tuple[torch.Tensor, ...], places: torch.Tensor
@@ -555,10 +561,32 @@ def train_lvlm(options: argparse.Namespace) -> None:
     guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
     guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 4)
+    run_whole("lvlm", whole, processor, RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 4), options)
+
+
+def train_finish(options: argparse.Namespace) -> None:
+    """
+    More questions about each picture, which is what costs, in one conversation; and without the attention weights,
+    which nothing is learnt from any more, in a faster attention.
+    """
+    whole, processor = untrained(options)
+    trained = torch.load(options.output / "lvlm" / "checkpoint.pt", map_location="cpu", weights_only=True)
+    whole.load_state_dict(trained["model"])
+    whole.looks = False
+    whole.lvlm.model.backbone.language_model.set_attn_implementation("sdpa")
+    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 5, max_expressions=8)
+    run_whole("finish", whole, processor, scenes, options)
+    whole.lvlm.save_pretrained(options.output / "litelvlm-tiny")
+    processor.save_pretrained(options.output / "litelvlm-tiny")
+
+
+def run_whole(
+    name: str, whole: WithReferents, processor: LiteLVLMProcessor, scenes: RefShapes, options: argparse.Namespace
+) -> None:
+    """Trains the model with its probes, and watches the cIoU on scenes of val."""
     watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
     run(
-        "lvlm",
+        name,
         whole,
         WithReferents.__call__,  # not `forward`, which accelerate wraps on the instance
         scenes,
@@ -566,8 +594,6 @@ def train_lvlm(options: argparse.Namespace) -> None:
         lambda whole: teacher_forced_ciou(whole.lvlm, processor, watched),
         options,
     )
-    model.save_pretrained(options.output / "litelvlm-tiny")
-    processor.save_pretrained(options.output / "litelvlm-tiny")
 
 
 def main() -> None:
@@ -577,6 +603,7 @@ def main() -> None:
         "clip": (train_clip, 1200, 48, 1e-3),
         "masks": (train_masks, 2400, 24, 1e-3),
         "lvlm": (train_lvlm, 4000, 16, 1e-3),
+        "finish": (train_finish, 1600, 12, 7e-4),
     }
     for stage, (function, steps, batch_size, lr) in defaults.items():
         sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
