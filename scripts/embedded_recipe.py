@@ -33,6 +33,7 @@ QUESTIONS = (
     "What is {} in this image? Please output segmentation mask.",
 )
 ANSWERS = ("It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG].")
+ANSWERS_WITHOUT = ("There is no such object.", "I cannot see that in this image.", "It is not in this image.")
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."

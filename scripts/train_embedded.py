@@ -36,6 +36,7 @@ import torch
 from accelerate import Accelerator
 from embedded_recipe import (
     ANSWERS,
+    ANSWERS_WITHOUT,
     IMAGE_SIZE,
     NUM_VISUAL_TOKENS,
     PATCH_SIZE,
@@ -355,9 +356,15 @@ def train_clip(options: argparse.Namespace) -> None:
 PROBED = ("referents", "places", "names")  # what only the probes learn from
 
 
-def referent(thing: RefObject) -> list[int]:
-    """Indices of the values of its attributes."""
-    return [known.index(getattr(thing, name)) for name, known in ATTRIBUTE_VALUES.items()]
+def referent(things: list[RefObject]) -> list[int]:
+    """Indices of the values of its attributes; of several objects those that they share, -100 for the others."""
+    values = [{known.index(getattr(thing, name)) for thing in things} for name, known in ATTRIBUTE_VALUES.items()]
+    return [found.pop() if len(found) == 1 else -100 for found in values]
+
+
+def answered(sample: Sample) -> list[int]:
+    """The expressions that are answered with a mask: those that name something."""
+    return [i for i, expression in enumerate(sample.expressions) if expression.targets]
 
 
 def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
@@ -369,7 +376,7 @@ def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, An
             for e in sample.expressions:
                 thing, words = sample.objects[e.targets[0]], e.text.split()
                 named = [getattr(thing, name) in words for name in ATTRIBUTES]
-                said.append([v if known else -100 for v, known in zip(referent(thing), named, strict=True)])
+                said.append([v if known else -100 for v, known in zip(referent([thing]), named, strict=True)])
         return {**inputs, "said": torch.tensor(said)}
 
     return collate
@@ -387,9 +394,10 @@ def mask_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
 
 
 def conversations(samples: list[Sample], rng: np.random.Generator) -> tuple[list[list[str]], list[list[str]]]:
-    """Questions and answers of each sample in random forms."""
+    """Questions and answers of each sample in random forms; what is not there is answered without [SEG]."""
     questions = [[str(rng.choice(QUESTIONS)).format(e.text) for e in s.expressions] for s in samples]
-    return questions, [[str(rng.choice(ANSWERS)) for _ in s.expressions] for s in samples]
+    forms = [[ANSWERS if e.targets else ANSWERS_WITHOUT for e in s.expressions] for s in samples]
+    return questions, [[str(rng.choice(known)) for known in of_sample] for of_sample in forms]
 
 
 def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
@@ -399,11 +407,14 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
             images=[s.image for s in samples],
             text=questions,
             answers=answers,
-            segmentation_maps=[s.masks for s in samples],
+            segmentation_maps=[s.masks[answered(s)] for s in samples],
             question_template="{}",
         )
-        referents = torch.tensor([referent(s.objects[e.targets[0]]) for s in samples for e in s.expressions])
-        masks = torch.from_numpy(np.concatenate([s.masks for s in samples])).float()
+        named = [s.expressions[i].targets for s in samples for i in answered(s)]
+        owners = [s for s in samples for _ in answered(s)]
+        things = [[s.objects[i] for i in targets] for s, targets in zip(owners, named, strict=True)]
+        referents = torch.tensor([referent(found) for found in things])
+        masks = torch.from_numpy(np.concatenate([s.masks[answered(s)] for s in samples])).float()
         places = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
         return {**inputs, "referents": referents, "places": places, "names": patch_names(samples)}
 
@@ -513,7 +524,7 @@ def teacher_forced_ciou(
         on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         masks = processor.post_process_masks(model(**on_device, pruning_method="none"), batch)
         for predicted, sample in zip(masks, samples, strict=True):
-            iou.update(predicted.cpu().numpy(), sample.masks)
+            iou.update(predicted.cpu().numpy(), sample.masks[answered(sample)])
     return {f"{scenes.split}_ciou": iou.ciou}
 
 
@@ -561,7 +572,7 @@ def train_lvlm(options: argparse.Namespace) -> None:
     guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
     guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
-    run_whole("lvlm", whole, processor, RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 4), options)
+    run_whole("lvlm", whole, processor, RefShapes(options.split, 10**9, IMAGE_SIZE, options.seed + 4), options)
 
 
 def train_finish(options: argparse.Namespace) -> None:
@@ -574,7 +585,7 @@ def train_finish(options: argparse.Namespace) -> None:
     whole.load_state_dict(trained["model"])
     whole.looks = False
     whole.lvlm.model.backbone.language_model.set_attn_implementation("sdpa")
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 5, max_expressions=8)
+    scenes = RefShapes(options.split, 10**9, IMAGE_SIZE, options.seed + 5, max_expressions=8)
     run_whole("finish", whole, processor, scenes, options)
     whole.lvlm.save_pretrained(options.output / "litelvlm-tiny")
     processor.save_pretrained(options.output / "litelvlm-tiny")
@@ -612,6 +623,8 @@ def main() -> None:
         sub.add_argument("--steps", type=int, default=steps, help="length of the learning-rate schedule")
         sub.add_argument("--batch-size", type=int, default=batch_size, help="images per step")
         sub.add_argument("--lr", type=float, default=lr, help="highest learning rate")
+        if stage in ("lvlm", "finish"):
+            sub.add_argument("--split", choices=["train", "trainC"], default="train", help="trainC has every kind")
         sub.add_argument("--warmup", type=int, default=100, help="steps to the highest learning rate")
         sub.add_argument("--seed", type=int, default=0, help="of the scenes and the initial weights")
         sub.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
