@@ -156,7 +156,9 @@ def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], co
             if budget == "all":
                 runs.append(Run(protocol, "none", retained))
             else:
-                runs += [Run(protocol, name, retained, *settings) for name, *settings in variants if name != "none"]
+                runs += [
+                    Run(protocol, name, retained, values, form) for name, values, form in variants if name != "none"
+                ]
     if not runs:
         raise ValueError("--methods names only 'none', which keeps all tokens; then --budgets must hold all.")
     return list(dict.fromkeys(runs))
