@@ -18,12 +18,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import CLIPConfig, CLIPImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
-from litelvlm.evaluation.refshapes import caption, random_attributes, random_expression, random_scene
+from litelvlm.evaluation.refshapes import KINDS, caption, random_attributes, random_expression, random_scene
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 IMAGE_SIZE = 128  # of CLIP and of SAM; the drawn size in training
 PATCH_SIZE = 8  # of both: 256 visual tokens, and masks of 64 x 64
 NUM_VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
+MASK_EMBEDDING_SIZE = 128
 
 QUESTION_TEMPLATE = "Can you segment {} in this image?"
 QUESTIONS = (
@@ -47,7 +48,7 @@ def corpus(num_scenes: int = 3000, seed: int = 1) -> list[str]:
     for _ in range(num_scenes):
         objects = random_scene(rng, (2, 9))
         texts.append(caption([random_attributes(rng, thing) for thing in objects]))
-        for kind in ("attribute", "superlative", "relation"):
+        for kind in KINDS:
             expression = random_expression(rng, objects, kind)
             if expression:
                 question = str(rng.choice(QUESTIONS)).format(expression.text)
@@ -85,7 +86,8 @@ def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=760, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    # The system text stands in every prompt: each of its words is to be a token
+    tokenizer.train_from_iterator([*texts, *[SYSTEM] * 200], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -111,26 +113,28 @@ def _byte_level(lower: bool) -> Tokenizer:
 
 
 def clip_config(guide_tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
-    """About 1.5 million parameters."""
+    """About 3 million parameters."""
     return CLIPConfig(
-        projection_dim=96,
+        projection_dim=128,
         vision_config={
             "image_size": IMAGE_SIZE,
             "patch_size": PATCH_SIZE,
-            "hidden_size": 128,
+            "hidden_size": 192,
             "num_hidden_layers": 5,
-            "num_attention_heads": 4,
-            "intermediate_size": 512,
-            "projection_dim": 96,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+            "hidden_act": "gelu",
+            "projection_dim": 128,
         },
         text_config={
             "vocab_size": len(guide_tokenizer),
-            "hidden_size": 96,
+            "hidden_size": 128,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
-            "intermediate_size": 384,
+            "intermediate_size": 512,
+            "hidden_act": "gelu",
             "max_position_embeddings": 77,
-            "projection_dim": 96,
+            "projection_dim": 128,
             "bos_token_id": guide_tokenizer.bos_token_id,
             "eos_token_id": guide_tokenizer.eos_token_id,
             "pad_token_id": guide_tokenizer.pad_token_id,
@@ -139,7 +143,7 @@ def clip_config(guide_tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
 
 
 def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVLMConfig:
-    """The whole model around a trained CLIP; about 4 million parameters."""
+    """The whole model around a trained CLIP; about 8 million parameters."""
     return LiteLVLMConfig(
         backbone_config={
             "model_type": "llava",
@@ -147,11 +151,11 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
             "text_config": {
                 "model_type": "llama",
                 "vocab_size": len(tokenizer),
-                "hidden_size": 128,
-                "num_hidden_layers": 4,
+                "hidden_size": 192,
+                "num_hidden_layers": 6,
                 "num_attention_heads": 4,
                 "num_key_value_heads": 4,
-                "intermediate_size": 384,
+                "intermediate_size": 512,
                 "max_position_embeddings": 1024,
                 "initializer_range": 0.06,
                 "bos_token_id": tokenizer.bos_token_id,
@@ -164,8 +168,8 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
         guide_config=clip.text_config.to_dict(),
         mask_decoder_config={
             "vision_config": {
-                "hidden_size": 96,
-                "output_channels": 96,
+                "hidden_size": 128,
+                "output_channels": MASK_EMBEDDING_SIZE,
                 "num_hidden_layers": 4,
                 "num_attention_heads": 4,
                 "image_size": IMAGE_SIZE,
@@ -173,15 +177,19 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
                 "window_size": 8,
                 "use_rel_pos": False,
                 "global_attn_indexes": [1, 3],
-                "num_pos_feats": 48,
+                "num_pos_feats": MASK_EMBEDDING_SIZE // 2,
                 # SAM's own defaults suit loaded weights: nearly zero weights, and place features of so high a
                 # frequency that neighbours have nothing in common
                 "initializer_range": 0.08,
                 "scale": 1.0,
             },
-            "prompt_encoder_config": {"hidden_size": 96, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+            "prompt_encoder_config": {
+                "hidden_size": MASK_EMBEDDING_SIZE,
+                "image_size": IMAGE_SIZE,
+                "patch_size": PATCH_SIZE,
+            },
             "mask_decoder_config": {
-                "hidden_size": 96,
+                "hidden_size": MASK_EMBEDDING_SIZE,
                 "mlp_dim": 256,
                 "num_attention_heads": 4,
                 "iou_head_hidden_dim": 32,
@@ -191,7 +199,7 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
         # The share of the paper's 192 of 576
         num_retained_tokens=round(NUM_VISUAL_TOKENS / 3),
         seg_token_id=tokenizer.convert_tokens_to_ids("[SEG]"),
-        mask_embedding_size=96,
+        mask_embedding_size=MASK_EMBEDDING_SIZE,
         # Twice LISA's: the objects are small, and overlap is what is measured
         dice_loss_weight=1.0,
     )

@@ -26,8 +26,10 @@ output folder, to the step and without showing a scene twice, and logs its losse
 import argparse
 import csv
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from embedded_recipe import (
     ANSWERS,
     ANSWERS_WITHOUT,
     IMAGE_SIZE,
+    MASK_EMBEDDING_SIZE,
     NUM_VISUAL_TOKENS,
     PATCH_SIZE,
     QUESTIONS,
@@ -52,7 +55,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPModel, GenerationConfig
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from litelvlm.evaluation.metrics import CumulativeIoU
 from litelvlm.evaluation.refshapes import (
@@ -68,12 +71,13 @@ from litelvlm.evaluation.refshapes import (
     matches,
     random_attributes,
 )
-from litelvlm.modeling.mask_decoder_litelvlm import mask_losses
+from litelvlm.modeling.mask_decoder_litelvlm import LiteLVLMMaskDecoder, mask_losses
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 ATTRIBUTE_VALUES = dict(zip(ATTRIBUTES, map(tuple, (SIZES, TEXTURES, COLOURS, SHAPES)), strict=True))
 CLIP_MEAN, CLIP_STD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+SAM_MEAN, SAM_STD = (torch.tensor(v)[:, None, None] for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
 
 class Collated(Dataset):
@@ -105,28 +109,31 @@ def run(
     folder = options.output / name
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(
-            (step + 1) / options.warmup,
-            0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(step / options.steps, 1))),
-        ),
-    )
+    optimizers = build_optimizers(model, options.lr)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: min(
+                (step + 1) / options.warmup,
+                0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / options.steps, 1))),
+            ),
+        )
+        for optimizer in optimizers
+    ]
     first, checkpoint = 0, folder / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
+        for part, state in zip([*optimizers, *schedules], saved["optimizers"], strict=True):
+            part.load_state_dict(state)
         first = saved["step"]
     data = Collated(scenes, options.batch_size, first, options.steps, collate)
     loader: Iterator[Any] = DataLoader(data, batch_size=None, num_workers=options.workers, persistent_workers=False)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    model, loader, *optimizers = accelerator.prepare(model, loader, *optimizers)
 
     def save(step: int) -> None:
         state = {"model": accelerator.unwrap_model(model).state_dict(), "step": step}
-        state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        state["optimizers"] = [part.state_dict() for part in (*optimizers, *schedules)]
         torch.save(state, folder / "checkpoint.tmp")
         (folder / "checkpoint.tmp").replace(checkpoint)  # a killed run leaves the old one whole
 
@@ -136,12 +143,14 @@ def run(
         progress = tqdm(loader, initial=first, total=options.steps, desc=name, mininterval=10)
         for step, batch in enumerate(progress, start=first + 1):
             model.train()
-            losses = step_losses(model, batch)
-            optimizer.zero_grad()
+            with accelerator.autocast():
+                losses = step_losses(model, batch)
             accelerator.backward(losses["loss"])
             nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
+            for part in (*optimizers, *schedules):
+                part.step()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             for key, value in losses.items():
                 running[key] = 0.95 * running.get(key, value.item()) + 0.05 * value.item()
             out_of_time = time.time() - started > 60 * options.time_limit
@@ -158,6 +167,18 @@ def run(
             if out_of_time and step < options.steps:
                 raise SystemExit(f"{name}: stopped by the time limit at step {step}; run again to go on")
     return accelerator.unwrap_model(model).eval()
+
+
+def build_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside of transformer layers, AdamW for all else; both take steps of the same size."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in named if p.ndim == 2 and "layers." in name]
+    rest = [p for name, p in named if not (p.ndim == 2 and "layers." in name)]
+    adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
+    if not matrices:
+        return [adamw]
+    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    return [muon, adamw]
 
 
 def images_to_tensor(samples: list[Sample]) -> torch.Tensor:
@@ -218,7 +239,10 @@ def place_waves(width: int, amplitude: float) -> torch.Tensor:
 # --- stage 1: CLIP ---------------------------------------------------------------------------------------------------
 
 
-NUM_NEGATIVES = 4  # captions per image that one changed word makes wrong
+CAPTIONS = ("{}", "a picture of {}", "an image with {}", "there is {} in this image")
+# One shape for all batches, as the model is compiled; longer captions lose their end
+CAPTION_SHAPE = {"padding": "max_length", "truncation": True, "max_length": 40, "return_tensors": "pt"}
+NUM_NEGATIVES = 2  # captions per image that one changed word makes wrong
 
 
 def made_wrong(
@@ -264,7 +288,8 @@ def clip_collate(tokenizer: Any) -> Callable[..., dict[str, torch.Tensor]]:
             captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
         # What fits a picture by chance is no wrong answer
         by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
-        tokens = tokenizer([caption(c) for c in captions], padding=True, truncation=True, return_tensors="pt")
+        forms = rng.choice(CAPTIONS, len(captions))
+        tokens = tokenizer([f.format(caption(c)) for f, c in zip(forms, captions, strict=True)], **CAPTION_SHAPE)
         pixels = (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
         return {"pixel_values": pixels, "by_chance": by_chance, "names": patch_names(samples), **tokens}
 
@@ -334,13 +359,15 @@ def train_clip(options: argparse.Namespace) -> None:
     build_tokenizers(options)
     guide_tokenizer = AutoTokenizer.from_pretrained(options.output / "guide_tokenizer")
     torch.manual_seed(options.seed)
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed, num_objects=(2, 4))
-    watched = RefShapes("testA", 128, IMAGE_SIZE, num_objects=(2, 4))
-    clip = CLIPModel(clip_config(guide_tokenizer))
+    scenes = RefShapes("trainC", 10**9, IMAGE_SIZE, options.seed, num_objects=(2, 6), max_expressions=1)
+    watched = RefShapes("testA", 128, IMAGE_SIZE, seed=10_000)
+    # Eager attention is the faster one here, in bfloat16 on a CPU with short sequences
+    clip = CLIPModel._from_config(clip_config(guide_tokenizer), attn_implementation="eager")
     with torch.no_grad():
         places = clip.vision_model.embeddings.position_embedding.weight
         places[1:] = place_waves(places.shape[1], amplitude=0.35)  # as large as what a patch itself gives
     model: nn.Module = WithPatchNames(clip)
+    model.compile(dynamic=False)
     collate = clip_collate(guide_tokenizer)
 
     def figures(model: nn.Module) -> dict[str, float]:
@@ -350,47 +377,106 @@ def train_clip(options: argparse.Namespace) -> None:
     model.clip.save_pretrained(options.output / "clip" / "final")
 
 
-# --- stage 2: the LVLM around the frozen CLIP ------------------------------------------------------------------------
+# --- stage 2: SAM, prompted by places --------------------------------------------------------------------------------
+
+OBJECTS_PER_SCENE = 4  # whose masks are learnt
 
 
-PROBED = ("referents", "places", "names")  # what only the probes learn from
+class PlacePrompt(nn.Linear):
+    """
+    The mask embedding of a distribution over patches. SAM is trained with it as others are with points and boxes, and
+    the language model learns to give the same; it is no part of the model.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NUM_VISUAL_TOKENS, MASK_EMBEDDING_SIZE)
+        nn.init.normal_(self.weight, std=1.0)
 
 
-def referent(things: list[RefObject]) -> list[int]:
-    """Indices of the values of its attributes; of several objects those that they share, -100 for the others."""
-    values = [{known.index(getattr(thing, name)) for thing in things} for name, known in ATTRIBUTE_VALUES.items()]
-    return [found.pop() if len(found) == 1 else -100 for found in values]
+def coverage(masks: np.ndarray) -> torch.Tensor:
+    """How each mask is distributed over the patches, from bool `(masks, H, W)`: `(masks, patches)`, rows of sum 1."""
+    shares = nn.functional.avg_pool2d(torch.from_numpy(masks).float()[None], PATCH_SIZE)[0].flatten(1)
+    return shares / shares.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
+def blurred(places: torch.Tensor, others: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Distributions as a language model may give them: with patches missing, and some weight on other objects."""
+    count = len(places)
+    missing = torch.from_numpy(rng.random(places.shape) < rng.uniform(0, 0.7, (count, 1)) * (rng.random((count, 1)) < 0.6))
+    kept = places.masked_fill(missing, 0)
+    kept = torch.where(kept.sum(-1, keepdim=True) > 0.05, kept, places)
+    kept = kept / kept.sum(-1, keepdim=True)
+    leak = torch.from_numpy(rng.uniform(0, 0.3, (count, 1)) * (rng.random((count, 1)) < 0.5)).float()
+    return (1 - leak) * kept + leak * others
+
+
+def sam_pixels(samples: list[Sample]) -> torch.Tensor:
+    return (images_to_tensor(samples) - SAM_MEAN) / SAM_STD
+
+
+def sam_collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    places, labels = [], []
+    for sample in samples:
+        count = len(sample.objects)
+        of_objects = coverage(sample.object_masks)
+        groups = [rng.permutation(count)[: rng.integers(2, 4) if rng.random() < 0.15 else 1] for _ in range(OBJECTS_PER_SCENE)]
+        masks = np.stack([sample.object_masks[group].any(axis=0) for group in groups])
+        places.append(blurred(coverage(masks), of_objects[torch.from_numpy(rng.integers(count, size=len(groups)))], rng))
+        labels.append(torch.from_numpy(masks).float())
+    return {"mask_pixel_values": sam_pixels(samples), "places": torch.stack(places).float(), "labels": torch.stack(labels)}
+
+
+class PromptedSam(nn.Module):
+    """The model's mask decoder with prompts of places."""
+
+    def __init__(self, mask_decoder: LiteLVLMMaskDecoder):
+        super().__init__()
+        self.mask_decoder = mask_decoder
+        self.prompt = PlacePrompt()
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        masks = self.mask_decoder(
+            self.prompt(batch["places"]), self.mask_decoder.encode_image(batch["mask_pixel_values"])
+        )
+        bce_loss, dice_loss = mask_losses([masks.flatten(0, 1)], [batch["labels"].flatten(0, 1)])
+        return {"loss": 2 * bce_loss + dice_loss, "bce_loss": bce_loss, "dice_loss": dice_loss}
+
+
+def mask_quality(model: PromptedSam, scenes: RefShapes) -> dict[str, float]:
+    """cIoU of masks whose places are given."""
+    iou = CumulativeIoU()
+    for start in range(0, len(scenes), 32):
+        batch = sam_collate([scenes[i] for i in range(start, start + 32)], np.random.default_rng(start))
+        embeddings = model.mask_decoder.encode_image(batch["mask_pixel_values"])
+        masks = model.mask_decoder(model.prompt(batch["places"]), embeddings)
+        masks = nn.functional.interpolate(masks.float(), batch["labels"].shape[-2:], mode="bilinear") > 0
+        for predicted, expected in zip(masks.numpy(), batch["labels"].numpy() > 0, strict=True):
+            iou.update(predicted, expected)
+    return {"ciou": iou.ciou, "giou": iou.giou}
+
+
+def train_sam(options: argparse.Namespace) -> None:
+    build_tokenizers(options)
+    model, _ = untrained(options)
+    model.mask_decoder.set_attn_implementation("eager")
+    sam = PromptedSam(model.mask_decoder)
+    scenes = RefShapes("trainC", 10**9, IMAGE_SIZE, options.seed + 1, max_expressions=1)
+    watched = RefShapes("testC", 96, IMAGE_SIZE, seed=10_000)
+    run("sam", sam, PromptedSam.__call__, scenes, sam_collate, lambda sam: mask_quality(sam, watched), options)
+
+
+# --- stage 3: the language model around the frozen CLIP --------------------------------------------------------------
+
+# Of all prompts, as the model is compiled: tokens of six questions with their answers, seldom of fewer
+LENGTH = 480
+MENTION = re.compile(
+    rf"\b(?:({'|'.join(SIZES)}) )?(?:({'|'.join(TEXTURES)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join((*SHAPES, 'object'))})(?:e?s)?\b"
+)
 
 
 def answered(sample: Sample) -> list[int]:
     """The expressions that are answered with a mask: those that name something."""
     return [i for i, expression in enumerate(sample.expressions) if expression.targets]
-
-
-def language_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
-    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
-        questions, answers = conversations(samples, rng)
-        inputs = processor(text=questions, answers=answers, question_template="{}")
-        said = []
-        for sample in samples:
-            for e in sample.expressions:
-                thing, words = sample.objects[e.targets[0]], e.text.split()
-                named = [getattr(thing, name) in words for name in ATTRIBUTES]
-                said.append([v if known else -100 for v, known in zip(referent([thing]), named, strict=True)])
-        return {**inputs, "said": torch.tensor(said)}
-
-    return collate
-
-
-def mask_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
-    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
-        questions, answers = conversations(samples, rng)
-        maps = [s.masks for s in samples]
-        inputs = processor(text=questions, answers=answers, question_template="{}", segmentation_maps=maps)
-        pictures = processor.mask_image_processor([s.image for s in samples], return_tensors="pt")
-        return {**inputs, "mask_pixel_values": pictures["pixel_values"], "names": patch_names(samples)}
-
-    return collate
 
 
 def conversations(samples: list[Sample], rng: np.random.Generator) -> tuple[list[list[str]], list[list[str]]]:
@@ -400,115 +486,135 @@ def conversations(samples: list[Sample], rng: np.random.Generator) -> tuple[list
     return questions, [[str(rng.choice(known)) for known in of_sample] for of_sample in forms]
 
 
+def mentions(text: str, objects: tuple[RefObject, ...]) -> list[tuple[int, list[int]]]:
+    """Where each noun phrase of an expression ends, in characters, and the objects that it fits by itself."""
+    found = []
+    for match in MENTION.finditer(text):
+        values = dict(zip(ATTRIBUTES, match.groups(), strict=True))
+        values = {name: value for name, value in values.items() if value not in (None, "object")}
+        found.append((match.end(), [i for i, thing in enumerate(objects) if matches(thing, values)]))
+    return found
+
+
+def find(ids: list[int], part: list[int], start: int) -> int:
+    """Where a part begins in a list of ids, from a place on."""
+    for i in range(start, len(ids) - len(part) + 1):
+        if ids[i] == part[0] and ids[i : i + len(part)] == part:
+            return i
+    raise ValueError(f"{part} is not in {ids[start:]}")
+
+
 def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
+    tokenizer = processor.tokenizer
+    image_token_id = tokenizer.convert_tokens_to_ids(processor.image_token)
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(" " + text, add_special_tokens=False)["input_ids"]
+
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
         questions, answers = conversations(samples, rng)
-        inputs = processor(
-            images=[s.image for s in samples],
-            text=questions,
-            answers=answers,
-            segmentation_maps=[s.masks[answered(s)] for s in samples],
-            question_template="{}",
-        )
-        named = [s.expressions[i].targets for s in samples for i in answered(s)]
-        owners = [s for s in samples for _ in answered(s)]
-        things = [[s.objects[i] for i in targets] for s, targets in zip(owners, named, strict=True)]
-        referents = torch.tensor([referent(found) for found in things])
-        masks = torch.from_numpy(np.concatenate([s.masks[answered(s)] for s in samples])).float()
-        places = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
-        return {**inputs, "referents": referents, "places": places, "names": patch_names(samples)}
+        placeholder = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+        inputs = processor(text=questions, answers=answers, images=[placeholder] * len(samples), question_template="{}")
+        too_long = inputs["attention_mask"].sum(-1) > LENGTH
+        if too_long.any():
+            shorter = [
+                replace(s, expressions=s.expressions[:-1]) if cut else s
+                for s, cut in zip(samples, too_long.tolist(), strict=True)
+            ]
+            return collate(shorter, rng)
+        missing = LENGTH - inputs["input_ids"].shape[1]
+        for name, filler in (("input_ids", tokenizer.pad_token_id), ("attention_mask", 0), ("labels", -100)):
+            inputs[name] = nn.functional.pad(inputs[name], (missing, 0), value=filler)
+        rows, places = {"mention": [], "resolved": []}, {"mention": [], "resolved": []}
+        for number, (sample, ids) in enumerate(zip(samples, inputs["input_ids"].tolist(), strict=True)):
+            nowhere = torch.eye(NUM_VISUAL_TOKENS + 1)[-1]
+            of_expressions = coverage(sample.masks)
+            at = ids.index(image_token_id) + NUM_VISUAL_TOKENS
+            for i, expression in enumerate(sample.expressions):
+                part = tokens(expression.text)
+                at = find(ids, part, at)
+                for end, fitting in mentions(expression.text, sample.objects):
+                    rows["mention"].append((number, at + len(tokens(expression.text[:end])) - 1))
+                    mask = sample.object_masks[fitting].any(axis=0, keepdims=True)
+                    places["mention"].append(nn.functional.pad(coverage(mask)[0], (0, 1)) if fitting else nowhere)
+                at += len(part)
+                rows["resolved"].append((number, at - 1))
+                there = expression.targets
+                places["resolved"].append(nn.functional.pad(of_expressions[i], (0, 1)) if there else nowhere)
+        pointed = {f"{name}_rows": torch.tensor(rows[name]) for name in rows}
+        pointed |= {f"{name}_places": torch.stack(places[name]) for name in places}
+        return {
+            **{name: inputs[name] for name in ("input_ids", "attention_mask", "labels", "guide_input_ids", "guide_attention_mask")},
+            **{name: inputs[name] for name in ("original_sizes", "reshaped_input_sizes")},
+            "pixel_values": (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD,
+            "mask_pixel_values": sam_pixels(samples),
+            "mask_labels": [torch.from_numpy(s.masks[answered(s)]).float() for s in samples],
+            "seg_places": torch.cat([coverage(s.masks[answered(s)]) for s in samples]),
+            **pointed,
+        }
 
     return collate
 
 
-_HELPING = ("probe_loss", "naming_loss", "looking_loss")
+class Pointer(nn.Module):
+    """Scores of patches, and of "nowhere", for what a row of the language model means; a probe."""
+
+    def __init__(self, width: int, inner: int = 64):
+        super().__init__()
+        self.query, self.key = nn.Linear(width, inner), nn.Linear(width, inner)
+        self.nowhere = nn.Parameter(torch.zeros(inner))
+
+    def forward(self, hidden: torch.Tensor, patches: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`hidden` `(B, L, D)`, `patches` `(B, N, D)`, `rows` `(R, 2)` of sample and place; scores `(R, N + 1)`."""
+        queries = self.query(hidden[rows[:, 0], rows[:, 1]]).float()
+        keys = self.key(patches).float()[rows[:, 0]]
+        scores = torch.cat([keys @ queries[..., None], (queries @ self.nowhere)[:, None, None]], dim=1)[..., 0]
+        return scores * self.nowhere.numel() ** -0.5
 
 
-class WithReferents(nn.Module):
+POINTED = {"mention": 3, "resolved": 5}  # after which layer of the language model
+
+
+class WithPointers(nn.Module):
     """
-    The model and three probes, thrown away after training. One reads the referent's attributes and its patches from a
-    mask embedding: its loss teaches the language model to find the referent long before masks alone would. The others
-    name the patches of the mask decoder's image encoder, and the visual tokens halfway through the language model.
+    The model and its probes, thrown away after training: pointers, which teach the language model to find what each
+    noun phrase names, and the place prompt, which tells what mask embedding SAM was trained with.
     """
 
     def __init__(self, lvlm: LiteLVLMForSegmentation):
         super().__init__()
         self.lvlm = lvlm
-        self.looks = True  # whether attention is told where to look
-        self.sizes = [*map(len, ATTRIBUTE_VALUES.values()), NUM_VISUAL_TOKENS]
-        self.probe = nn.Linear(lvlm.config.mask_embedding_size, sum(self.sizes))
-        self.namer = PatchNamer(lvlm.config.mask_decoder_config.vision_config.output_channels)
-        self.token_namer = PatchNamer(lvlm.config.get_text_config().hidden_size)
+        self.masks = False  # whether masks are learnt too
+        self.prompt = PlacePrompt().requires_grad_(False)
+        width = lvlm.config.get_text_config().hidden_size
+        self.pointers = nn.ModuleDict({name: Pointer(width) for name in POINTED})
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        batch = dict(batch)
-        referents, places, names = (batch.pop(name) for name in PROBED)
-        image_state = self.lvlm.encode_image(batch.pop("pixel_values"), batch.pop("mask_pixel_values"))
+        with torch.no_grad():
+            image_state = self.lvlm.model.encode_image(batch["pixel_values"], pruning_method="none")
+        if self.masks:
+            image_state.mask_image_embeddings = self.lvlm.mask_decoder.encode_image(batch["mask_pixel_values"])
+        asked = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+        asked |= {"mask_labels": batch["mask_labels"]} if self.masks else {}
         # The method is training-free: the model never sees a pruned picture
-        asked = {"output_attentions": self.looks, "output_hidden_states": True}
-        output = self.lvlm(**batch, image_state=image_state, pruning_method="none", **asked)
-        *logits, place = self.probe(torch.cat(output.seg_embeddings)).float().split(self.sizes, dim=-1)
-        # Patches in the measure in which the referent covers them
-        probe_loss = 2 * nn.functional.cross_entropy(place, places / places.sum(-1, keepdim=True))
-        for i, attribute_logits in enumerate(logits):
-            probe_loss = probe_loss + 0.25 * nn.functional.cross_entropy(attribute_logits, referents[:, i])
-        naming_loss = self.namer.loss(image_state.mask_image_embeddings.flatten(2).transpose(1, 2), names)
-        halfway = output.hidden_states[len(output.hidden_states) // 2]
-        tokens = halfway[batch["input_ids"] == self.lvlm.config.image_token_id]
-        naming_loss = naming_loss + self.token_namer.loss(tokens.view(*names.shape[:2], -1), names)
-        losses = {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
-        losses |= {"probe_loss": probe_loss, "naming_loss": naming_loss}
-        if self.looks:
-            losses["looking_loss"] = self.looking_loss(batch["input_ids"], output.attentions, places)
-        return {"loss": output.loss + sum(losses[name] for name in losses if name in _HELPING), **losses}
-
-    def looking_loss(
-        self, input_ids: torch.Tensor, attentions: tuple[torch.Tensor, ...], places: torch.Tensor
-    ) -> torch.Tensor:
-        """
-        Minus the logarithm of the attention that the row which predicts [SEG] pays to its referent's patches, with one
-        head of each of the last two layers. Masks alone would take very long to tell the language model where to look.
-        """
-        config = self.lvlm.config
-        sample, row = (input_ids[:, 1:] == config.seg_token_id).nonzero(as_tuple=True)
-        is_image = (input_ids == config.image_token_id)[sample]
-        losses = []
-        for attention in attentions[-2:]:  # [B, heads, L, L]
-            to_patches = attention[sample, 0, row][is_image].view_as(places).float()
-            losses.append(-((to_patches * (places > 0.3)).sum(-1) + 1e-6).log().mean())
-        return 0.5 * torch.stack(losses).sum()
-
-    def mask_embeddings(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        """Without a picture: mask embeddings, cross-entropy of the answers, number of [SEG] in each sample."""
-        output = self.lvlm(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
-        is_seg = nn.functional.pad(batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id, (0, 1))
-        return self.lvlm.seg_head(output.last_hidden_state[is_seg]), output.ce_loss, is_seg.sum(-1).tolist()
-
-    def read(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The probe reads from mask embeddings what the question itself says of the referent."""
-        embeddings, ce_loss, _ = self.mask_embeddings(batch)
-        *logits, _ = self.probe(embeddings).float().split(self.sizes, dim=-1)
-        said = batch["said"]
-        parts = [
-            nn.functional.cross_entropy(logit, said[:, i], ignore_index=-100, reduction="sum") / max(len(said), 1)
-            for i, logit in enumerate(logits)
-        ]
-        probe_loss = torch.stack(parts).sum()
-        return {"loss": ce_loss + probe_loss, "ce_loss": ce_loss, "probe_loss": probe_loss}
-
-    def point(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Masks for questions that name their referent's attributes, which the mask decoder alone can see."""
-        embeddings, ce_loss, counts = self.mask_embeddings(batch)
-        decoder = self.lvlm.mask_decoder
-        image_embeddings = decoder.encode_image(batch["mask_pixel_values"])
-        naming_loss = self.namer.loss(image_embeddings.flatten(2).transpose(1, 2), batch["names"])
-        repeats = torch.tensor(counts, device=embeddings.device)
-        masks = decoder(embeddings[:, None], image_embeddings.repeat_interleave(repeats, dim=0))[:, 0]
-        bce_loss, dice_loss = mask_losses(list(masks.split(counts)), batch["mask_labels"])
-        config = self.lvlm.config
-        mask_loss = config.bce_loss_weight * bce_loss + config.dice_loss_weight * dice_loss
-        losses = {"ce_loss": ce_loss, "bce_loss": bce_loss, "dice_loss": dice_loss, "naming_loss": naming_loss}
-        return {"loss": config.ce_loss_weight * ce_loss + mask_loss + naming_loss, **losses}
+        output = self.lvlm(**asked, image_state=image_state, pruning_method="none", output_hidden_states=True)
+        losses = {}
+        is_patch = batch["input_ids"] == self.lvlm.config.image_token_id
+        for name, layer in POINTED.items():
+            hidden = output.hidden_states[layer]
+            patches = hidden[is_patch].view(len(hidden), -1, hidden.shape[-1])
+            scores = self.pointers[name](hidden, patches, batch[f"{name}_rows"])
+            losses[f"{name}_loss"] = nn.functional.cross_entropy(scores, batch[f"{name}_places"])
+        sample, row = (batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id).nonzero(as_tuple=True)
+        given = self.lvlm.seg_head(output.last_hidden_state[sample, row]).float()
+        wanted = self.prompt(batch["seg_places"]).float()
+        losses["place_loss"] = nn.functional.mse_loss(given, wanted) / wanted.var()
+        if self.masks:
+            losses |= {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
+            # Masks say best what is wanted of a mask embedding
+            helping = 0.3 * (losses["mention_loss"] + losses["resolved_loss"] + losses["place_loss"])
+            return {"loss": output.loss + helping, **losses}
+        return {"loss": output.loss + sum(losses.values()), "ce_loss": output.loss, **losses}
 
 
 def teacher_forced_ciou(
@@ -519,17 +625,16 @@ def teacher_forced_ciou(
     for start in range(0, len(scenes), batch_size):
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         batch = collate(samples, np.random.default_rng(start))
-        for name in PROBED:
-            batch.pop(name)
-        on_device = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        masks = processor.post_process_masks(model(**on_device, pruning_method="none"), batch)
+        asked = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        asked = {name: value.to(model.device) for name, value in asked.items() if not name.endswith(("_rows", "_places"))}
+        asked.pop("labels")
+        masks = processor.post_process_masks(model(**asked, pruning_method="none"), batch)
         for predicted, sample in zip(masks, samples, strict=True):
             iou.update(predicted.cpu().numpy(), sample.masks[answered(sample)])
     return {f"{scenes.split}_ciou": iou.ciou}
 
 
-def untrained(options: argparse.Namespace) -> tuple[WithReferents, LiteLVLMProcessor]:
-    """The model with its probes, and its processor."""
+def untrained(options: argparse.Namespace) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
     tokenizer, guide_tokenizer = (
         AutoTokenizer.from_pretrained(options.output / name) for name in ("tokenizer", "guide_tokenizer")
     )
@@ -541,80 +646,61 @@ def untrained(options: argparse.Namespace) -> tuple[WithReferents, LiteLVLMProce
     nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
     for frozen in (model.model.backbone.vision_tower, model.model.guide):
         frozen.requires_grad_(False)
-    # Attention weights are trained themselves
-    model.model.backbone.language_model.set_attn_implementation("eager")
     # Random features that encode places are not trained in SAM either
     model.mask_decoder.sam.shared_image_embedding.requires_grad_(False)
-    return WithReferents(model), build_processor(tokenizer, guide_tokenizer)
-
-
-def train_masks(options: argparse.Namespace) -> None:
-    build_tokenizers(options)
-    whole: nn.Module
-    whole, processor = untrained(options)
-    # First the questions alone, at a tenth of the cost: what do they ask for? Then masks for what a question itself
-    # describes: the mask decoder learns to read mask embeddings
-    scenes = RefShapes("train", 10**9, IMAGE_SIZE, options.seed + 1, num_objects=(2, 8))
-    language = argparse.Namespace(**vars(options) | {"steps": 400, "batch_size": 32})
-    whole = run("language", whole, WithReferents.read, scenes, language_collate(processor), lambda _: {}, language)
-    plain = RefShapes("trainA", 10**9, IMAGE_SIZE, options.seed + 2, num_objects=(2, 8))
-    run("masks", whole, WithReferents.point, plain, mask_collate(processor), lambda _: {}, options)
+    return model, build_processor(tokenizer, guide_tokenizer)
 
 
 def train_lvlm(options: argparse.Namespace) -> None:
-    whole, processor = untrained(options)
-    model = whole.lvlm
-    trained = torch.load(options.output / "masks" / "checkpoint.pt", map_location="cpu", weights_only=True)
-    whole.load_state_dict(trained["model"])
+    model, processor = untrained(options)
+    whole = WithPointers(model)
     clip = CLIPModel.from_pretrained(options.output / "clip" / "final")
     guide = model.model.guide
     model.model.backbone.vision_tower.load_state_dict(clip.vision_model.state_dict())
     guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
     guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
-    run_whole("lvlm", whole, processor, RefShapes(options.split, 10**9, IMAGE_SIZE, options.seed + 4), options)
+    sam = PromptedSam(model.mask_decoder)
+    sam.load_state_dict(torch.load(options.output / "sam" / "checkpoint.pt", weights_only=True)["model"])
+    whole.prompt.load_state_dict(sam.prompt.state_dict())
+    model.mask_decoder.requires_grad_(False)
+    run_whole("lvlm", whole, processor, options.seed + 4, options)
 
 
 def train_finish(options: argparse.Namespace) -> None:
-    """
-    More questions about each picture, which is what costs, in one conversation; and without the attention weights,
-    which nothing is learnt from any more, in a faster attention.
-    """
-    whole, processor = untrained(options)
-    trained = torch.load(options.output / "lvlm" / "checkpoint.pt", map_location="cpu", weights_only=True)
-    whole.load_state_dict(trained["model"])
-    whole.looks = False
-    whole.lvlm.model.backbone.language_model.set_attn_implementation("sdpa")
-    scenes = RefShapes(options.split, 10**9, IMAGE_SIZE, options.seed + 5, max_expressions=8)
-    run_whole("finish", whole, processor, scenes, options)
-    whole.lvlm.save_pretrained(options.output / "litelvlm-tiny")
+    """The language model and the mask decoder together."""
+    model, processor = untrained(options)
+    whole = WithPointers(model)
+    whole.load_state_dict(torch.load(options.output / "lvlm" / "checkpoint.pt", weights_only=True)["model"])
+    whole.masks = True
+    run_whole("finish", whole, processor, options.seed + 5, options)
+    model.save_pretrained(options.output / "litelvlm-tiny")
     processor.save_pretrained(options.output / "litelvlm-tiny")
 
 
 def run_whole(
-    name: str, whole: WithReferents, processor: LiteLVLMProcessor, scenes: RefShapes, options: argparse.Namespace
+    name: str, whole: WithPointers, processor: LiteLVLMProcessor, seed: int, options: argparse.Namespace
 ) -> None:
     """Trains the model with its probes, and watches the cIoU on scenes of val."""
-    watched = RefShapes("val", 96, IMAGE_SIZE, seed=10_000)
-    run(
-        name,
-        whole,
-        WithReferents.__call__,  # not `forward`, which accelerate wraps on the instance
-        scenes,
-        lvlm_collate(processor),
-        lambda whole: teacher_forced_ciou(whole.lvlm, processor, watched),
-        options,
-    )
+    for layer in whole.lvlm.model.backbone.language_model.layers:
+        layer.compile(dynamic=False)
+    scenes = RefShapes("trainC", 10**9, IMAGE_SIZE, seed, max_expressions=6)
+    watched = [RefShapes(split, 96, IMAGE_SIZE, seed=10_000) for split in ("val", "testC")]
+
+    def figures(whole: WithPointers) -> dict[str, float]:
+        return {k: v for scenes in watched for k, v in teacher_forced_ciou(whole.lvlm, processor, scenes).items()}
+
+    run(name, whole, WithPointers.__call__, scenes, lvlm_collate(processor), figures, options)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
     defaults = {
-        "clip": (train_clip, 1200, 48, 1e-3),
-        "masks": (train_masks, 2400, 24, 1e-3),
-        "lvlm": (train_lvlm, 4000, 16, 1e-3),
-        "finish": (train_finish, 1600, 12, 7e-4),
+        "clip": (train_clip, 1500, 48, 1.5e-3),
+        "sam": (train_sam, 1800, 16, 1.5e-3),
+        "lvlm": (train_lvlm, 4000, 16, 1.5e-3),
+        "finish": (train_finish, 1000, 16, 7e-4),
     }
     for stage, (function, steps, batch_size, lr) in defaults.items():
         sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -623,12 +709,10 @@ def main() -> None:
         sub.add_argument("--steps", type=int, default=steps, help="length of the learning-rate schedule")
         sub.add_argument("--batch-size", type=int, default=batch_size, help="images per step")
         sub.add_argument("--lr", type=float, default=lr, help="highest learning rate")
-        if stage in ("lvlm", "finish"):
-            sub.add_argument("--split", choices=["train", "trainC"], default="train", help="trainC has every kind")
         sub.add_argument("--warmup", type=int, default=100, help="steps to the highest learning rate")
         sub.add_argument("--seed", type=int, default=0, help="of the scenes and the initial weights")
         sub.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
-        sub.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="as in accelerate")
+        sub.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="bf16", help="as in accelerate")
         sub.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
         sub.add_argument("--time-limit", type=float, default=math.inf, help="minutes, then stop resumably")
     options = parser.parse_args()
