@@ -121,7 +121,7 @@ def clip_config(guide_tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
             "patch_size": PATCH_SIZE,
             "hidden_size": 192,
             "num_hidden_layers": 5,
-            "num_attention_heads": 3,
+            "num_attention_heads": 6,
             "intermediate_size": 768,
             "hidden_act": "gelu",
             "projection_dim": 128,

@@ -12,14 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Trains `litelvlm-tiny` from scratch on RefShapes: CLIP, the mask decoder, then the whole with CLIP frozen, twice.
+Trains `litelvlm-tiny` from scratch on RefShapes: CLIP, first to see and then to read; SAM; the language model with
+both frozen; then all but CLIP.
 
+    python scripts/train_embedded.py see --output runs/tiny
     python scripts/train_embedded.py clip --output runs/tiny
-    python scripts/train_embedded.py masks --output runs/tiny
+    python scripts/train_embedded.py sam --output runs/tiny
     python scripts/train_embedded.py lvlm --output runs/tiny
     python scripts/train_embedded.py finish --output runs/tiny
 
-The first two need nothing of each other and may run side by side. Each stage goes on from its last checkpoint in the
+SAM needs nothing of CLIP, and may run beside it. Each stage goes on from its last checkpoint in the
 output folder, to the step and without showing a scene twice, and logs its losses to a CSV file there.
 """
 
@@ -56,6 +58,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPModel, GenerationConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from litelvlm.evaluation.metrics import CumulativeIoU
 from litelvlm.evaluation.refshapes import (
@@ -186,6 +189,14 @@ def images_to_tensor(samples: list[Sample]) -> torch.Tensor:
     return torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).float() / 255
 
 
+def clip_pixels(samples: list[Sample]) -> torch.Tensor:
+    return (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
+
+
+def sam_pixels(samples: list[Sample]) -> torch.Tensor:
+    return (images_to_tensor(samples) - SAM_MEAN) / SAM_STD
+
+
 def patch_names(samples: list[Sample]) -> torch.Tensor:
     """
     For each patch and attribute the index of the value that the object there has, or the number of values where there
@@ -213,11 +224,30 @@ class PatchNamer(nn.Linear):
         super().__init__(width, sum(self.sizes))
 
     def loss(self, patches: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over attributes, and the place's error; `patches` of shape `(batch, patches, width)`."""
+        """
+        Cross-entropy, summed over attributes, and the place's error; `patches` of shape `(batch, patches, width)`. Its
+        means are over patches on objects and over those on none: in one mean the many of the background, which are
+        soon named, would leave shapes, the hardest to see, a tenth of the weight.
+        """
         *logits, place = self(patches).float().split(self.sizes, dim=-1)
-        losses = [nn.functional.cross_entropy(x.transpose(1, 2), names[..., i]) for i, x in enumerate(logits)]
-        place_loss = nn.functional.mse_loss(place, patch_places().to(place).expand_as(place))
-        return torch.stack(losses).mean() + 0.2 * place_loss
+        loss = 0.2 * nn.functional.mse_loss(place, patch_places().to(place).expand_as(place))
+        for i, x in enumerate(logits):
+            errors = nn.functional.cross_entropy(x.transpose(1, 2), names[..., i], reduction="none")
+            loss = loss + errors[self.on_objects(names)].mean() + 0.3 * errors[names[..., 0] == len(SIZES)].mean()
+        return loss
+
+    @staticmethod
+    def on_objects(names: torch.Tensor) -> torch.Tensor:
+        return (names[..., 0] >= 0) & (names[..., 0] < len(SIZES))
+
+    @torch.no_grad()
+    def accuracies(self, patches: torch.Tensor, names: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The share of the patches on objects that are named rightly, of each attribute."""
+        *logits, _ = self(patches).split(self.sizes, dim=-1)
+        return {
+            f"{name}_accuracy": (x.argmax(-1) == names[..., i])[self.on_objects(names)].float().mean()
+            for i, (name, x) in enumerate(zip(ATTRIBUTE_VALUES, logits, strict=True))
+        }
 
 
 def patch_places() -> torch.Tensor:
@@ -228,12 +258,48 @@ def patch_places() -> torch.Tensor:
 
 def place_waves(width: int, amplitude: float) -> torch.Tensor:
     """
-    Sines and cosines of each patch's column and row, of wavelengths from 2 to 64 patches, to begin a place embedding
+    Sines and cosines of each patch's column and row, of wavelengths from 2.5 to 40 patches, to begin a place embedding
     with, shape `(patches, width)`: captions say nothing of places, so that a contrastive loss would leave them out.
     """
-    numbers = (patch_places() + 1) / 2 * (IMAGE_SIZE // PATCH_SIZE - 1)
-    angles = 2 * math.pi * numbers[..., None] / 2 ** torch.linspace(1, 6, width // 4)
+    angles = patch_numbers()[..., None] * frequencies(width)
     return amplitude * torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+def patch_numbers() -> torch.Tensor:
+    """Column and row of each patch, from 0, shape `(patches, 2)`."""
+    return (patch_places() + 1) / 2 * (IMAGE_SIZE // PATCH_SIZE - 1)
+
+
+def frequencies(width: int) -> torch.Tensor:
+    """Radians per patch of the waves of a place embedding, shape `(width / 4,)`."""
+    return 2 * math.pi / 2.5 / 16 ** torch.linspace(0, 1, width // 4)
+
+
+def look_at_neighbours(vision_model: nn.Module) -> None:
+    """
+    Begins each head with attention to the patches at one random offset from the patch itself, up to 2 away, as a
+    convolution would: a rotation of a patch's waves shifts its place. Attention that has to find out by itself what is
+    near sees shapes late.
+    """
+    config = vision_model.config
+    width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    waves, used = frequencies(width), size // 4
+    columns = torch.linspace(0, 0.75 * len(waves), used).long()  # which waves a head goes by, of each axis
+    for layer in vision_model.encoder.layers:
+        for head in range(config.num_attention_heads):
+            rows = slice(head * size, (head + 1) * size)
+            queries, keys = torch.zeros(size, width), torch.zeros(size, width)
+            offset = torch.randint(-2, 3, (2,))
+            for axis in range(2):
+                sines, cosines = axis * width // 2 + columns, axis * width // 2 + width // 4 + columns
+                turn = waves[columns] * offset[axis]
+                first, second = (torch.arange(used) + 2 * axis * used, torch.arange(used) + (2 * axis + 1) * used)
+                keys[first, sines] = keys[second, cosines] = 1.0
+                queries[first, sines], queries[first, cosines] = turn.cos(), turn.sin()
+                queries[second, cosines], queries[second, sines] = turn.cos(), -turn.sin()
+            attention = layer.self_attn
+            attention.q_proj.weight[rows] = 1.5 * queries + 0.3 * attention.q_proj.weight[rows]
+            attention.k_proj.weight[rows] = 1.5 * keys + 0.3 * attention.k_proj.weight[rows]
 
 
 # --- stage 1: CLIP ---------------------------------------------------------------------------------------------------
@@ -290,8 +356,7 @@ def clip_collate(tokenizer: Any) -> Callable[..., dict[str, torch.Tensor]]:
         by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
         forms = rng.choice(CAPTIONS, len(captions))
         tokens = tokenizer([f.format(caption(c)) for f, c in zip(forms, captions, strict=True)], **CAPTION_SHAPE)
-        pixels = (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
-        return {"pixel_values": pixels, "by_chance": by_chance, "names": patch_names(samples), **tokens}
+        return {"pixel_values": clip_pixels(samples), "by_chance": by_chance, "names": patch_names(samples), **tokens}
 
     return collate
 
@@ -305,6 +370,15 @@ class WithPatchNames(nn.Module):
         self.namer = PatchNamer(clip.config.vision_config.hidden_size)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """With captions, and without."""
+        return self.read(batch) if "input_ids" in batch else self.see(batch)
+
+    def see(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The probe's loss alone."""
+        patches = self.clip.vision_model(batch["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
+        return {"loss": self.namer.loss(patches, batch["names"]), **self.namer.accuracies(patches, batch["names"])}
+
+    def read(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
         Symmetric InfoNCE, where each image also has wrong captions of its own to tell from the right one, and the
         probe's loss.
@@ -321,9 +395,9 @@ class WithPatchNames(nn.Module):
         patches = output.vision_model_output.hidden_states[-2][:, 1:]
         naming_loss = self.namer.loss(patches, names)
         own_accuracy = (own.argmax(0) == 0).float().mean()
-        losses = {"contrastive_loss": loss, "naming_loss": naming_loss}
+        losses = {"contrastive_loss": loss, "naming_loss": naming_loss} | self.namer.accuracies(patches, names)
         # The contrastive loss alone takes far longer to see textures, and forgets them once it is alone again
-        return {"loss": loss + 2 * naming_loss, **losses, "accuracy": accuracy, "own_accuracy": own_accuracy}
+        return {"loss": loss + naming_loss, **losses, "accuracy": accuracy, "own_accuracy": own_accuracy}
 
 
 def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: int = 64) -> dict[str, float]:
@@ -331,7 +405,7 @@ def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: in
     values = []
     for start in range(0, len(scenes), batch_size):
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
-        pixels = (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD
+        pixels = clip_pixels(samples)
         texts = [f"a {s.expressions[0].text.removeprefix('the ')}" for s in samples]
         tokens = tokenizer(texts, padding=True, return_tensors="pt")
         device = model.logit_scale.device
@@ -355,26 +429,45 @@ def build_tokenizers(options: argparse.Namespace) -> None:
     build_tokenizer(texts).save_pretrained(options.output / "tokenizer")
 
 
-def train_clip(options: argparse.Namespace) -> None:
-    build_tokenizers(options)
+def see_collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    return {"pixel_values": clip_pixels(samples), "names": patch_names(samples)}
+
+
+def new_clip(options: argparse.Namespace) -> tuple[WithPatchNames, Any]:
+    """CLIP as training begins, with its probe, and its tokenizer."""
     guide_tokenizer = AutoTokenizer.from_pretrained(options.output / "guide_tokenizer")
     torch.manual_seed(options.seed)
-    scenes = RefShapes("trainC", 10**9, IMAGE_SIZE, options.seed, num_objects=(2, 6), max_expressions=1)
-    watched = RefShapes("testA", 128, IMAGE_SIZE, seed=10_000)
     # Eager attention is the faster one here, in bfloat16 on a CPU with short sequences
     clip = CLIPModel._from_config(clip_config(guide_tokenizer), attn_implementation="eager")
     with torch.no_grad():
         places = clip.vision_model.embeddings.position_embedding.weight
-        places[1:] = place_waves(places.shape[1], amplitude=0.35)  # as large as what a patch itself gives
-    model: nn.Module = WithPatchNames(clip)
+        places[1:] = place_waves(places.shape[1], amplitude=0.5)
+        look_at_neighbours(clip.vision_model)
+    return WithPatchNames(clip), guide_tokenizer
+
+
+def train_see(options: argparse.Namespace) -> None:
+    """CLIP's vision tower learns what objects look like before captions are read."""
+    build_tokenizers(options)
+    model, _ = new_clip(options)
+    scenes = RefShapes("trainC", 10**9, IMAGE_SIZE, options.seed, max_expressions=1)
+    model.compile(dynamic=False)
+    run("see", model, WithPatchNames.__call__, scenes, see_collate, lambda _: {}, options)
+
+
+def train_clip(options: argparse.Namespace) -> None:
+    model, guide_tokenizer = new_clip(options)
+    model.load_state_dict(torch.load(options.output / "see" / "checkpoint.pt", weights_only=True)["model"])
+    scenes = RefShapes("trainC", 10**9, IMAGE_SIZE, options.seed + 3, num_objects=(2, 6), max_expressions=1)
+    watched = RefShapes("testA", 128, IMAGE_SIZE, seed=10_000)
     model.compile(dynamic=False)
     collate = clip_collate(guide_tokenizer)
 
     def figures(model: nn.Module) -> dict[str, float]:
         return reversal(model.clip, guide_tokenizer, watched)
 
-    model = run("clip", model, WithPatchNames.__call__, scenes, collate, figures, options)
-    model.clip.save_pretrained(options.output / "clip" / "final")
+    trained = run("clip", model, WithPatchNames.__call__, scenes, collate, figures, options)
+    trained.clip.save_pretrained(options.output / "clip" / "final")
 
 
 # --- stage 2: SAM, prompted by places --------------------------------------------------------------------------------
@@ -402,7 +495,9 @@ def coverage(masks: np.ndarray) -> torch.Tensor:
 def blurred(places: torch.Tensor, others: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Distributions as a language model may give them: with patches missing, and some weight on other objects."""
     count = len(places)
-    missing = torch.from_numpy(rng.random(places.shape) < rng.uniform(0, 0.7, (count, 1)) * (rng.random((count, 1)) < 0.6))
+    missing = torch.from_numpy(
+        rng.random(places.shape) < rng.uniform(0, 0.7, (count, 1)) * (rng.random((count, 1)) < 0.6)
+    )
     kept = places.masked_fill(missing, 0)
     kept = torch.where(kept.sum(-1, keepdim=True) > 0.05, kept, places)
     kept = kept / kept.sum(-1, keepdim=True)
@@ -410,20 +505,25 @@ def blurred(places: torch.Tensor, others: torch.Tensor, rng: np.random.Generator
     return (1 - leak) * kept + leak * others
 
 
-def sam_pixels(samples: list[Sample]) -> torch.Tensor:
-    return (images_to_tensor(samples) - SAM_MEAN) / SAM_STD
-
-
 def sam_collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
     places, labels = [], []
     for sample in samples:
         count = len(sample.objects)
         of_objects = coverage(sample.object_masks)
-        groups = [rng.permutation(count)[: rng.integers(2, 4) if rng.random() < 0.15 else 1] for _ in range(OBJECTS_PER_SCENE)]
+        groups = [
+            rng.permutation(count)[: rng.integers(2, 4) if rng.random() < 0.15 else 1]
+            for _ in range(OBJECTS_PER_SCENE)
+        ]
         masks = np.stack([sample.object_masks[group].any(axis=0) for group in groups])
-        places.append(blurred(coverage(masks), of_objects[torch.from_numpy(rng.integers(count, size=len(groups)))], rng))
+        places.append(
+            blurred(coverage(masks), of_objects[torch.from_numpy(rng.integers(count, size=len(groups)))], rng)
+        )
         labels.append(torch.from_numpy(masks).float())
-    return {"mask_pixel_values": sam_pixels(samples), "places": torch.stack(places).float(), "labels": torch.stack(labels)}
+    return {
+        "mask_pixel_values": sam_pixels(samples),
+        "places": torch.stack(places).float(),
+        "labels": torch.stack(labels),
+    }
 
 
 class PromptedSam(nn.Module):
@@ -470,7 +570,9 @@ def train_sam(options: argparse.Namespace) -> None:
 # Of all prompts, as the model is compiled: tokens of six questions with their answers, seldom of fewer
 LENGTH = 480
 MENTION = re.compile(
-    rf"\b(?:({'|'.join(SIZES)}) )?(?:({'|'.join(TEXTURES)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join((*SHAPES, 'object'))})(?:e?s)?\b"
+    r"\b"
+    + "".join(f"(?:({'|'.join(known)}) )?" for known in (SIZES, TEXTURES, COLOURS))
+    + f"({'|'.join((*SHAPES, 'object'))})(?:e?s)?\\b"
 )
 
 
@@ -506,7 +608,7 @@ def find(ids: list[int], part: list[int], start: int) -> int:
 
 def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
     tokenizer = processor.tokenizer
-    image_token_id = tokenizer.convert_tokens_to_ids(processor.image_token)
+    image_token_id, seg_token_id = tokenizer.convert_tokens_to_ids([processor.image_token, "[SEG]"])
 
     def tokens(text: str) -> list[int]:
         return tokenizer(" " + text, add_special_tokens=False)["input_ids"]
@@ -514,7 +616,9 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, Any]:
         questions, answers = conversations(samples, rng)
         placeholder = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-        inputs = processor(text=questions, answers=answers, images=[placeholder] * len(samples), question_template="{}")
+        inputs = processor(
+            text=questions, answers=answers, images=[placeholder] * len(samples), question_template="{}"
+        )
         too_long = inputs["attention_mask"].sum(-1) > LENGTH
         if too_long.any():
             shorter = [
@@ -525,7 +629,8 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
         missing = LENGTH - inputs["input_ids"].shape[1]
         for name, filler in (("input_ids", tokenizer.pad_token_id), ("attention_mask", 0), ("labels", -100)):
             inputs[name] = nn.functional.pad(inputs[name], (missing, 0), value=filler)
-        rows, places = {"mention": [], "resolved": []}, {"mention": [], "resolved": []}
+        rows: dict[str, list[tuple[int, int]]] = {name: [] for name in POINTED}
+        places: dict[str, list[torch.Tensor]] = {name: [] for name in POINTED}
         for number, (sample, ids) in enumerate(zip(samples, inputs["input_ids"].tolist(), strict=True)):
             nowhere = torch.eye(NUM_VISUAL_TOKENS + 1)[-1]
             of_expressions = coverage(sample.masks)
@@ -539,14 +644,21 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
                     places["mention"].append(nn.functional.pad(coverage(mask)[0], (0, 1)) if fitting else nowhere)
                 at += len(part)
                 rows["resolved"].append((number, at - 1))
-                there = expression.targets
-                places["resolved"].append(nn.functional.pad(of_expressions[i], (0, 1)) if there else nowhere)
+                target = nn.functional.pad(of_expressions[i], (0, 1)) if expression.targets else nowhere
+                places["resolved"].append(target)
+                # From there on to the row that predicts [SEG], or to the answer that there is none
+                last = ids.index(seg_token_id, at) if expression.targets else at + 4
+                rows["answer"] += [(number, row) for row in range(at, last)]
+                places["answer"] += [target] * (last - at)
         pointed = {f"{name}_rows": torch.tensor(rows[name]) for name in rows}
         pointed |= {f"{name}_places": torch.stack(places[name]) for name in places}
         return {
-            **{name: inputs[name] for name in ("input_ids", "attention_mask", "labels", "guide_input_ids", "guide_attention_mask")},
+            **{
+                name: inputs[name]
+                for name in ("input_ids", "attention_mask", "labels", "guide_input_ids", "guide_attention_mask")
+            },
             **{name: inputs[name] for name in ("original_sizes", "reshaped_input_sizes")},
-            "pixel_values": (images_to_tensor(samples) - CLIP_MEAN) / CLIP_STD,
+            "pixel_values": clip_pixels(samples),
             "mask_pixel_values": sam_pixels(samples),
             "mask_labels": [torch.from_numpy(s.masks[answered(s)]).float() for s in samples],
             "seg_places": torch.cat([coverage(s.masks[answered(s)]) for s in samples]),
@@ -566,13 +678,42 @@ class Pointer(nn.Module):
 
     def forward(self, hidden: torch.Tensor, patches: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`hidden` `(B, L, D)`, `patches` `(B, N, D)`, `rows` `(R, 2)` of sample and place; scores `(R, N + 1)`."""
-        queries = self.query(hidden[rows[:, 0], rows[:, 1]]).float()
-        keys = self.key(patches).float()[rows[:, 0]]
-        scores = torch.cat([keys @ queries[..., None], (queries @ self.nowhere)[:, None, None]], dim=1)[..., 0]
-        return scores * self.nowhere.numel() ** -0.5
+        queries, keys = self.query(hidden).float(), self.key(patches).float()
+        scores = torch.cat([queries @ keys.mT, queries @ self.nowhere[:, None]], dim=-1)  # [B, L, N + 1]
+        return scores[rows[:, 0], rows[:, 1]] * self.nowhere.numel() ** -0.5
 
 
-POINTED = {"mention": 3, "resolved": 5}  # after which layer of the language model
+# What points, after which layer of the language model, and looks in the next one: the end of each noun phrase, that of
+# the expression, and what follows it up to the row that predicts [SEG]
+POINTED = {"mention": 2, "resolved": 4, "answer": 5}
+
+
+def looking_loss(
+    language_model: nn.Module,
+    layer: int,
+    hidden: torch.Tensor,
+    batch: dict[str, Any],
+    rows: torch.Tensor,
+    places: torch.Tensor,
+    is_patch: torch.Tensor,
+) -> torch.Tensor:
+    """
+    Cross-entropy of the attention that rows pay to patches, with the first head of a layer, computed anew for them
+    alone. What points can do so by content; only what looks learns where that is.
+    """
+    block = language_model.layers[layer]
+    normed, there = block.input_layernorm(hidden), places[:, -1] == 0
+    (sample, row), places = rows[there].T, places[there, :-1]
+    attention, size = block.self_attn, block.self_attn.head_dim
+    keys = nn.functional.linear(normed, attention.k_proj.weight[:size])  # [B, L, size]
+    queries = nn.functional.linear(normed, attention.q_proj.weight[:size])
+    positions = torch.arange(hidden.shape[1])[None]
+    cos, sin = language_model.rotary_emb(normed, positions)
+    queries, keys = (x[:, 0].float() for x in apply_rotary_pos_emb(queries[:, None], keys[:, None], cos, sin))
+    scores = (queries @ keys.mT)[sample, row] * size**-0.5  # [R, L]
+    hidden_from = (positions > row[:, None]) | (batch["attention_mask"][sample] == 0)
+    weights = scores.masked_fill(hidden_from, -torch.inf).log_softmax(-1)
+    return -(weights[is_patch[sample]].view_as(places) * places).sum(-1).mean()
 
 
 class WithPointers(nn.Module):
@@ -598,13 +739,18 @@ class WithPointers(nn.Module):
         asked |= {"mask_labels": batch["mask_labels"]} if self.masks else {}
         # The method is training-free: the model never sees a pruned picture
         output = self.lvlm(**asked, image_state=image_state, pruning_method="none", output_hidden_states=True)
-        losses = {}
+        losses, hits = {}, {}
         is_patch = batch["input_ids"] == self.lvlm.config.image_token_id
         for name, layer in POINTED.items():
             hidden = output.hidden_states[layer]
             patches = hidden[is_patch].view(len(hidden), -1, hidden.shape[-1])
             scores = self.pointers[name](hidden, patches, batch[f"{name}_rows"])
-            losses[f"{name}_loss"] = nn.functional.cross_entropy(scores, batch[f"{name}_places"])
+            places = batch[f"{name}_places"]
+            where = (batch, batch[f"{name}_rows"], places, is_patch)
+            language_model = self.lvlm.model.backbone.language_model
+            losses[f"{name}_looking_loss"] = looking_loss(language_model, layer, hidden, *where)
+            losses[f"{name}_loss"] = nn.functional.cross_entropy(scores, places)
+            hits[f"{name}_accuracy"] = (places.gather(1, scores.argmax(-1, keepdim=True)) > 0).float().mean()
         sample, row = (batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id).nonzero(as_tuple=True)
         given = self.lvlm.seg_head(output.last_hidden_state[sample, row]).float()
         wanted = self.prompt(batch["seg_places"]).float()
@@ -612,9 +758,9 @@ class WithPointers(nn.Module):
         if self.masks:
             losses |= {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
             # Masks say best what is wanted of a mask embedding
-            helping = 0.3 * (losses["mention_loss"] + losses["resolved_loss"] + losses["place_loss"])
-            return {"loss": output.loss + helping, **losses}
-        return {"loss": output.loss + sum(losses.values()), "ce_loss": output.loss, **losses}
+            helping = 0.3 * sum(losses.values())
+            return {"loss": output.loss + helping, **losses, **hits}
+        return {"loss": output.loss + sum(losses.values()), "ce_loss": output.loss, **losses, **hits}
 
 
 def teacher_forced_ciou(
@@ -626,7 +772,9 @@ def teacher_forced_ciou(
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         batch = collate(samples, np.random.default_rng(start))
         asked = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        asked = {name: value.to(model.device) for name, value in asked.items() if not name.endswith(("_rows", "_places"))}
+        asked = {
+            name: value.to(model.device) for name, value in asked.items() if not name.endswith(("_rows", "_places"))
+        }
         asked.pop("labels")
         masks = processor.post_process_masks(model(**asked, pruning_method="none"), batch)
         for predicted, sample in zip(masks, samples, strict=True):
@@ -697,7 +845,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
     defaults = {
-        "clip": (train_clip, 1500, 48, 1.5e-3),
+        "see": (train_see, 1500, 32, 2e-3),
+        "clip": (train_clip, 1200, 48, 1.5e-3),
         "sam": (train_sam, 1800, 16, 1.5e-3),
         "lvlm": (train_lvlm, 4000, 16, 1.5e-3),
         "finish": (train_finish, 1000, 16, 7e-4),
