@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .presets import build_model
@@ -51,7 +51,10 @@ def kv_cache_bytes(config: LiteLVLMConfig, num_rows: int, dtype: torch.dtype) ->
 
 def count_flops(run: Callable[[], Any]) -> int:
     """Floating-point operations of a call by torch's counter: two for each multiply-accumulate of a matrix product."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # Before torch 2.15 the counter knows the attention of GPUs only
+    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    known = {on_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops()
 

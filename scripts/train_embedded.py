@@ -423,7 +423,9 @@ def reversal(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: in
 
 
 def build_tokenizers(options: argparse.Namespace) -> None:
-    """Both tokenizers, the same in whichever stage comes first."""
+    """Both tokenizers, by whichever stage comes first."""
+    if (options.output / "tokenizer").exists():
+        return
     texts = corpus()
     build_guide_tokenizer(texts).save_pretrained(options.output / "guide_tokenizer")
     build_tokenizer(texts).save_pretrained(options.output / "tokenizer")
