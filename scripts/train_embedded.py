@@ -824,7 +824,9 @@ def train_finish(options: argparse.Namespace) -> None:
     whole.load_state_dict(torch.load(options.output / "lvlm" / "checkpoint.pt", weights_only=True)["model"])
     whole.masks = True
     run_whole("finish", whole, processor, options.seed + 5, options)
-    model.save_pretrained(options.output / "litelvlm-tiny")
+    # Half the bytes in the file; the configuration still says float32, in which it is loaded and computes
+    halves = {name: value.half() for name, value in model.state_dict().items()}
+    model.save_pretrained(options.output / "litelvlm-tiny", state_dict=halves)
     processor.save_pretrained(options.output / "litelvlm-tiny")
 
 
