@@ -549,10 +549,11 @@ def mask_quality(model: PromptedSam, scenes: RefShapes) -> dict[str, float]:
     iou = CumulativeIoU()
     for start in range(0, len(scenes), 32):
         batch = sam_collate([scenes[i] for i in range(start, start + 32)], np.random.default_rng(start))
+        batch = {name: value.to(model.prompt.weight.device) for name, value in batch.items()}
         embeddings = model.mask_decoder.encode_image(batch["mask_pixel_values"])
         masks = model.mask_decoder(model.prompt(batch["places"]), embeddings)
         masks = nn.functional.interpolate(masks.float(), batch["labels"].shape[-2:], mode="bilinear") > 0
-        for predicted, expected in zip(masks.numpy(), batch["labels"].numpy() > 0, strict=True):
+        for predicted, expected in zip(masks.cpu().numpy(), batch["labels"].cpu().numpy() > 0, strict=True):
             iou.update(predicted, expected)
     return {"ciou": iou.ciou, "giou": iou.giou}
 
@@ -633,9 +634,11 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
             inputs[name] = nn.functional.pad(inputs[name], (missing, 0), value=filler)
         rows: dict[str, list[tuple[int, int]]] = {name: [] for name in POINTED}
         places: dict[str, list[torch.Tensor]] = {name: [] for name in POINTED}
+        seg_places = []
         for number, (sample, ids) in enumerate(zip(samples, inputs["input_ids"].tolist(), strict=True)):
             nowhere = torch.eye(NUM_VISUAL_TOKENS + 1)[-1]
             of_expressions = coverage(sample.masks)
+            seg_places.append(of_expressions[answered(sample)])
             at = ids.index(image_token_id) + NUM_VISUAL_TOKENS
             for i, expression in enumerate(sample.expressions):
                 part = tokens(expression.text)
@@ -663,7 +666,7 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Callable[..., dict[str, Any]]:
             "pixel_values": clip_pixels(samples),
             "mask_pixel_values": sam_pixels(samples),
             "mask_labels": [torch.from_numpy(s.masks[answered(s)]).float() for s in samples],
-            "seg_places": torch.cat([coverage(s.masks[answered(s)]) for s in samples]),
+            "seg_places": torch.cat(seg_places),
             **pointed,
         }
 
@@ -709,7 +712,7 @@ def looking_loss(
     attention, size = block.self_attn, block.self_attn.head_dim
     keys = nn.functional.linear(normed, attention.k_proj.weight[:size])  # [B, L, size]
     queries = nn.functional.linear(normed, attention.q_proj.weight[:size])
-    positions = torch.arange(hidden.shape[1])[None]
+    positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
     cos, sin = language_model.rotary_emb(normed, positions)
     queries, keys = (x[:, 0].float() for x in apply_rotary_pos_emb(queries[:, None], keys[:, None], cos, sin))
     scores = (queries @ keys.mT)[sample, row] * size**-0.5  # [R, L]
@@ -758,10 +761,9 @@ class WithPointers(nn.Module):
         wanted = self.prompt(batch["seg_places"]).float()
         losses["place_loss"] = nn.functional.mse_loss(given, wanted) / wanted.var()
         if self.masks:
-            losses |= {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")}
             # Masks say best what is wanted of a mask embedding
-            helping = 0.3 * sum(losses.values())
-            return {"loss": output.loss + helping, **losses, **hits}
+            losses["loss"] = output.loss + 0.3 * sum(losses.values())
+            return losses | {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")} | hits
         return {"loss": output.loss + sum(losses.values()), "ce_loss": output.loss, **losses, **hits}
 
 

@@ -108,6 +108,20 @@ def test_looking_loss_is_of_the_attention_that_the_model_has(whole, training):
     language_model.set_attn_implementation("sdpa")
 
 
+def test_with_masks_each_loss_counts_once(whole):
+    probed, _, batch = whole
+    probed.masks = True
+    with torch.no_grad():
+        losses = probed(batch)
+    probed.masks = False
+    config = probed.lvlm.config
+    masks = config.bce_loss_weight * losses["bce_loss"] + config.dice_loss_weight * losses["dice_loss"]
+    names = ("mention_loss", "resolved_loss", "answer_loss", "place_loss")
+    names += ("mention_looking_loss", "resolved_looking_loss", "answer_looking_loss")
+    expected = config.ce_loss_weight * losses["ce_loss"] + masks + 0.3 * sum(losses[name] for name in names)
+    torch.testing.assert_close(losses["loss"], expected)
+
+
 def test_heads_of_clip_begin_with_attention_to_near_patches(training, options):
     model, _ = training.new_clip(options)
     scenes = RefShapes("trainC", 2, size=128)
