@@ -485,7 +485,9 @@ class PlacePrompt(nn.Linear):
 
     def __init__(self) -> None:
         super().__init__(NUM_VISUAL_TOKENS, MASK_EMBEDDING_SIZE)
-        nn.init.normal_(self.weight, std=1.0)
+        with torch.no_grad():
+            # Neighbours alike, and waves that the vision tower has too: what looks nearly right is nearly right
+            self.weight.copy_(place_waves(MASK_EMBEDDING_SIZE, amplitude=1.0).T)
 
 
 def coverage(masks: np.ndarray) -> torch.Tensor:
