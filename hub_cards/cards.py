@@ -26,7 +26,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 FOLDER = Path(__file__).parent
 TARGETS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "targets.yaml").read_text(encoding="utf-8"))
-RECOMMENDED = "litelvlm, raster order, original positions, half for context"
+RECOMMENDED = "litelvlm, highest, original positions, a quarter for context"
 """What the embedded model's card recommends for it."""
 ENDPOINT_FILES = ("handler.py", "requirements.txt")
 PAPER = {

@@ -33,30 +33,38 @@ from litelvlm.hub_cards.cards import RECOMMENDED, results_table
 from litelvlm.peers import average_tokens
 
 SHARES = (192, 128, 64)  # of 576
-PEERS = (
+SELECTORS = (
     *("uniform", "random", "trim", "cdpruner", "divprune", "visionzip", "vispruner", "prumerge", "prumerge-adaptive"),
-    *("hiprune", "fastv", "sparsevlm"),
+    "hiprune",
 )
-
-# The settings that LiteLVLM is recommended with are to be fair to others that keep patches as they are
-PEERS_BY_PLACE = ("uniform", "random", "divprune", "vispruner")
+INSIDE = ("fastv", "sparsevlm")  # which keep the positions of the un-pruned prompt by themselves
 
 
 def variants(budget: int) -> dict[str, str]:
-    """What to measure by the name that the table gives it."""
+    """What to measure, by the name that the table gives it; where that names no setting, it is the paper's."""
+    quarter = f"num_context_tokens={budget // 4}"
+    lowest, highest = "similarity_order=lowest", "similarity_order=highest"
+    consecutive, original = "position_mode=consecutive", "position_mode=original"
+    recommended = f"{highest},{original},{quarter}"
     settings = {
-        "raster order": "token_order=raster",
-        "original positions": "position_mode=original",
-        "half for context": f"num_context_tokens={budget // 2}",
-        "expression": "guide_form=expression",
-        "templates": "guide_form=templates",
-        "highest": "similarity_order=highest",
-        RECOMMENDED.removeprefix("litelvlm, "): "token_order=raster,position_mode=original,"
-        f"num_context_tokens={budget // 2}",
+        "litelvlm": f"{lowest},{consecutive}",
+        "litelvlm, raster order": f"{lowest},{consecutive},token_order=raster",
+        "litelvlm, original positions": f"{lowest},{original}",
+        "litelvlm, original positions, a quarter for context": f"{lowest},{original},{quarter}",
+        "litelvlm, highest": f"{highest},{consecutive}",
+        "litelvlm, highest, original positions": f"{highest},{original}",
+        RECOMMENDED: recommended,
+        f"{RECOMMENDED}, expression": f"{recommended},guide_form=expression",
+        f"{RECOMMENDED}, templates": f"{recommended},guide_form=templates",
     }
-    ours = {f"litelvlm, {name}": f"litelvlm:{setting}" for name, setting in settings.items()}
-    placed = {f"{name}, original positions": f"{name}:position_mode=original" for name in PEERS_BY_PLACE}
-    return {"litelvlm": "litelvlm", **ours, **{name: name for name in PEERS}, **placed}
+    ours = {name: f"litelvlm:{setting}" for name, setting in settings.items()}
+    plain = {name: f"{name}:{consecutive}" for name in ("uniform", "random")}
+    return (
+        ours
+        | plain
+        | {f"{name}, original positions": f"{name}:{original}" for name in SELECTORS}
+        | {name: name for name in INSIDE}
+    )
 
 
 def main() -> None:

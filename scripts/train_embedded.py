@@ -854,10 +854,10 @@ def main() -> None:
     stages = parser.add_subparsers(dest="stage", required=True)
     defaults = {
         "see": (train_see, 1500, 32, 2e-3),
-        "clip": (train_clip, 1000, 48, 1.5e-3),
+        "clip": (train_clip, 800, 48, 1.5e-3),
         "sam": (train_sam, 1800, 16, 1.5e-3),
-        "lvlm": (train_lvlm, 3500, 16, 2e-3),
-        "finish": (train_finish, 1000, 16, 7e-4),
+        "lvlm": (train_lvlm, 3400, 16, 2e-3),
+        "finish": (train_finish, 600, 16, 7e-4),
     }
     for stage, (function, steps, batch_size, lr) in defaults.items():
         sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)

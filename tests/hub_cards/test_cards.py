@@ -82,7 +82,8 @@ def test_new_results_change_table_and_metadata_of_the_card(tmp_path, monkeypatch
         row | {"method": "litelvlm", "retained": 85, "layer_tokens": 85.0},
         row | {"method": "fastv", "retained": 85, "layer_tokens": 170.5},
     ]
-    results = {"parameters": 3.2, "training": ["One."], "remarks": ["Two."]}
+    curve = [["step", 100, 200], ["val", 18.0, 43.5]]
+    results = {"parameters": 3.2, "training": ["One."], "curve": curve, "remarks": ["Two."]}
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "litelvlm-tiny.json").write_text(json.dumps(results))
     (tmp_path / "results" / "litelvlm-tiny.jsonl").write_text("\n".join(map(json.dumps, rows)))
