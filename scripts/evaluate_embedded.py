@@ -34,8 +34,8 @@ from litelvlm.peers import average_tokens
 
 SHARES = (192, 128, 64)  # of 576
 SELECTORS = (
-    *("uniform", "random", "trim", "cdpruner", "divprune", "visionzip", "vispruner", "prumerge", "prumerge-adaptive"),
-    "hiprune",
+    *("uniform", "random", "trim", "cdpruner", "divprune"),
+    *("visionzip", "vispruner", "prumerge", "prumerge-adaptive", "hiprune"),
 )
 INSIDE = ("fastv", "sparsevlm")  # which keep the positions of the un-pruned prompt by themselves
 
@@ -59,12 +59,8 @@ def variants(budget: int) -> dict[str, str]:
     }
     ours = {name: f"litelvlm:{setting}" for name, setting in settings.items()}
     plain = {name: f"{name}:{consecutive}" for name in ("uniform", "random")}
-    return (
-        ours
-        | plain
-        | {f"{name}, original positions": f"{name}:{original}" for name in SELECTORS}
-        | {name: name for name in INSIDE}
-    )
+    placed = {f"{name}, original positions": f"{name}:{original}" for name in SELECTORS}
+    return ours | plain | placed | {name: name for name in INSIDE}
 
 
 def main() -> None:

@@ -22,7 +22,6 @@ It is `litelvlm diagnose` once for each layer. Over training the figure stands i
 """
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
 
@@ -42,26 +41,29 @@ def main() -> None:
     options = parser.parse_args()
     model, processor = load_clip(options.model)
     third = round(model.config.num_patches / 3)
+    runs = [Run("generation", "litelvlm", third)]
     layers = model.config.backbone_config.vision_config.num_hidden_layers
     forms = {"question": processor.question_template, "expression": "{}"}
     print("| split | layer |" + "".join(f" {form}: AUROC | lowest {third} | highest {third} |" for form in forms))
     print("| --- | --- |" + " --- | --- | --- |" * len(forms))
     for split in options.split:
-        scenes = RefShapes(split, options.images, seed=options.seed)
+        pictures = []
+        for entry in refshapes_entries(RefShapes(split, options.images, seed=options.seed)):
+            image, asked, _ = read_masks(entry, skip_broken=False)
+            pictures.append((entry.id, image, [(e, mask) for e, mask in asked if mask is not None]))
         for layer in range(-layers, 0):
             model.config.backbone_config.vision_feature_layer = layer
             cells = []
             for template in forms.values():
-                found = []
-                for entry in refshapes_entries(scenes):
-                    image, asked, _ = read_masks(entry, False)
-                    asked = [(replace(e, question_template=template), mask) for e, mask in asked if mask is not None]
-                    if image is not None and asked:
-                        found += diagnose_image(
-                            model, processor, entry.id, image, asked, [Run("generation", "litelvlm", third)]
-                        )
-                names = ("auroc", f"lowest_{third}", f"highest_{third}")
-                cells += [f"{np.mean([one.figures[name] for one in found]):.2f}" for name in names]
+                processor.question_template = template
+                found = [
+                    one.figures
+                    for key, image, asked in pictures
+                    if asked
+                    for one in diagnose_image(model, processor, key, image, asked, runs)
+                ]
+                for name in ("auroc", f"lowest_{third}", f"highest_{third}"):
+                    cells.append(f"{np.mean([figures[name] for figures in found]):.2f}")
             print(f"| {split} | {layer} | {' | '.join(cells)} |", flush=True)
 
 
