@@ -17,7 +17,8 @@ The two ways of asking, and what is counted of one picture.
 `generation`: every expression in a prompt of its own, answered freely, as users ask. `conversation`: up to three
 expressions of a picture in one conversation whose answers are given (teacher-forced), so that one forward pass makes
 all masks and one selection of visual tokens serves all three; this is how the reference was evaluated. The model need
-not find [SEG] by itself there, but has to share its budget between the texts.
+not find [SEG] by itself there, but has to share its budget between the texts. Expressions without a target are left
+out of conversations: the answer that is given names a mask.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -208,31 +209,28 @@ def measure(
 
     Returns:
         `{"counts": {run: [[expression, *PixelCounts], ...]}, "broken": [message, ...]}`. Of several masks in one
-        answer the first counts; an answer without any counts as an empty mask.
+        answer the first counts; an answer without any counts as an empty mask. Conversations count expressions with a
+        target only.
 
     Raises:
         BrokenAnnotation: something cannot be read, and `skip_broken` is off.
     """
     image, asked, wrong = read_masks(entry, skip_broken)
     counts: dict[str, list[list[Any]]] = {run.name: [] for run in runs}
-    parts = [
-        (template, same[start : start + EXPRESSIONS_PER_PASS])
-        for template, group in groupby(asked, key=lambda pair: pair[0].question_template)
-        for same in [list(group)]
-        for start in range(0, len(same), EXPRESSIONS_PER_PASS)
-    ]
+    with_target = [(expression, mask) for expression, mask in asked if mask is not None]
+    parts = {"generation": list(_passes(asked)), "conversation": list(_passes(with_target))}
     # Pictures are prepared once for each protocol and form of the guide's texts; SAM sees one once, and CLIP once for
     # each method, as methods look at different parts of it
     inputs: dict[tuple[str, str], list[Any]] = {}
     states: dict[str, LiteLVLMImageState] = {}
-    for run in runs if parts else ():
+    for run in (run for run in runs if parts[run.protocol]):
         form = run.guide_form or processor.guide_form
         if (run.protocol, form) not in inputs:
             forming = copy(processor)
             forming.guide_form = form
             inputs[run.protocol, form] = [
                 forming(image, **prompts(run.protocol, [e.text for e, _ in part]), question_template=template)
-                for template, part in parts
+                for template, part in parts[run.protocol]
             ]
         if run.method not in states:
             known = next(iter(states.values()), None)
@@ -240,13 +238,23 @@ def measure(
         choice: dict[str, Any] = {"pruning_method": run.method}
         choice |= {"num_retained_tokens": run.retained} if run.method != "none" else {}
         with configured(model.config, dict(run.settings)):
-            for (_, part), prepared in zip(parts, inputs[run.protocol, form], strict=True):
+            for (_, part), prepared in zip(parts[run.protocol], inputs[run.protocol, form], strict=True):
                 answers = ask(model, processor, prepared.to(model.device), states[run.method], choice)
                 for (expression, expected), masks in zip(part, answers, strict=True):
                     size = masks.shape[-2:]
                     predicted = masks[0].cpu().numpy() if len(masks) else np.zeros(size, dtype=bool)
                     counts[run.name].append([expression.id, *count_pixels(predicted, expected)])
     return {"counts": counts, "broken": wrong}
+
+
+def _passes(
+    asked: Sequence[tuple[Referring, np.ndarray | None]],
+) -> Iterator[tuple[str, list[tuple[Referring, np.ndarray | None]]]]:
+    """Template and expressions of each pass: as many as fit, all of one template."""
+    for template, group in groupby(asked, key=lambda pair: pair[0].question_template):
+        same = list(group)
+        for start in range(0, len(same), EXPRESSIONS_PER_PASS):
+            yield template, same[start : start + EXPRESSIONS_PER_PASS]
 
 
 def _encode(

@@ -153,6 +153,17 @@ def test_no_target_is_right_when_the_answer_is_empty(embedded, val):
     assert intersection == expected == 0 and union == predicted
 
 
+def test_conversations_leave_out_what_has_no_target(embedded, val):
+    """The answer that is given names a mask, so that it cannot be asked for what is not there."""
+    model, processor = embedded
+    runs = [Run("generation", "none", 256), Run("conversation", "none", 256)]
+    nothing, there = Referring("n", "the pink zebra", lambda: None), val[0].expressions[0]
+    counts = measure(model, processor, ReferringImage("a", val[0].load_image, (nothing, there)), runs)["counts"]
+    assert [[counted[0] for counted in counts[run.name]] for run in runs] == [["n", there.id], [there.id]]
+    alone = measure(model, processor, ReferringImage("a", val[0].load_image, (nothing,)), runs)["counts"]
+    assert [len(alone[run.name]) for run in runs] == [1, 0]
+
+
 def test_variants_change_the_configuration_for_a_while(embedded):
     config = embedded[0].config
     assert parse_variant("litelvlm", config) == ("litelvlm", (), None)
