@@ -47,10 +47,10 @@ KINDS = ("attribute", "superlative", "relation", "negation", "ordinal", "relatio
 # How often each kind is asked for, per split
 _EVERY_KIND = dict(zip(KINDS, (0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.1), strict=True))
 SPLITS: dict[str, dict[str, float]] = {
-    "train": {"attribute": 0.35, "superlative": 0.25, "relation": 0.4},
+    "train": _EVERY_KIND,
     "trainA": {"attribute": 1.0},
     "trainC": _EVERY_KIND,
-    "val": {"attribute": 0.4, "superlative": 0.25, "relation": 0.35},
+    "val": _EVERY_KIND,
     "testA": {"attribute": 1.0},
     "testB": {"relation": 1.0},
     "testC": _EVERY_KIND,
@@ -124,8 +124,8 @@ class RefShapes:
     A split of RefShapes as a map-style data set: item i is always the same [`Sample`].
 
     Args:
-        split (`str`): `"train"` and `"val"` (attributes, superlatives, relations), `"trainA"` and `"testA"`
-            (attributes), `"testB"` (relations), `"trainC"` and `"testC"` (every kind, in cluttered scenes).
+        split (`str`): `"train"` and `"val"` (every kind of expression), `"trainA"` and `"testA"` (attributes),
+            `"testB"` (relations), `"trainC"` and `"testC"` (every kind, in cluttered scenes).
         length (`int`): number of images.
         size (`int`): side of the picture in pixels.
         seed (`int`): another seed, another set; splits never share a scene.
@@ -171,7 +171,7 @@ def random_sample(
     rng: np.random.Generator,
     size: int,
     num_objects: tuple[int, int] = (3, 9),
-    kind_shares: dict[str, float] = SPLITS["val"],
+    kind_shares: dict[str, float] = _EVERY_KIND,
     cluttered: bool = False,
     max_expressions: int = 3,
 ) -> Sample:

@@ -857,7 +857,7 @@ def main() -> None:
         "clip": (train_clip, 800, 48, 1.5e-3),
         "sam": (train_sam, 1800, 16, 1.5e-3),
         "lvlm": (train_lvlm, 3400, 16, 2e-3),
-        "finish": (train_finish, 600, 16, 7e-4),
+        "finish": (train_finish, 2600, 16, 7e-4),
     }
     for stage, (function, steps, batch_size, lr) in defaults.items():
         sub = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -129,8 +129,7 @@ def test_masks_are_the_visible_pixels():
                         owner[row, column] = number
         for number in range(len(sample.objects)):
             np.testing.assert_array_equal(sample.object_masks[number], owner == number)
-        targets = [e.targets[0] for e in sample.expressions]
-        np.testing.assert_array_equal(sample.masks, sample.object_masks[targets])
+        np.testing.assert_array_equal(sample.masks, [np.isin(owner, e.targets) for e in sample.expressions])
 
 
 def test_objects_have_the_colour_that_is_said():
