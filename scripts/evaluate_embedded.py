@@ -38,6 +38,7 @@ SELECTORS = (
     *("visionzip", "vispruner", "prumerge", "prumerge-adaptive", "hiprune"),
 )
 INSIDE = ("fastv", "sparsevlm")  # which keep the positions of the un-pruned prompt by themselves
+FIGURES = ("split", "retained", "patches", "expressions", "images", "ciou", "giou")  # of a result, as measured
 
 
 def variants(budget: int) -> dict[str, str]:
@@ -84,10 +85,9 @@ def main() -> None:
             raise SystemExit(2)
         for row in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["results"]:
             method = row["variant"].partition(":")[0]
-            kept = {name: row[name] for name in ("split", "retained", "patches", "expressions", "images")}
+            kept = {name: row[name] for name in FIGURES}
             kept |= {"layer_tokens": average_tokens(method, row["retained"], model.config)}
-            figures = {name: round(row[name], 2) for name in ("ciou", "giou")}
-            rows.append({"method": names.get(row["variant"], row["variant"])} | kept | figures)
+            rows.append({"method": names.get(row["variant"], row["variant"])} | kept)
     print(results_table(rows, "ciou"), results_table(rows, "giou"), sep="\n\n")
     if options.card:
         options.card.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
