@@ -80,7 +80,7 @@ class LiteLVLMConfig(PreTrainedConfig):
         guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`] or `dict`, *optional*):
             The CLIP text tower trained with the backbone's vision tower, or an OpenCLIP model of its own. Defaults to
             the text tower of CLIP ViT-L/14.
-        mask_decoder_config (`SamConfig` or `dict`, *optional*):
+        sam_config (`SamConfig` or `dict`, *optional*):
             The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
         projector_type (`str`, *optional*, defaults to `"mlp"`):
             What leads from the vision tower to the language model: `"mlp"`, the backbone's own, or `"linear"`, the
@@ -116,11 +116,11 @@ class LiteLVLMConfig(PreTrainedConfig):
     """
 
     model_type = "litelvlm"
-    sub_configs = {"backbone_config": AutoConfig, "guide_config": CLIPTextConfig, "mask_decoder_config": SamConfig}
+    sub_configs = {"backbone_config": AutoConfig, "guide_config": CLIPTextConfig, "sam_config": SamConfig}
 
     backbone_config: Any = None
     guide_config: Any = None
-    mask_decoder_config: Any = None
+    sam_config: Any = None
     projector_type: str = "mlp"
     pruning_method: str = "litelvlm"
     num_retained_tokens: int | None = 192
@@ -144,8 +144,8 @@ class LiteLVLMConfig(PreTrainedConfig):
             CLIPTextConfig,
             OpenCLIPGuideConfig,
         )
-        if self.mask_decoder_config is not None:
-            self.mask_decoder_config = _as_config(self.mask_decoder_config, SamConfig)
+        if self.sam_config is not None:
+            self.sam_config = _as_config(self.sam_config, SamConfig)
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
         kwargs = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)} | kwargs
         super().__post_init__(**kwargs)
@@ -251,14 +251,14 @@ class LiteLVLMConfig(PreTrainedConfig):
         vocab_size = self.get_text_config().vocab_size
         if self.seg_token_id is not None:
             _check_integer("seg_token_id", self.seg_token_id, 0, vocab_size - 1, "an id of the vocabulary")
-        if self.mask_decoder_config is None:
+        if self.sam_config is None:
             return
         if self.seg_token_id is None:
             raise ValueError(
                 f"`seg_token_id` is None but a mask decoder is configured; give the id of the [SEG] token, an integer "
                 f"from 0 to {vocab_size - 1}."
             )
-        prompt_size = self.mask_decoder_config.prompt_encoder_config.hidden_size
+        prompt_size = self.sam_config.prompt_encoder_config.hidden_size
         if self.mask_embedding_size != prompt_size:
             raise ValueError(
                 f"`mask_embedding_size` is {self.mask_embedding_size!r} but the mask decoder's prompts have "

@@ -54,7 +54,7 @@ class EndpointHandler:
             raise ValueError(f"Unknown parameters {unknown}; allowed are {', '.join(PARAMETERS)}.")
         inputs = self.processor(images=picture(request["image"]), text=request["text"]).to(self.model.device)
         options = {"max_new_tokens": 64} | parameters
-        if self.model.config.mask_decoder_config is None:
+        if self.model.config.sam_config is None:
             tokens = self.model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
             return {"answer": self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip(), "masks": []}
         output = self.model.segment(**inputs, **options)

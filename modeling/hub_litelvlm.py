@@ -33,17 +33,17 @@ def export_code(directory: str | os.PathLike) -> list[str]:
     # Inside the function, as these modules import this one. Naming them all here also makes Transformers fetch the
     # whole set with any one of them, so that a model loaded from the Hub can be saved with all of its code.
     from ..configuration.configuration_litelvlm import LiteLVLMConfig
+    from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
     from .images_litelvlm import load_rgb
-    from .mask_decoder_litelvlm import LiteLVLMMaskDecoder
     from .modeling_litelvlm import LiteLVLMForSegmentation
-    from .open_clip_litelvlm import LiteLVLMOpenCLIPGuide
     from .pipeline_litelvlm import ReferringSegmentationPipeline
     from .processing_litelvlm import LiteLVLMProcessor
     from .pruning_litelvlm import PruningSignals
+    from .sam_litelvlm import LiteLVLMSam
 
     members = (
         LiteLVLMConfig,
-        LiteLVLMMaskDecoder,
+        LiteLVLMSam,
         LiteLVLMForSegmentation,
         LiteLVLMOpenCLIPGuide,
         ReferringSegmentationPipeline,

@@ -49,9 +49,8 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, 
 from transformers.utils.import_utils import is_tracing, torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
+from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .hub_litelvlm import export_code
-from .mask_decoder_litelvlm import LiteLVLMMaskDecoder, LiteLVLMSegHead, mask_losses
-from .open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .pruning_litelvlm import (
     PruningMethod,
     PruningSignals,
@@ -61,6 +60,7 @@ from .pruning_litelvlm import (
     patch_text_similarity,
     select_patches,
 )
+from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
 
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
@@ -75,7 +75,7 @@ _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr",
 # head, and without
 _SKIP_OPTIONS = ("modules_to_not_convert", "llm_int8_skip_modules")
 _OF_BACKBONE = ("backbone.vision_tower", "backbone.multi_modal_projector", "guide")
-_FULL_PRECISION = [*_OF_BACKBONE, *(f"model.{name}" for name in _OF_BACKBONE), "lm_head", "seg_head", "mask_decoder"]
+_FULL_PRECISION = [*_OF_BACKBONE, *(f"model.{name}" for name in _OF_BACKBONE), "lm_head", "seg_head", "sam"]
 
 # Arguments of every `forward` below
 _SHARED_ARGUMENTS = r"""
@@ -102,10 +102,10 @@ _LABEL_ARGUMENTS = r"""
         As long as `input_ids`, -100 where there is no label.
 """
 _MASK_ARGUMENTS = r"""
-    mask_pixel_values (`torch.Tensor` of shape `(b, 3, S', S')`):
+    sam_pixel_values (`torch.Tensor` of shape `(b, 3, S', S')`):
         Images as SAM takes them. With them, each [SEG] in `input_ids` gives a mask.
     mask_labels (`list[torch.Tensor]`):
-        Per sample `(num_masks, H, H)` masks of 0 and 1, one for each [SEG], in the frame of `mask_pixel_values` at any
+        Per sample `(num_masks, H, H)` masks of 0 and 1, one for each [SEG], in the frame of `sam_pixel_values` at any
         resolution; negative values are ignored.
     original_sizes (`torch.LongTensor` of shape `(b, 2)`):
         Not used here, so that the processor's output can be passed whole; `post_process_masks` takes it.
@@ -131,7 +131,7 @@ class LiteLVLMImageState(ModelOutput):
         is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
             the others are ends of rows, or there is none: images have different numbers. `None` where all are patches.
         is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of rows; `None` likewise.
-        mask_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
+        sam_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
     """
 
     image_features: torch.Tensor = None  # type: ignore[assignment]
@@ -141,7 +141,7 @@ class LiteLVLMImageState(ModelOutput):
     layer_inputs: torch.Tensor | None = None
     is_patch: torch.Tensor | None = None
     is_token: torch.Tensor | None = None
-    mask_image_embeddings: torch.Tensor | None = None
+    sam_image_embeddings: torch.Tensor | None = None
 
 
 @auto_docstring
@@ -635,7 +635,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "equal number of prompts in a row for each image."
             )
         repeats = batch_size // num_images
-        per_image = replace(image_state, mask_image_embeddings=None)
+        per_image = replace(image_state, sam_image_embeddings=None)
         if repeats == 1:
             return per_image
         return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in per_image.items()})
@@ -777,7 +777,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
     def encode_image(
         self,
         pixel_values: torch.Tensor,
-        mask_pixel_values: torch.Tensor | None = None,
+        sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
@@ -786,7 +786,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
-            mask_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
+            sam_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
         """
@@ -854,7 +854,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
         cache = past_key_values if cache is None else cache
         has_image = kwargs.get("pixel_values") is not None or kwargs.get("image_state") is not None
         # Masks are decoded once, after the answer
-        for name in ("mask_pixel_values", "original_sizes", "reshaped_input_sizes"):
+        for name in ("sam_pixel_values", "original_sizes", "reshaped_input_sizes"):
             kwargs.pop(name, None)
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
@@ -936,22 +936,22 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
     def __init__(self, config: LiteLVLMConfig):
         super().__init__(config)
         # CODEPATH: LISA and GLaMM have a mask decoder, the LLaVA family has none
-        if config.mask_decoder_config is not None:
+        if config.sam_config is not None:
             self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
-            self.mask_decoder = LiteLVLMMaskDecoder(config.mask_decoder_config)
+            self.sam = LiteLVLMSam(config.sam_config)
         self.post_init()
 
     def encode_image(
         self,
         pixel_values: torch.Tensor,
-        mask_pixel_values: torch.Tensor | None = None,
+        sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
         image_state = super().encode_image(pixel_values, image_sizes=image_sizes, pruning_method=pruning_method)
-        if mask_pixel_values is not None:
+        if sam_pixel_values is not None:
             self._check_makes_masks()
-            image_state.mask_image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
+            image_state.sam_image_embeddings = self.sam.encode_image(sam_pixel_values)
         return image_state
 
     @can_return_tuple
@@ -964,7 +964,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         image_sizes: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
-        mask_pixel_values: torch.Tensor | None = None,
+        sam_pixel_values: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
@@ -994,10 +994,10 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             return_dict=True,
             **kwargs,
         )
-        image_embeddings = None if image_state is None else image_state.mask_image_embeddings
-        if image_embeddings is None and mask_pixel_values is not None:
+        image_embeddings = None if image_state is None else image_state.sam_image_embeddings
+        if image_embeddings is None and sam_pixel_values is not None:
             self._check_makes_masks()
-            image_embeddings = self.mask_decoder.encode_image(mask_pixel_values)
+            image_embeddings = self.sam.encode_image(sam_pixel_values)
         if image_embeddings is not None:
             # The row before a token predicts it, so the last row predicts no token of the prompt
             pruned_ids = _at_rows(input_ids, outputs.source_rows)
@@ -1007,7 +1007,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             )
         if mask_labels is not None:
             if outputs.pred_masks is None:
-                raise ValueError("`mask_labels` are given without `mask_pixel_values`; pass the images for SAM too.")
+                raise ValueError("`mask_labels` are given without `sam_pixel_values`; pass the images for SAM too.")
             outputs.bce_loss, outputs.dice_loss = mask_losses(outputs.pred_masks, mask_labels)
         outputs.ce_loss = outputs.loss
         weights = {"ce": self.config.ce_loss_weight, "bce": self.config.bce_loss_weight}
@@ -1025,7 +1025,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         image_sizes: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
-        mask_pixel_values: torch.Tensor | None = None,
+        sam_pixel_values: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
         original_sizes: torch.Tensor | None = None,
         reshaped_input_sizes: torch.Tensor | None = None,
@@ -1049,10 +1049,10 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
             raise ValueError("`num_beams` must be 1 in `segment`: beams change places, and hidden states with them.")
         if image_state is None:
-            if pixel_values is None or mask_pixel_values is None:
-                raise ValueError("`segment` needs `pixel_values` and `mask_pixel_values`, or an `image_state`.")
-            encoding = _Concurrently(self.mask_decoder.encode_image, mask_pixel_values)
-        elif image_state.mask_image_embeddings is None:
+            if pixel_values is None or sam_pixel_values is None:
+                raise ValueError("`segment` needs `pixel_values` and `sam_pixel_values`, or an `image_state`.")
+            encoding = _Concurrently(self.sam.encode_image, sam_pixel_values)
+        elif image_state.sam_image_embeddings is None:
             raise ValueError("`image_state` holds no image embeddings for masks; give `encode_image` both images.")
         record = _GenerationRecord()
         sequences = self.generate(
@@ -1062,11 +1062,11 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             image_sizes=None if image_state is not None else image_sizes,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
-            image_state=None if image_state is None else replace(image_state, mask_image_embeddings=None),
+            image_state=None if image_state is None else replace(image_state, sam_image_embeddings=None),
             generation_record=record,
             **{**generate_kwargs, "return_dict_in_generate": False},
         )[:, input_ids.shape[1] :]
-        image_embeddings = encoding.result() if image_state is None else image_state.mask_image_embeddings
+        image_embeddings = encoding.result() if image_state is None else image_state.sam_image_embeddings
         # A generation that is stopped one step late has recorded one row more than it returns tokens
         hidden_states = torch.stack(record.hidden_states, dim=1)[:, : sequences.shape[1]]
         seg_embeddings, pred_masks = self._decode_masks(
@@ -1079,14 +1079,14 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
     def compile_for_inference(self, **compile_kwargs: Any) -> None:
         super().compile_for_inference()
         # CODEPATH: LISA and GLaMM have a mask decoder, the LLaVA family has none
-        if self.config.mask_decoder_config is not None:
-            self.mask_decoder.sam.vision_encoder.compile(**compile_kwargs)
+        if self.config.sam_config is not None:
+            self.sam.vision_encoder.compile(**compile_kwargs)
 
     def _check_makes_masks(self) -> None:
-        if self.config.mask_decoder_config is None:
+        if self.config.sam_config is None:
             raise ValueError(
-                "This model has no mask decoder (`mask_decoder_config` is None), so it makes no masks; use `generate` "
-                "for text answers and leave `mask_pixel_values` away."
+                "This model has no mask decoder (`sam_config` is None), so it makes no masks; use `generate` "
+                "for text answers and leave `sam_pixel_values` away."
             )
 
     def _decode_masks(
@@ -1109,7 +1109,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             side = 4 * image_embeddings.shape[-1]
             masks = padded.new_zeros((len(counts), 0, side, side))
         else:
-            masks = self.mask_decoder(padded, image_embeddings)
+            masks, _ = self.sam.decode_masks(padded, image_embeddings)
         return list(embeddings), [mask[:count] for mask, count in zip(masks, counts, strict=True)]
 
 

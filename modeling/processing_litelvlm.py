@@ -72,7 +72,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         image_processor ([`CLIPImageProcessor`]): for the vision tower.
         tokenizer: the language model's fast tokenizer.
         guide_tokenizer: CLIP's tokenizer, for the texts that guide the pruning.
-        mask_image_processor ([`SamImageProcessor`], *optional*): for the mask decoder.
+        sam_image_processor ([`SamImageProcessor`], *optional*): for the mask decoder.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
         num_image_tokens (`int`): placeholders per image, the visual tokens before pruning; of LLaVA-NeXT, per crop.
@@ -88,7 +88,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         image_processor: Any = None,
         tokenizer: Any = None,
         guide_tokenizer: Any = None,
-        mask_image_processor: Any = None,
+        sam_image_processor: Any = None,
         chat_template: str | None = None,
         image_token: str = "<image>",
         num_image_tokens: int = 576,
@@ -107,7 +107,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             image_processor,
             tokenizer,
             guide_tokenizer,
-            mask_image_processor or SamImageProcessor(),
+            sam_image_processor or SamImageProcessor(),
             chat_template=chat_template or LLAVA_V1_CHAT_TEMPLATE,
         )
 
@@ -116,7 +116,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         names = ["input_ids", "attention_mask", "pixel_values", "guide_input_ids", "guide_attention_mask"]
         if hasattr(self.image_processor, "image_grid_pinpoints"):
             names.append("image_sizes")
-        return names + (["mask_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
+        return names + (["sam_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
 
     # trf-ignore: TRF057
     def __call__(
@@ -147,7 +147,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             [`BatchFeature`] with B conversations of up to T turns about b pictures: `input_ids`, `attention_mask`
             (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`;
             `guide_input_ids` and `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates;
-            `mask_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
+            `sam_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
             width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads.
 
         Raises:
@@ -396,8 +396,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         prepared = self.image_processor(pictures, return_tensors="pt")
         data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
         if self.with_masks:
-            prepared = self.mask_image_processor(pictures, return_tensors="pt")
-            data["mask_pixel_values"] = prepared["pixel_values"]
+            prepared = self.sam_image_processor(pictures, return_tensors="pt")
+            data["sam_pixel_values"] = prepared["pixel_values"]
             data |= {name: torch.as_tensor(prepared[name]) for name in ("original_sizes", "reshaped_input_sizes")}
         return data
 
@@ -414,7 +414,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         masks = torch.as_tensor(np.asarray(maps)).float()
         if masks.ndim != 3:
             raise ValueError(f"A segmentation map has shape {tuple(masks.shape)}; allowed is (num_masks, H, W).")
-        side = self.mask_image_processor.mask_size["longest_edge"]
+        side = self.sam_image_processor.mask_size["longest_edge"]
         scale = side / max(masks.shape[-2:])
         height, width = (int(edge * scale + 0.5) for edge in masks.shape[-2:])
         labels = masks.new_full((len(masks), side, side), -1)
@@ -441,7 +441,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             `list[torch.Tensor]`: per conversation `(num_masks, height, width)`, bool (or float32 logits).
         """
         repeats = len(output.pred_masks) // len(inputs["original_sizes"])
-        side = self.mask_image_processor.pad_size["height"]
+        side = self.sam_image_processor.pad_size["height"]
         masks = []
         for i, logits in enumerate(output.pred_masks):
             size, shown = (inputs[name][i // repeats].tolist() for name in ("original_sizes", "reshaped_input_sizes"))

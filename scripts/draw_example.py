@@ -18,7 +18,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from litelvlm.evaluation.refshapes import RefObject, draw
+from litelvlm.data.refshapes import RefObject, draw
 
 OBJECTS = (
     RefObject("circle", "red", "plain", "large", (0.24, 0.30), 0.160),

@@ -55,7 +55,7 @@ def config_values() -> dict[str, Any]:
         },
         "guide_config": {"num_attention_heads": 2, "projection_dim": 16, "bos_token_id": 97, "eos_token_id": 98}
         | guide,
-        "mask_decoder_config": {
+        "sam_config": {
             "vision_config": {"window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 8}
             | sam_size
             | sam_vision,
@@ -101,7 +101,7 @@ def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
             "pixel_values": torch.randn(batch_size, 3, 32, 32, generator=generator),
             "guide_input_ids": guide_input_ids,
             "guide_attention_mask": torch.ones_like(guide_input_ids),
-            "mask_pixel_values": torch.randn(batch_size, 3, 64, 64, generator=generator),
+            "sam_pixel_values": torch.randn(batch_size, 3, 64, 64, generator=generator),
         }
 
     return make

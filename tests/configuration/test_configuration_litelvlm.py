@@ -63,8 +63,8 @@ def test_bad_value_is_named_with_what_is_allowed(field, value):
             r"vision tower is 'siglip_vision_model'",
         ),
         ({"backbone_config": {"model_type": "llama"}}, r"is a 'llama' configuration"),
-        ({"mask_decoder_config": SAM}, r"`seg_token_id` is None but a mask decoder is configured"),
-        ({"mask_decoder_config": SAM, "seg_token_id": 7, "mask_embedding_size": 64}, r"`mask_embedding_size` is 64"),
+        ({"sam_config": SAM}, r"`seg_token_id` is None but a mask decoder is configured"),
+        ({"sam_config": SAM, "seg_token_id": 7, "mask_embedding_size": 64}, r"`mask_embedding_size` is 64"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(values, message):

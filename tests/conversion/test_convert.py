@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
 
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
-from litelvlm.cli import main
+from litelvlm.commands.cli import main
 from litelvlm.conversion import convert, weights
 
 LISA = Path(__file__).parent.parent / "golden" / "lisa_tiny"
@@ -69,7 +69,7 @@ from safetensors.torch import save_file
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True, dtype=torch.float32)
 torch.manual_seed(0)
 ids = torch.randint(3, 200, (1, 270)); ids[0, 3:259] = model.config.image_token_id; ids[0, -2] = 217
-image = {"pixel_values": torch.randn(1, 3, 224, 224), "mask_pixel_values": torch.randn(1, 3, 1024, 1024)}
+image = {"pixel_values": torch.randn(1, 3, 224, 224), "sam_pixel_values": torch.randn(1, 3, 1024, 1024)}
 with torch.no_grad():
     output = model(input_ids=ids, **image, pruning_method="none")
 save_file({"masks": output.pred_masks[0]}, sys.argv[2])
@@ -219,6 +219,6 @@ def test_llava_converts_to_what_from_backbone_wraps(tmp_path, config_values, mak
         tmp_path / "llava", guide=tmp_path / "clip", num_retained_tokens=6
     )
     batch = make_batch()
-    batch.pop("mask_pixel_values")
+    batch.pop("sam_pixel_values")
     with torch.no_grad():
         torch.testing.assert_close(converted(**batch).logits, wrapped(**batch).logits, rtol=0, atol=0)

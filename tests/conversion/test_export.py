@@ -25,7 +25,7 @@ def part_and_inputs(request, make_model, make_batch):
     if request.param == "vision":
         return VisionSide(model), [batch[n] for n in ("pixel_values", "guide_input_ids", "guide_attention_mask")]
     with torch.no_grad():
-        embeddings = model.mask_decoder.encode_image(batch["mask_pixel_values"])
+        embeddings = model.sam.encode_image(batch["sam_pixel_values"])
     hidden_states = torch.randn(1, 2, 48, generator=torch.Generator().manual_seed(0))
     return MaskSide(model), [hidden_states, embeddings]
 

@@ -35,7 +35,7 @@ from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.configuration.configuration_litelvlm import OpenCLIPGuideConfig
 from litelvlm.conversion import convert
 from litelvlm.conversion.open_clip import save_open_clip
-from litelvlm.modeling.open_clip_litelvlm import LiteLVLMOpenCLIPGuide
+from litelvlm.modeling.guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 
 LISA = Path(__file__).parents[1] / "golden" / "lisa_tiny" / "checkpoint"
 TINY = {

@@ -61,10 +61,10 @@ class Case:
         self.model = LiteLVLMForSegmentation.from_pretrained(folder, dtype=torch.float32)
         self.meta = json.loads((golden / "meta.json").read_text())
         self.io = load_file(golden / "io.safetensors")
-        self.mask_pixel_values = self.io["sam_pixel_values_64"].repeat_interleave(16, 2).repeat_interleave(16, 3)
+        self.sam_pixel_values = self.io["sam_pixel_values_64"].repeat_interleave(16, 2).repeat_interleave(16, 3)
         height, width = self.meta["resize"]
-        self.mask_pixel_values[:, :, height:] = 0
-        self.mask_pixel_values[:, :, :, width:] = 0
+        self.sam_pixel_values[:, :, height:] = 0
+        self.sam_pixel_values[:, :, :, width:] = 0
 
     def inputs(self, input_ids):
         """Inputs of `forward`, with N placeholders where the official prompt has one -200."""
@@ -73,16 +73,16 @@ class Case:
         return {
             "input_ids": torch.cat([input_ids[:, :place], image, input_ids[:, place + 1 :]], dim=1),
             "pixel_values": self.io["pixel_values"],
-            "mask_pixel_values": self.mask_pixel_values,
+            "sam_pixel_values": self.sam_pixel_values,
         }
 
     def assert_masks(self, pred_masks, seg_embeddings, low_res_logits, mask_logits):
         """Masks of one conversation against golden ones, within what rounding of the image embedding explains."""
-        image = self.model.mask_decoder.encode_image(self.mask_pixel_values)
+        image = self.model.sam.encode_image(self.sam_pixel_values)
         bounds = []
         for seed in range(3):
             noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
-            moved = self.model.mask_decoder(seg_embeddings[None], image + 3e-6 * image.abs().max() * noise)[0]
+            moved = self.model.sam.decode_masks(seg_embeddings[None], image + 3e-6 * image.abs().max() * noise)[0][0]
             bounds.append(relative_error(moved, pred_masks))
         tolerance = max(FLOAT32, max(bounds))
         full_size = self.full_size(pred_masks[:, None])
@@ -124,7 +124,7 @@ def test_lisa_teacher_forced(lisa):
 
 @torch.no_grad()
 def test_lisa_image_embedding(lisa):
-    embedding = lisa.model.mask_decoder.encode_image(lisa.mask_pixel_values)
+    embedding = lisa.model.sam.encode_image(lisa.sam_pixel_values)
     assert_close(embedding[:, :8, :8, :8], lisa.io["image_embedding_corner"])
 
 
@@ -179,5 +179,9 @@ def test_mask_decoder_is_segment_anythings(name, prefix, request):
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 256, 64, 64, generator=generator, dtype=torch.float64)
     embeddings = torch.randn(3, 256, generator=generator, dtype=torch.float64)
-    decoder = copy.deepcopy(case.model.mask_decoder).double()
-    assert_close(decoder(embeddings[None], image)[0], reference_sam.decode_masks(weights, embeddings, image), 1e-9)
+    decoder = copy.deepcopy(case.model.sam).double()
+    assert_close(
+        decoder.decode_masks(embeddings[None], image)[0][0],
+        reference_sam.decode_masks(weights, embeddings, image),
+        1e-9,
+    )

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
-from litelvlm import EMBEDDED_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm import TINY_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.conversion import convert
 from litelvlm.conversion.processors import LLAMA_2_CHAT_TEMPLATE
 
@@ -100,7 +100,7 @@ def make_source(tmp_path_factory):
             for name in {"model.embed_tokens.weight", "lm_head.weight"} & set(tensors):
                 tensors[name] = torch.randn(rows, tensors[name].shape[1]).half()
             torch.save(tensors, path)
-        guide = PreTrainedTokenizerFast.from_pretrained(EMBEDDED_MODEL / "guide_tokenizer")
+        guide = PreTrainedTokenizerFast.from_pretrained(TINY_MODEL / "guide_tokenizer")
         guide.save_pretrained(clip)
         weights, clip_config = load_file(clip / "model.safetensors"), json.loads((clip / "config.json").read_text())
         embedding = "text_model.embeddings.token_embedding.weight"

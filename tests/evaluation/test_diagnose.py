@@ -21,8 +21,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import litelvlm
-from litelvlm.cli import main
-from litelvlm.evaluation.catalogue import load_split
+from litelvlm.commands.cli import main
+from litelvlm.data.registry import load_split
 from litelvlm.evaluation.diagnose import diagnose_image, load_clip, look, object_cover, similarities, verdict
 from litelvlm.evaluation.protocol import Run
 
@@ -47,8 +47,8 @@ def test_cover_is_the_share_of_each_patch_that_clip_sees():
 
 
 def test_similarity_is_that_of_the_whole_model_though_no_language_model_is_read(entry):
-    whole, processor = litelvlm.load_embedded()
-    model, clip_processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
+    whole, processor = litelvlm.load_tiny()
+    model, clip_processor = load_clip(str(litelvlm.TINY_MODEL))
     assert len(model.backbone.language_model.layers) == 0
     expressions = [expression for expression, _ in asked(entry)]
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_similarity_is_that_of_the_whole_model_though_no_language_model_is_read(
 
 
 def test_plain_clip_is_diagnosed_like_the_model_it_is_part_of(entry, tmp_path):
-    model, processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
+    model, processor = load_clip(str(litelvlm.TINY_MODEL))
     config = model.config
     vision, text = config.backbone_config.vision_config.to_dict(), config.guide_config.to_dict()
     clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=vision["projection_dim"]))
@@ -79,7 +79,7 @@ def test_plain_clip_is_diagnosed_like_the_model_it_is_part_of(entry, tmp_path):
 
 
 def test_recall_of_litelvlm_for_one_text_is_the_share_in_the_lowest_patches(entry):
-    model, processor = load_clip(str(litelvlm.EMBEDDED_MODEL))
+    model, processor = load_clip(str(litelvlm.TINY_MODEL))
     runs = [Run("generation", "litelvlm", 85, (("similarity_order", order),)) for order in ("lowest", "highest")]
     for one in diagnose_image(model, processor, "a", entry.load_image(), asked(entry), runs):
         assert one.figures["recall/litelvlm:similarity_order=lowest/85"] == one.figures["lowest_85"]

@@ -25,13 +25,13 @@ import pytest
 import torch
 
 import litelvlm
-from litelvlm.cli import main
-from litelvlm.evaluation.catalogue import load_split
+from litelvlm.commands.cli import main
+from litelvlm.data.refcoco import write_refcoco
+from litelvlm.data.refshapes import RefShapes
+from litelvlm.data.registry import load_split
+from litelvlm.data.samples import BrokenAnnotation, Referring, ReferringImage, broken
 from litelvlm.evaluation.evaluate import evaluate
 from litelvlm.evaluation.protocol import Run, ask, configured, measure, parse_variant, prompts
-from litelvlm.evaluation.refcoco import write_refcoco
-from litelvlm.evaluation.refshapes import RefShapes
-from litelvlm.evaluation.samples import BrokenAnnotation, Referring, ReferringImage, broken
 
 RUNS = [Run("generation", "none", 256), Run("generation", "litelvlm", 85), Run("conversation", "litelvlm", 85)]
 SEED = 1234
@@ -39,7 +39,7 @@ SEED = 1234
 
 @pytest.fixture(scope="module")
 def embedded():
-    return litelvlm.load_embedded()
+    return litelvlm.load_tiny()
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert main([*options, str(tmp_path / "one")]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(litelvlm.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [*launch, "-m", "litelvlm.cli", *options, str(tmp_path / "two")]
+    command = [*launch, "-m", "litelvlm.commands.cli", *options, str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     parts = [path.read_text().count("\n") - 1 for path in sorted((tmp_path / "two").glob("samples-*.jsonl"))]
@@ -129,7 +129,7 @@ def test_conversation_shares_one_selection_among_up_to_three_texts(embedded, val
     decode = model._decode_masks
     monkeypatch.setattr(model, "_decode_masks", lambda *a: (seen.append(a[1].sum(-1).tolist()), decode(*a))[1])
     inputs = processor(image, **prompts("conversation", questions), question_template="{}")
-    state = model.encode_image(inputs["pixel_values"], inputs["mask_pixel_values"])
+    state = model.encode_image(inputs["pixel_values"], inputs["sam_pixel_values"])
     choice = {"pruning_method": "litelvlm", "num_retained_tokens": 85}
     with torch.inference_mode():
         masks = ask(model, processor, inputs, state, choice)

@@ -16,8 +16,8 @@
 import numpy as np
 import pytest
 
+from litelvlm.data.samples import IGNORED
 from litelvlm.evaluation.metrics import CumulativeIoU, PixelCounts, Tally, count_pixels
-from litelvlm.evaluation.samples import IGNORED
 
 
 def mask(*pixels):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from litelvlm import load_embedded
+from litelvlm import load_tiny
 from litelvlm.hub_cards import write_card
 
 
@@ -25,7 +25,7 @@ from litelvlm.hub_cards import write_card
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder ready for the Hub: weights, code, processor, card and what an endpoint runs. To be read only."""
     folder = tmp_path_factory.mktemp("hub") / "litelvlm-tiny"
-    model, processor = load_embedded()
+    model, processor = load_tiny()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     write_card(folder)
@@ -36,7 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saved_text_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model without its mask decoder, laid out as a converted LLaVA. To be read only."""
     folder = tmp_path_factory.mktemp("hub") / "litelvlm-llava-1.5-7b"
-    model, processor = load_embedded(mask_decoder_config=None)
+    model, processor = load_tiny(sam_config=None)
     processor.with_masks, processor.question_template = False, "{}"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -21,8 +21,8 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from litelvlm import EMBEDDED_MODEL, EXAMPLE_IMAGE
-from litelvlm.cli import main
+from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
+from litelvlm.commands.cli import main
 from litelvlm.hub_cards import TARGETS, render_card
 from litelvlm.hub_cards.cards import FOLDER, RECOMMENDED
 
@@ -104,7 +104,7 @@ def test_readme_shows_the_figures_of_the_card():
 def test_code_of_the_card_runs(target, request):
     """On the embedded model; for the card of a model without masks, on the embedded one without its mask decoder."""
     masks = "llava" not in target
-    folder = EMBEDDED_MODEL if masks else request.getfixturevalue("saved_text_only")
+    folder = TINY_MODEL if masks else request.getfixturevalue("saved_text_only")
     (code,) = re.findall(r"```python\n(.*?)```", render_card(target), flags=re.DOTALL)
     code = code.replace(f'"org/{target}"', repr(str(folder))).replace('"picture.png"', repr(str(EXAMPLE_IMAGE)))
     scope = {}
@@ -114,7 +114,7 @@ def test_code_of_the_card_runs(target, request):
         assert "[SEG]" in scope["answer"]
         assert scope["masks"].shape[1:] == Image.open(EXAMPLE_IMAGE).size[::-1]
     else:
-        assert scope["model"].config.mask_decoder_config is None
+        assert scope["model"].config.sam_config is None
 
 
 def test_card_command_takes_the_target_from_the_folder(tmp_path, capsys):

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelvlm import EXAMPLE_IMAGE, load_embedded
+from litelvlm import EXAMPLE_IMAGE, load_tiny
 from litelvlm.hub_cards import handler
 from litelvlm.hub_cards.app import build, segment
 from litelvlm.hub_cards.cards import FOLDER
@@ -70,7 +70,7 @@ def answers(saved, saved_text_only, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def embedded():
-    return load_embedded()
+    return load_tiny()
 
 
 @pytest.fixture(scope="module")

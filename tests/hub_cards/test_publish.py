@@ -29,8 +29,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from litelvlm import EMBEDDED_MODEL
-from litelvlm.cli import main
+from litelvlm import TINY_MODEL
+from litelvlm.commands.cli import main
 from litelvlm.hub_cards import check_folder
 
 
@@ -201,7 +201,7 @@ def test_folder_that_would_not_load_is_refused_in_one_line(folder, hub, capsys, 
 
 
 def test_embedded_model_as_it_is_shipped_lacks_its_code(capsys):
-    assert main(["push", str(EMBEDDED_MODEL), "org/tiny", "--dry-run"]) == 2
+    assert main(["push", str(TINY_MODEL), "org/tiny", "--dry-run"]) == 2
     assert "lacks code: configuration_litelvlm.py, modeling_litelvlm.py" in capsys.readouterr().err
 
 

@@ -216,7 +216,7 @@ def test_several_sentences_for_a_text_guide_by_their_mean(make_model, make_batch
 def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
     model = make_model()
     batch = make_batch(batch_size=4)
-    images = {name: batch.pop(name)[:2] for name in ("pixel_values", "mask_pixel_values")}
+    images = {name: batch.pop(name)[:2] for name in ("pixel_values", "sam_pixel_values")}
     with torch.no_grad():
         state = model.encode_image(**images)
     # Two questions for each of two images: in one call, from the state, and with the images repeated
@@ -233,9 +233,9 @@ def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
 
 def test_images_are_encoded_once_for_all_questions(make_model, make_batch):
     model, batch = make_model(), make_batch(batch_size=4)
-    images = {name: batch.pop(name)[:1] for name in ("pixel_values", "mask_pixel_values")}
+    images = {name: batch.pop(name)[:1] for name in ("pixel_values", "sam_pixel_values")}
     seen = []
-    for encoder in (model.model.backbone.vision_tower.embeddings, model.mask_decoder.sam.vision_encoder):
+    for encoder in (model.model.backbone.vision_tower.embeddings, model.sam.vision_encoder):
         encoder.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     model.segment(**batch, **images, **GENERATE)
     assert seen == [1, 1]
@@ -285,7 +285,7 @@ def test_losses_reach_every_part_that_is_trained(make_model, make_batch):
     expected = 1.0 * output.ce_loss + 2.0 * output.bce_loss + 0.5 * output.dice_loss
     torch.testing.assert_close(output.loss, expected)
     output.loss.backward()
-    parts = ("lm_head", "seg_head", "mask_decoder.sam.vision_encoder", "mask_decoder.sam.mask_decoder")
+    parts = ("lm_head", "seg_head", "sam.vision_encoder", "sam.mask_decoder")
     parts += ("model.backbone.language_model", "model.backbone.multi_modal_projector", "model.backbone.vision_tower")
     for part in parts:
         gradients = [p.grad.abs().sum() for p in model.get_submodule(part).parameters() if p.grad is not None]
@@ -325,7 +325,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, make_batch):
         (lambda b: b | {"pixel_values": torch.randn(6, 3, 32, 32)}, "6 images for 3 prompts"),
         (lambda b: b | {"input_ids": None}, "exactly one of `input_ids` and `inputs_embeds`"),
         (lambda b: b | {"input_ids": None, "inputs_embeds": torch.zeros(3, 30, 48)}, "An image needs `input_ids`"),
-        (lambda b: b | {"mask_pixel_values": None, "mask_labels": []}, "`mask_labels` are given without"),
+        (lambda b: b | {"sam_pixel_values": None, "mask_labels": []}, "`mask_labels` are given without"),
         (lambda b: b | {"mask_labels": [torch.ones(1, 8, 8)] * 3}, "one mask for each"),
     ],
 )
@@ -377,7 +377,7 @@ def test_half_precision_runs_end_to_end(make_model, make_batch, dtype):
 
 def test_forward_compiles_into_one_graph(make_model, make_batch):
     model, batch = make_model().model, make_batch()
-    batch.pop("mask_pixel_values")
+    batch.pop("sam_pixel_values")
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend="eager")(**batch)
         expected = model(**batch)
@@ -407,7 +407,7 @@ def test_layers_on_cpu_and_disk_give_the_same_masks(make_model, make_batch, tmp_
     model.save_pretrained(tmp_path / "model")
     device_map = {"model.backbone.vision_tower": "disk", "model.backbone.multi_modal_projector": "cpu"}
     device_map |= {"model.backbone.language_model": "disk", "model.guide": "disk", "lm_head": "cpu"}
-    device_map |= {"seg_head": "disk", "mask_decoder": "disk"}
+    device_map |= {"seg_head": "disk", "sam": "disk"}
     offloaded = LiteLVLMForSegmentation.from_pretrained(
         tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
     )
@@ -437,7 +437,7 @@ def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, t
     clip.save_pretrained(tmp_path / "clip")
     model = LiteLVLMForConditionalGeneration.from_backbone(tmp_path / "lvlm", tmp_path / "clip", num_retained_tokens=6)
     batch = make_batch()
-    batch.pop("mask_pixel_values")
+    batch.pop("sam_pixel_values")
     with torch.no_grad():
         assert torch.equal(
             model(**batch, pruning_method="none").logits,
@@ -451,10 +451,10 @@ def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, t
 
 
 def test_without_a_mask_decoder_there_are_text_answers_only(make_model, make_batch):
-    model, batch = make_model(mask_decoder_config=None), make_batch()
+    model, batch = make_model(sam_config=None), make_batch()
     with pytest.raises(ValueError, match="has no mask decoder"):
         model.segment(**batch)
-    images = batch.pop("mask_pixel_values")
+    images = batch.pop("sam_pixel_values")
     assert model.generate(**batch, **GENERATE).shape == (3, 38)
     with pytest.raises(ValueError, match="has no mask decoder"):
-        model(**batch, mask_pixel_values=images)
+        model(**batch, sam_pixel_values=images)

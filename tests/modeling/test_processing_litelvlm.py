@@ -116,15 +116,15 @@ def test_long_guide_texts_keep_their_end_token(processor):
 
 def test_one_picture_with_many_texts_is_prepared_once(processor):
     inputs = processor(PICTURE, ["a", "b", "c"])
-    assert len(inputs["input_ids"]) == 3 and len(inputs["pixel_values"]) == len(inputs["mask_pixel_values"]) == 1
+    assert len(inputs["input_ids"]) == 3 and len(inputs["pixel_values"]) == len(inputs["sam_pixel_values"]) == 1
 
 
 def test_pictures_of_different_sizes_make_one_batch(processor):
     inputs = processor([PICTURE, PICTURE.resize((64, 20))], ["a", "b"])
-    assert inputs["pixel_values"].shape == (2, 3, 32, 32) and inputs["mask_pixel_values"].shape == (2, 3, 64, 64)
+    assert inputs["pixel_values"].shape == (2, 3, 32, 32) and inputs["sam_pixel_values"].shape == (2, 3, 64, 64)
     assert inputs["original_sizes"].tolist() == [[40, 30], [20, 64]]
     assert inputs["reshaped_input_sizes"].tolist() == [[64, 48], [20, 64]]
-    assert (inputs["mask_pixel_values"][0, :, :, 48:] == 0).all()
+    assert (inputs["sam_pixel_values"][0, :, :, 48:] == 0).all()
 
 
 def test_mask_labels_are_in_sams_frame_with_padding_marked(processor):
@@ -212,7 +212,7 @@ def test_saved_processor_gives_the_same_inputs(processor, tmp_path, with_masks):
     processor.save_pretrained(tmp_path)
     loaded = LiteLVLMProcessor.from_pretrained(tmp_path)
     expected, got = (p(PICTURE, ["a", "b <image>"]) for p in (processor, loaded))
-    assert expected.keys() == got.keys() and ("mask_pixel_values" in got) == with_masks
+    assert expected.keys() == got.keys() and ("sam_pixel_values" in got) == with_masks
     for name, value in expected.items():
         assert torch.equal(got[name], value), name
     assert set(got.keys()) == set(loaded.model_input_names)

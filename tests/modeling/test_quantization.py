@@ -37,7 +37,7 @@ def is_quantized(weight):
 
 
 def segment_example(model):
-    processor = litelvlm.LiteLVLMProcessor.from_pretrained(litelvlm.EMBEDDED_MODEL)
+    processor = litelvlm.LiteLVLMProcessor.from_pretrained(litelvlm.TINY_MODEL)
     inputs = processor(images=load_rgb(litelvlm.EXAMPLE_IMAGE), text="the red circle")
     return processor.post_process_masks(model.segment(**inputs, max_new_tokens=8), inputs)[0]
 
@@ -48,8 +48,8 @@ def intersection_over_union(mask, other):
 
 @pytest.mark.parametrize(("make_config", "at_least"), [(eight_bits, 0.98), (four_bits, 0.98)])
 def test_quantised_masks_are_those_of_full_precision_and_survive_saving(make_config, at_least, tmp_path):
-    expected = segment_example(litelvlm.load_embedded()[0])
-    model, _ = litelvlm.load_embedded(quantization_config=TorchAoConfig(make_config()))
+    expected = segment_example(litelvlm.load_tiny()[0])
+    model, _ = litelvlm.load_tiny(quantization_config=TorchAoConfig(make_config()))
     quantised = {
         name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and is_quantized(m.weight)
     }
@@ -66,8 +66,8 @@ def test_quantised_masks_are_those_of_full_precision_and_survive_saving(make_con
 
 
 def test_modules_that_are_named_are_left_alone_instead(tmp_path):
-    config = TorchAoConfig(eight_bits(), modules_to_not_convert=["model.backbone.language_model", "mask_decoder"])
-    model, _ = litelvlm.load_embedded(quantization_config=config)
+    config = TorchAoConfig(eight_bits(), modules_to_not_convert=["model.backbone.language_model", "sam"])
+    model, _ = litelvlm.load_tiny(quantization_config=config)
     assert not is_quantized(model.model.backbone.language_model.layers[0].mlp.up_proj.weight)
     assert is_quantized(model.model.guide.visual_projection.weight)
 
@@ -84,5 +84,5 @@ def test_bitsandbytes_leaves_the_same_modules_alone(monkeypatch, as_dict):
     config = BitsAndBytesConfig(load_in_8bit=True)
     LiteLVLMForSegmentation.from_pretrained("any", quantization_config=config.to_dict() if as_dict else config)
     skipped = seen["quantization_config"].llm_int8_skip_modules
-    assert {"model.backbone.vision_tower", "model.guide", "mask_decoder", "seg_head", "lm_head"} <= set(skipped)
+    assert {"model.backbone.vision_tower", "model.guide", "sam", "seg_head", "lm_head"} <= set(skipped)
     assert config.llm_int8_skip_modules is None  # the caller's own is not written to

@@ -45,7 +45,7 @@ def test_nothing_waits_for_the_device_between_the_pixels_and_the_first_token(
     make_model, make_batch, position_mode, from_state
 ):
     model, batch = make_model(position_mode=position_mode), make_batch()
-    batch.pop("mask_pixel_values")
+    batch.pop("sam_pixel_values")
     with torch.no_grad(), Operators() as operators:
         if from_state:
             batch["image_state"] = model.encode_image(batch.pop("pixel_values"))
@@ -80,7 +80,7 @@ def test_padding_of_the_guides_texts_changes_no_selection(make_model, make_batch
 @pytest.mark.parametrize("budget", [3, NUM_PATCHES, None])
 def test_a_static_cache_holds_the_rows_that_pruning_leaves(make_model, make_batch, budget):
     model, batch = make_model(num_retained_tokens=budget), make_batch()
-    batch.pop("mask_pixel_values")
+    batch.pop("sam_pixel_values")
     output = model.generate(**batch, **GENERATE, cache_implementation="static", return_dict_in_generate=True)
     # Every row but the last token's, which is not asked for another one
     expected = 30 - NUM_PATCHES + (budget or NUM_PATCHES) + GENERATE["max_new_tokens"] - 1

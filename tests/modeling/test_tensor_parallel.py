@@ -26,8 +26,8 @@ import torch.distributed
 import litelvlm
 from litelvlm.modeling.images_litelvlm import load_rgb
 
-sharded = litelvlm.LiteLVLMForSegmentation.from_pretrained(litelvlm.EMBEDDED_MODEL, tp_plan="auto")
-whole, processor = litelvlm.load_embedded()
+sharded = litelvlm.LiteLVLMForSegmentation.from_pretrained(litelvlm.TINY_MODEL, tp_plan="auto")
+whole, processor = litelvlm.load_tiny()
 inputs = processor(images=load_rgb(litelvlm.EXAMPLE_IMAGE), text="the red circle")
 got, expected = (model.segment(**inputs, max_new_tokens=8) for model in (sharded, whole))
 weight = sharded.model.backbone.language_model.layers[0].mlp.up_proj.weight

@@ -1,0 +1,152 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a pass costs, counted and not timed: floating-point operations, cache entries and live activations."""
+
+import weakref
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from .presets import build_model
+
+# Tokens of a question as CLIP reads it, in every measurement
+GUIDE_LENGTH = 24
+
+
+def language_model_macs(config: LiteLVLMConfig, num_rows: int) -> int:
+    """
+    Multiply-accumulates of one prefill by the formula 4nd² + 2n²d + 3ndm per layer, for n rows, width d and MLP
+    width m. SparseVLM (arXiv 2410.04417) counts so, and the TFLOPs that the LiteLVLM paper publishes (4.66 / 2.11 /
+    1.27 at 576 / 192 / 64 visual tokens) fit it at about 128 text tokens. The head is not counted; without
+    grouped-query attention only.
+    """
+    text = config.get_text_config()
+    n, d, m = num_rows, text.hidden_size, text.intermediate_size
+    return text.num_hidden_layers * (4 * n * d**2 + 2 * n**2 * d + 3 * n * d * m)
+
+
+def kv_cache_bytes(config: LiteLVLMConfig, num_rows: int, dtype: torch.dtype) -> int:
+    """Keys and values of `num_rows` rows in every layer of the language model."""
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * num_rows * dtype.itemsize
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of a call by torch's counter: two for each multiply-accumulate of a matrix product."""
+    # Before torch 2.15 the counter knows the attention of GPUs only
+    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    known = {on_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def model_flops(
+    config: LiteLVLMConfig, num_text_tokens: int, num_retained_tokens: int | None, pruning_method: str = "litelvlm"
+) -> dict[str, int]:
+    """
+    Floating-point operations per stage for one image and one question of 24 CLIP tokens, by torch's counter on the
+    meta device: exact for any size, without any weights in memory.
+
+    Args:
+        config: of the model; with one [SEG] if it has a mask decoder.
+        num_text_tokens (`int`): tokens of the prompt that are not visual.
+        num_retained_tokens (`int`, *optional*): the budget; `None` prunes nothing.
+        pruning_method (`str`): the method that is asked for the budget.
+
+    Returns:
+        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip`, `guide`,
+        `selection`, `prefill` (the language model alone), `head` (the logits of one row), `sam_encoder` and
+        `mask_decoder`, and `total` of all but `plain_clip`.
+    """
+    # Copied, since a configuration remembers the dtype and attention of the model made with it
+    model = build_model(deepcopy(config), "meta")
+    size, text = config.backbone_config.vision_config.image_size, config.get_text_config()
+    num_rows = num_text_tokens + (num_retained_tokens or config.num_patches)
+    with torch.device("meta"):
+        pixel_values = torch.empty(1, 3, size, size)
+        guide_ids, guide_mask = torch.zeros(2, 1, 1, GUIDE_LENGTH, dtype=torch.long).unbind()
+        rows = torch.empty(1, num_rows, text.hidden_size)
+    tower = model.model.backbone.vision_tower
+    flops = {"plain_clip": count_flops(lambda: tower(pixel_values))}
+    pruned = num_retained_tokens is not None
+    method = pruning_method if pruned else "none"
+    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=method))
+    if num_retained_tokens is not None:
+        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids, torch.ones_like(guide_ids)))
+        state, budget = model.model.encode_image(pixel_values, pruning_method=method), num_retained_tokens
+        both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, budget, pruning_method))
+        flops["selection"] = both - flops["guide"]
+    flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=rows))
+    flops["head"] = count_flops(lambda: model.lm_head(rows[:, -1]))
+    if config.sam_config is not None:
+        sam_size = config.sam_config.vision_config.image_size
+        images = torch.empty(1, 3, sam_size, sam_size, device="meta")
+        flops["sam_encoder"] = count_flops(lambda: model.sam.encode_image(images))
+        embeddings = model.sam.encode_image(images)
+        prompt = torch.empty(1, 1, config.mask_embedding_size, device="meta")
+        flops["mask_decoder"] = count_flops(lambda: model.sam.decode_masks(prompt, embeddings))
+    flops["total"] = sum(flops.values()) - flops["plain_clip"]
+    return flops
+
+
+class LiveMemory(TorchDispatchMode):
+    """
+    The most bytes that tensors made inside the block took at one moment: activations and cache entries, whatever the
+    device; not the weights and inputs, which were there before, and not what a kernel takes for itself.
+
+    ```python
+    >>> with LiveMemory() as memory:
+    ...     output = model(**inputs)
+    >>> memory.peak_bytes
+    ```
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak_bytes = 0
+        self._live_bytes = 0
+        self._known: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        # What comes in was there before; views and in-place results share its storage
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, torch.Tensor):
+                self._watch(tensor.untyped_storage(), 0)
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._watch(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+        return result
+
+    def _watch(self, storage: torch.UntypedStorage, num_bytes: int) -> None:
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = weakref.ref(storage, lambda _: self._forget(key, num_bytes))
+            self._live_bytes += num_bytes
+
+    def _forget(self, key: int, num_bytes: int) -> None:
+        del self._known[key]
+        self._live_bytes -= num_bytes
+
+
+__all__ = ["GUIDE_LENGTH", "LiveMemory", "count_flops", "kv_cache_bytes", "language_model_macs", "model_flops"]

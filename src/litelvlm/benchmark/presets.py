@@ -1,0 +1,142 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Models of known size with random weights, for measuring speed: time and memory do not depend on what weights say.
+
+Published shapes: LLaVA-1.5 (arXiv 2310.03744), LISA (arXiv 2308.00692), GLaMM (arXiv 2311.03356), CLIP ViT-L/14
+(arXiv 2103.00020) and SAM ViT-H (arXiv 2304.02643).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+
+
+@dataclass(frozen=True)
+class Preset:
+    """
+    A model to measure and the prompt to measure it with.
+
+    Args:
+        make_config: gives its configuration.
+        dtype: of weights and activations.
+        num_text_tokens (`int`): tokens of the prompt that are not visual.
+        num_new_tokens (`int`): tokens of the answer, the last of them [SEG].
+    """
+
+    make_config: Callable[[], LiteLVLMConfig]
+    dtype: torch.dtype
+    num_text_tokens: int = 128
+    num_new_tokens: int = 10
+
+
+def _clip(image_size: int) -> dict[str, Any]:
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    return {
+        "model_type": "clip_vision_model",
+        "patch_size": 14,
+        "image_size": image_size,
+        "projection_dim": 768,
+    } | sizes
+
+
+def _llama(hidden_size: int = 4096, intermediate_size: int = 11008, num_layers: int = 32) -> dict[str, Any]:
+    num_heads = hidden_size // 128
+    return {
+        "model_type": "llama",
+        "vocab_size": 32064,
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_heads,
+        "max_position_embeddings": 4096,
+    }
+
+
+SAM_VIT_HUGE: dict[str, Any] = {
+    "vision_config": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "global_attn_indexes": [7, 15, 23, 31],
+    }
+}
+
+
+def _lvlm(image_size: int, text_config: dict[str, Any], masks: bool = True, **fields: Any) -> LiteLVLMConfig:
+    backbone = {
+        "model_type": "llava",
+        "vision_config": _clip(image_size),
+        "text_config": text_config,
+        "image_token_index": 32000,
+        "image_seq_length": (image_size // 14) ** 2,
+    }
+    sam_config = SAM_VIT_HUGE if masks else None
+    return LiteLVLMConfig(backbone_config=backbone, sam_config=sam_config, seg_token_id=32001, **fields)
+
+
+def _cpu_small() -> LiteLVLMConfig:
+    """576 visual tokens in a model of 43 million parameters, the work of its parts in about GLaMM-7B's proportions."""
+    vision = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 3}
+    guide = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sam_size = {"image_size": 512, "patch_size": 16}
+    sam_vision = {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "output_channels": 128}
+    return LiteLVLMConfig(
+        backbone_config={
+            "model_type": "llava",
+            "vision_config": {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
+            | {"projection_dim": 128}
+            | vision,
+            "text_config": _llama(768, 2048, 4) | {"vocab_size": 1024},
+            "image_token_index": 1000,
+            "image_seq_length": 576,
+        },
+        guide_config={"vocab_size": 1024, "projection_dim": 128, "bos_token_id": 1022, "eos_token_id": 1023}
+        | {"pad_token_id": 1023}
+        | guide,
+        sam_config={
+            "vision_config": sam_vision | sam_size | {"global_attn_indexes": [1, 3, 5, 7], "num_pos_feats": 64},
+            "prompt_encoder_config": {"hidden_size": 128} | sam_size,
+            "mask_decoder_config": {"hidden_size": 128, "mlp_dim": 1024, "num_attention_heads": 4},
+        },
+        seg_token_id=1001,
+        mask_embedding_size=128,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "cpu-small": Preset(_cpu_small, torch.float32, num_text_tokens=20),
+    "glamm-7b": Preset(lambda: _lvlm(336, _llama()), torch.bfloat16),
+    "lisa-7b": Preset(lambda: _lvlm(224, _llama(), projector_type="linear"), torch.bfloat16),
+    "lisa-13b": Preset(lambda: _lvlm(224, _llama(5120, 13824, 40), projector_type="linear"), torch.bfloat16),
+    "llava-1.5-7b": Preset(lambda: _lvlm(336, _llama(), masks=False), torch.bfloat16),
+}
+
+
+def build_model(
+    config: LiteLVLMConfig, device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> LiteLVLMForSegmentation:
+    """A model with random weights (seed 0), made on the device in its dtype: no second copy anywhere."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        return LiteLVLMForSegmentation._from_config(config, dtype=dtype).eval()
+
+
+__all__ = ["PRESETS", "Preset", "build_model"]

@@ -1,0 +1,111 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Data sets by name: RefShapes, the RefCOCO family, ReasonSeg, or a file or folder of one's own."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import reasonseg, refcoco, tables
+from .refshapes import SPLITS as REFSHAPES_SPLITS
+from .refshapes import RefShapes
+from .samples import Referring, ReferringImage
+
+NAMES = ("refshapes", *refcoco.PARTITIONS, "reasonseg")
+
+
+def splits_of(name: str) -> tuple[str, ...]:
+    """
+    The splits of a data set that are evaluated unless others are named.
+
+    Raises:
+        ValueError: there is no such data set.
+    """
+    base, _, partition = name.partition(":")
+    if base == "refshapes":
+        return ("val", "testA", "testB")
+    if base == "reasonseg":
+        return reasonseg.SPLITS
+    if base in refcoco.PARTITIONS:
+        partitions = refcoco.PARTITIONS[base]
+        if partition and partition not in partitions:
+            raise ValueError(f"{base!r} has no partition {partition!r}; allowed are {', '.join(partitions)}.")
+        return partitions[partition] if partition else next(iter(partitions.values()))
+    if Path(name).exists():
+        found = tables.find_splits(Path(name))
+        if found:
+            return tuple(found)
+        raise ValueError(f"There is no .parquet and no .json file in {name!r}.")
+    raise ValueError(f"There is no data set {name!r}; allowed are {', '.join(NAMES)}, or a file or folder.")
+
+
+def load_split(
+    name: str, split: str, root: str | Path = ".", *, num_images: int | None = None, size: int = 256, seed: int = 0
+) -> list[ReferringImage]:
+    """
+    A split of a data set.
+
+    Args:
+        name (`str`): one of [`NAMES`], `"refcoco:google"` for a partition, or the path of a table of one's own.
+        split (`str`): such as `"val"`.
+        root: the folder that holds the RefCOCO family or ReasonSeg.
+        num_images (`int`, *optional*): only so many pictures, the first ones.
+        size (`int`): side of RefShapes' pictures.
+        seed (`int`): of RefShapes' scenes.
+
+    Raises:
+        ValueError: what cannot be found or read, by name.
+    """
+    base, _, partition = name.partition(":")
+    if base == "refshapes":
+        if split not in REFSHAPES_SPLITS:
+            raise ValueError(f"RefShapes has no split {split!r}; it has {', '.join(REFSHAPES_SPLITS)}.")
+        return refshapes_entries(RefShapes(split, num_images or 500, size, seed))
+    splits_of(name)
+    if base == "reasonseg":
+        entries = reasonseg.load_reasonseg(root, split)
+    elif base in refcoco.PARTITIONS:
+        entries = refcoco.load_refcoco(root, base, partition or next(iter(refcoco.PARTITIONS[base])), split)
+    else:
+        entries = tables.load_tables(Path(name), split)
+    return entries[:num_images]
+
+
+def refshapes_entries(scenes: RefShapes) -> list[ReferringImage]:
+    """Scenes as pictures with expressions; they are drawn again when they are needed, and not kept."""
+    return [
+        ReferringImage(
+            str(i),
+            partial(_scene_image, scenes, i),
+            tuple(
+                Referring(f"{i}-{number}", expression.text, partial(_scene_mask, scenes, i, number))
+                for number, expression in enumerate(scenes[i].expressions)
+            ),
+        )
+        for i in range(len(scenes))
+    ]
+
+
+def _scene_image(scenes: RefShapes, index: int) -> Image.Image:
+    return Image.fromarray(scenes[index].image)
+
+
+def _scene_mask(scenes: RefShapes, index: int, number: int) -> np.ndarray | None:
+    mask: np.ndarray = scenes[index].masks[number]
+    return mask.astype(np.uint8) if mask.any() else None
+
+
+__all__ = ["NAMES", "load_split", "refshapes_entries", "splits_of"]

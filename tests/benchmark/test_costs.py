@@ -1,0 +1,99 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Costs are exact: operations and cache bytes are counted, so they are asserted; times are not."""
+
+import pytest
+import torch
+
+from litelvlm.benchmark.costs import (
+    LiveMemory,
+    count_flops,
+    kv_cache_bytes,
+    language_model_macs,
+    model_flops,
+)
+from litelvlm.benchmark.presets import PRESETS, build_model
+
+
+@pytest.mark.parametrize(("num_retained", "num_text", "tera"), [(576, 124, 4.66), (192, 130, 2.11), (64, 131, 1.27)])
+def test_the_papers_operations_come_out_of_its_formula(num_retained, num_text, tera):
+    """Published: 4.66, 2.11 and 1.27 T. The number of text tokens is not published; about 128 fits all three."""
+    config = PRESETS["glamm-7b"].make_config()
+    assert round(language_model_macs(config, num_retained + num_text) / 1e12, 2) == tera
+    assert language_model_macs(config, num_retained + 128) / 1e12 == pytest.approx(tera, rel=0.015)
+
+
+def test_torchs_counter_agrees_with_the_formula():
+    """Two operations for each multiply-accumulate; rotary angles are a tiny product in some Transformers."""
+    config = PRESETS["cpu-small"].make_config()
+    flops = model_flops(config, 20, 192)
+    assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 192 + 20), rel=1e-5)
+    assert flops["total"] == sum(flops.values()) - flops["plain_clip"] - flops["total"]
+
+
+@pytest.mark.parametrize("budget", [192, 64])
+def test_clip_with_guide_and_selection_costs_less_than_clip_alone(budget):
+    """Without its last layer's attention and MLP, CLIP pays for all that pruning looks at; 2 % are allowed."""
+    flops = model_flops(PRESETS["glamm-7b"].make_config(), 128, budget)
+    assert flops["clip"] + flops["guide"] + flops["selection"] < 1.02 * flops["plain_clip"]
+    assert flops["clip"] + flops["guide"] + flops["selection"] < flops["plain_clip"]
+
+
+def test_presets_have_the_published_sizes():
+    """Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64."""
+    sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19}
+    for name, billions in sizes.items():
+        preset = PRESETS[name]
+        model = build_model(preset.make_config(), "meta", preset.dtype)
+        assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert PRESETS["cpu-small"].make_config().num_patches == 576
+
+
+@pytest.mark.parametrize("budget", [None, 5])
+def test_cache_bytes_are_those_of_the_cache(make_model, make_batch, budget):
+    model, batch = make_model(num_retained_tokens=budget), make_batch(batch_size=1)
+    with torch.no_grad():
+        layers = model(**batch, use_cache=True).past_key_values.layers
+    num_rows = 30 if budget is None else 30 - 16 + budget
+    assert layers[0].keys.shape[2] == num_rows
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert held == kv_cache_bytes(model.config, num_rows, torch.float32)
+
+
+def test_pruning_saves_the_operations_of_the_rows_it_drops(make_model, make_batch):
+    model, batch = make_model(), make_batch(batch_size=1)
+    batch.pop("sam_pixel_values")
+    pruned, full = (count_flops(lambda b=b: model(**batch, num_retained_tokens=b)) for b in (5, 16))
+    # By hand: 4d² + 3dm per dropped row and layer, the head's d times the vocabulary, the projector's two products,
+    # and attention, quadratic in the rows
+    layers, d, m, rows = 2, 48, 64, 30
+    per_row = layers * (4 * d**2 + 3 * d * m) + d * 99 + 32 * d + d * d
+    attention = 2 * layers * d * (rows**2 - (rows - 11) ** 2)
+    rotary = 11 * d // 4 // 2  # a product in some versions of Transformers
+    assert full - pruned in (2 * (11 * per_row + attention), 2 * (11 * per_row + attention + rotary))
+
+
+def test_live_memory_is_the_peak_of_what_the_block_makes():
+    before = torch.ones(1000)
+    with LiveMemory() as memory:
+        large = before + 1  # 4000 bytes
+        view = large.view(10, 100)
+        del large  # the view keeps it
+        small = torch.ones(500)  # 2000 bytes
+        del small
+        other = view * 2  # 4000 bytes
+        del view
+        other.add_(1)
+    assert memory.peak_bytes == 8000

@@ -1,0 +1,173 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""RefCOCO's layout: what is written is read, no pickle runs code, and what is broken is named."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litelvlm.data.refcoco import load_refcoco, write_refcoco
+from litelvlm.data.refshapes import RefShapes
+from litelvlm.data.registry import load_split, refshapes_entries, splits_of
+from litelvlm.data.samples import BrokenAnnotation, decode_segmentation, encode_mask
+
+
+@pytest.fixture
+def written(tmp_path):
+    scenes = {split: RefShapes(split, 2, size=64, seed=5) for split in ("val", "testA")}
+    write_refcoco(tmp_path, scenes)
+    return tmp_path, scenes
+
+
+def edit(path, change):
+    """Changes a JSON or pickled file in place."""
+    refs = path.suffix == ".p"
+    data = pickle.loads(path.read_bytes()) if refs else json.loads(path.read_text())
+    change(data)
+    path.write_bytes(pickle.dumps(data, 2)) if refs else path.write_text(json.dumps(data))
+
+
+def test_refshapes_in_refcocos_layout_is_read_as_it_was_drawn(written):
+    root, scenes = written
+    for split in scenes:
+        direct, read = refshapes_entries(scenes[split]), load_refcoco(root, "refcoco", "unc", split)
+        assert len(read) == 2
+        for one, other in zip(direct, read, strict=True):
+            assert np.array_equal(one.load_image(), other.load_image())
+            assert [e.text for e in one.expressions] == [e.text for e in other.expressions]
+            for mine, theirs in zip(one.expressions, other.expressions, strict=True):
+                assert np.array_equal(mine.load_mask(), theirs.load_mask()) and mine.load_mask().any()
+
+
+def test_several_objects_and_none_are_written_as_in_grefcoco(tmp_path):
+    scenes = RefShapes("testC", 30, size=64)
+    write_refcoco(tmp_path, {"testC": scenes})
+    read = load_refcoco(tmp_path, "refcoco", "unc", "testC")
+    kinds = {e.kind for i in range(30) for e in scenes[i].expressions}
+    assert {"plural", "none"} <= kinds
+    for one, other in zip(refshapes_entries(scenes), read, strict=True):
+        for mine, theirs in zip(one.expressions, other.expressions, strict=True):
+            expected, found = mine.load_mask(), theirs.load_mask()
+            assert (expected is None) == (found is None) and (found is None or np.array_equal(expected, found))
+
+
+def test_partitions_are_files_of_their_own(written):
+    root, _ = written
+    (root / "refcocog").mkdir()
+    for name in ("refs(umd).p", "refs(google).p"):
+        (root / "refcocog" / name).write_bytes((root / "refcoco" / "refs(unc).p").read_bytes())
+    (root / "refcocog" / "instances.json").write_bytes((root / "refcoco" / "instances.json").read_bytes())
+    assert len(load_split("refcocog", "val", root)) == len(load_split("refcocog:google", "val", root, num_images=2))
+    assert splits_of("refcocog") == ("val", "test") and splits_of("refcocog:google") == ("val",)
+    with pytest.raises(ValueError, match="'refcocog' has no partition 'unc'; allowed are umd, google"):
+        splits_of("refcocog:unc")
+    with pytest.raises(ValueError, match=r"refs\(umd\)\.p' has no split 'test'; it has testA, val"):
+        load_split("refcocog", "test", root)
+
+
+def test_pickle_that_would_run_code_is_refused(written):
+    root, _ = written
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(root / "ran"), "w"))
+
+    (root / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps([Evil()]))
+    with pytest.raises(ValueError, match="only plain containers are allowed"):
+        load_refcoco(root, "refcoco", "unc", "val")
+    assert not (root / "ran").exists()
+
+
+def test_pickle_of_python_2_is_read(written):
+    root, _ = written
+    # As Python 2 wrote it: protocol 0, byte strings, one of them not in ASCII
+    text = b"(lp0\n(dp1\nS'sentences'\np2\n(lp3\n(dp4\nS'sent_id'\np5\nI7\nsS'sent'\np6\nS'caf\\xe9'\np7\nsas"
+    text += b"S'ref_id'\np8\nI1\nsS'ann_id'\np9\nI1\nsS'image_id'\np10\nI1\nsS'split'\np11\nS'val'\np12\nsa."
+    (root / "refcoco" / "refs(unc).p").write_bytes(text)
+    (entry,) = load_refcoco(root, "refcoco", "unc", "val")
+    assert entry.expressions[0].text == "café" and entry.expressions[0].id == "1-7"
+
+
+@pytest.mark.parametrize("name", ["refs(unc).p", "instances.json"])
+def test_missing_and_torn_files_are_named(written, name):
+    root, _ = written
+    path = root / "refcoco" / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        load_refcoco(root, "refcoco", "unc", "val")
+    assert str(path) in str(caught.value)
+    path.unlink()
+    with pytest.raises(ValueError, match="There is no file") as caught:
+        load_refcoco(root, "refcoco", "unc", "val")
+    assert str(path) in str(caught.value)
+
+
+def test_broken_annotation_is_named_with_file_and_id(written):
+    root, _ = written
+    path = root / "refcoco" / "instances.json"
+    first, second = load_refcoco(root, "refcoco", "unc", "val")
+    number = pickle.loads((root / "refcoco" / "refs(unc).p").read_bytes())[0]["ann_id"]
+
+    def cut(data):
+        next(a for a in data["annotations"] if a["id"] == number)["segmentation"] = [[1, 2]]
+        data["images"] = [image for image in data["images"] if str(image["id"]) != second.id]
+
+    edit(path, cut)
+    first, second = load_refcoco(root, "refcoco", "unc", "val")
+    with pytest.raises(
+        BrokenAnnotation, match=f"annotation {number} of ref 1: a polygon without three points"
+    ) as caught:
+        first.expressions[0].load_mask()
+    assert str(path) in str(caught.value)
+    with pytest.raises(BrokenAnnotation, match=f"there is no image {second.id}"):
+        second.load_image()
+    next(root.rglob(f"*{int(first.id):012d}.png")).unlink()
+    with pytest.raises(BrokenAnnotation, match=f"image {first.id}: There is no file"):
+        first.load_image()
+
+
+def test_grefcoco_has_several_targets_and_none(tmp_path):
+    (tmp_path / "grefcoco").mkdir()
+    (tmp_path / "train2014").mkdir()
+    Image.new("RGB", (6, 4)).save(tmp_path / "train2014" / "a.jpg")
+    left, right = [[0, 0, 2, 0, 2, 4, 0, 4]], [[4, 0, 6, 0, 6, 4, 4, 4]]
+    annotations = [{"id": 1, "segmentation": left}, {"id": 2, "segmentation": right}]
+    images = [{"id": 9, "file_name": "a.jpg", "height": 4, "width": 6}]
+    said = [{"ann_id": [1, 2], "sent": "both"}, {"ann_id": [-1], "sent": "none", "no_target": True}]
+    refs = [
+        {"ref_id": i, "image_id": 9, "split": "val", "ann_id": one["ann_id"], "no_target": one.get("no_target", False)}
+        | {"sentences": [{"sent_id": i, "sent": one["sent"]}]}
+        for i, one in enumerate(said)
+    ]
+    (tmp_path / "grefcoco" / "grefs(unc).json").write_text(json.dumps(refs))
+    (tmp_path / "grefcoco" / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (entry,) = load_split("grefcoco", "val", tmp_path)
+    both, nothing = entry.expressions
+    assert both.load_mask().sum(axis=0).tolist() == [4, 4, 0, 0, 4, 4]
+    assert nothing.load_mask() is None
+
+
+def test_every_form_of_a_coco_mask_is_decoded():
+    mask = np.zeros((3, 4), np.uint8)
+    mask[1:, 1:3] = 1
+    runs = [4, 2, 1, 2, 3]  # column by column
+    assert np.array_equal(decode_segmentation({"size": [3, 4], "counts": runs}, 3, 4), mask)
+    assert np.array_equal(decode_segmentation(encode_mask(mask), 3, 4), mask)
+    assert np.array_equal(decode_segmentation([[1, 1, 3, 1, 3, 3, 1, 3]], 3, 4), mask)
+    for wrong in ({"size": [4, 3], "counts": runs}, {"size": [3, 4], "counts": [5]}, [], "mask", [["a"] * 6]):
+        with pytest.raises(ValueError, match=r"run lengths|polygon"):
+            decode_segmentation(wrong, 3, 4)

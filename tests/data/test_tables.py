@@ -1,0 +1,134 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""ReasonSeg, and tables of one's own in Parquet and COCO JSON."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litelvlm.data.registry import load_split, splits_of
+from litelvlm.data.samples import IGNORED, BrokenAnnotation, encode_mask
+
+SQUARE = np.zeros((8, 10), np.uint8)
+SQUARE[2:5, 3:7] = 1
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture
+def reasonseg(tmp_path):
+    folder = tmp_path / "ReasonSeg" / "val"
+    folder.mkdir(parents=True)
+
+    def write(name, text, is_sentence, shapes, encoding="utf-8"):
+        Image.new("RGB", (10, 8)).save(folder / f"{name}.jpg")
+        data = {"text": [text, "another"], "is_sentence": is_sentence, "shapes": shapes}
+        (folder / f"{name}.json").write_text(json.dumps(data, ensure_ascii=False), encoding=encoding)
+
+    square = [[3, 2], [6, 2], [6, 4], [3, 4]]
+    write("a", "the one that thinks", False, [{"label": "target", "points": square}])
+    inner = {"label": "ignore", "points": [[4, 3], [5, 3], [5, 3]]}
+    write("b", "Who serves in the café?", True, [inner, {"label": "target", "points": square}], "cp1252")
+    Image.new("RGB", (10, 8)).save(folder / "c.jpg")
+    return tmp_path
+
+
+def test_reasonseg_asks_the_first_text_and_leaves_ignored_areas_out(reasonseg):
+    phrase, sentence, unread = load_split("reasonseg", "val", reasonseg)
+    assert phrase.expressions[0].text == "the one that thinks" and phrase.expressions[0].question_template is None
+    assert np.array_equal(phrase.expressions[0].load_mask(), SQUARE)
+    (asked,) = sentence.expressions
+    assert asked.text == "Who serves in the café?" and asked.question_template.startswith("{} Please")
+    assert asked.load_mask()[3, 4:6].tolist() == [IGNORED] * 2 and (asked.load_mask() == 1).sum() == 10
+    with pytest.raises(BrokenAnnotation, match=r"c\.json' cannot be read"):
+        unread.load_image()
+    with pytest.raises(ValueError, match="There is no picture in"):
+        load_split("reasonseg", "test", reasonseg)
+
+
+def test_parquet_with_pictures_run_lengths_lists_and_no_target(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    picture = png(np.zeros((8, 10, 3), np.uint8))
+    for i, (text, mask) in enumerate([("one", png(SQUARE * 255)), ("none", None)]):
+        datasets.Dataset.from_list([{"image": picture, "text": text, "mask": mask}]).to_parquet(
+            tmp_path / f"val-0000{i}-of-00002.parquet"
+        )
+    runs = encode_mask(SQUARE)
+    row = {"image": picture, "text": ["a", "b"], "mask": [runs, None]}
+    datasets.Dataset.from_list([row]).to_parquet(tmp_path / "test.parquet")
+    assert splits_of(str(tmp_path)) == ("test", "val")
+
+    first, second = load_split(str(tmp_path), "val")
+    assert first.load_image().size == (10, 8) and first.expressions[0].text == "one"
+    assert np.array_equal(first.expressions[0].load_mask(), SQUARE)
+    assert second.expressions[0].load_mask() is None
+    (both,) = load_split(str(tmp_path / "test.parquet"), "test")
+    assert [e.text for e in both.expressions] == ["a", "b"]
+    assert np.array_equal(both.expressions[0].load_mask(), SQUARE) and both.expressions[1].load_mask() is None
+
+
+def test_parquet_as_datasets_writes_pictures(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "text": datasets.Value("string"), "mask": datasets.Image()}
+    )
+    row = {"image": Image.new("RGB", (10, 8)), "text": "it", "mask": Image.fromarray(SQUARE * 255)}
+    datasets.Dataset.from_list([row], features=features).to_parquet(tmp_path / "val.parquet")
+    (entry,) = load_split(str(tmp_path), "val")
+    assert entry.load_image().size == (10, 8) and np.array_equal(entry.expressions[0].load_mask(), SQUARE)
+
+
+def test_parquet_that_lacks_a_column_or_holds_a_broken_cell_is_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"image": png(SQUARE), "text": "a"}]).to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(ValueError, match=r"bare\.parquet' has no column mask"):
+        load_split(str(tmp_path), "bare")
+    cell = {"bytes": b"no picture", "path": None}
+    datasets.Dataset.from_list([{"image": cell, "text": "a", "mask": cell}]).to_parquet(tmp_path / "val.parquet")
+    (entry,) = load_split(str(tmp_path), "val")
+    with pytest.raises(BrokenAnnotation, match=r"val\.parquet': row 0"):
+        entry.load_image()
+    with pytest.raises(BrokenAnnotation, match=r"val\.parquet': row 0: mask 0"):
+        entry.expressions[0].load_mask()
+
+
+def test_coco_json_with_texts(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images" / "a.png")
+    images = [{"id": 3, "file_name": "a.png", "height": 8, "width": 10}]
+    annotations = [
+        {"id": 1, "image_id": 3, "segmentation": [[3, 2, 7, 2, 7, 5, 3, 5]], "text": "it"},
+        {"id": 2, "image_id": 3, "segmentation": [], "text": "nothing"},
+        {"id": 5, "image_id": 4, "segmentation": [], "text": "lost"},
+    ]
+    (tmp_path / "val.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    entry, lost = load_split(str(tmp_path), "val")
+    assert entry.load_image().size == (10, 8)
+    assert np.array_equal(entry.expressions[0].load_mask(), SQUARE) and entry.expressions[1].load_mask() is None
+    with pytest.raises(BrokenAnnotation, match=r"val\.json': there is no image 4"):
+        lost.load_image()
+    (tmp_path / "test.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"test\.json' is not in COCO's format"):
+        load_split(str(tmp_path), "test")
+    with pytest.raises(ValueError, match="splits in the folder: test, val"):
+        load_split(str(tmp_path), "train")
+    with pytest.raises(ValueError, match="There is no data set 'nowhere'; allowed are refshapes, refcoco,"):
+        load_split("nowhere", "val")
