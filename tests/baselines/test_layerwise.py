@@ -21,11 +21,11 @@ from transformers import DynamicCache, StaticCache
 from litelvlm.baselines import average_tokens
 from litelvlm.baselines.fastv import fastv_cuts
 from litelvlm.baselines.sparsevlm import sparsevlm_cuts
-from litelvlm.configuration.configuration_litelvlm import PRUNING_METHODS, LiteLVLMConfig
-from litelvlm.modeling.pruning_litelvlm import get_pruning_method
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.modeling.pruning_litelvlm import list_pruning_methods
 
 IMAGE_ID, NUM_PATCHES = 90, 16
-INSIDE = sorted(name for name in PRUNING_METHODS - {"none"} if get_pruning_method(name).inside_language_model)
+INSIDE = list_pruning_methods(before=False)
 CUTS = {"fastv": fastv_cuts, "sparsevlm": sparsevlm_cuts}
 GENERATE = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
 
@@ -97,7 +97,7 @@ def test_batch_equals_the_formula_layer_by_layer(make_inside_model, make_batch, 
             embeds = model.get_input_embeddings()(batch["input_ids"][i : i + 1]).clone()
             embeds[:, 4:20] = features[i]
             expected, rows = reference_forward(model, name, embeds, cuts)
-            assert output.source_rows[i].tolist() == rows
+            assert output.source_positions[i].tolist() == rows
             assert output.retained_indices[i].tolist() == [row - 4 for row in rows if 4 <= row < 20]
             torch.testing.assert_close(output.last_hidden_state[i : i + 1], expected, atol=1e-5, rtol=1e-5)
 

@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
-from litelvlm.modeling.modeling_litelvlm import CACHE_NAME, LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
+from litelvlm.modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
+from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
 IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
 WRAPPED = {"llava": LlavaForConditionalGeneration, "vipllava": VipLlavaForConditionalGeneration}
@@ -72,7 +73,7 @@ def test_unpruned_logits_equal_the_wrapped_model_bit_for_bit(make_model, make_ba
     with torch.no_grad():
         expected = lvlm(batch["input_ids"], batch["pixel_values"], batch["attention_mask"]).logits
         assert torch.equal(model(**batch, pruning_method="none").logits, expected)
-        model.config.num_retained_tokens = None
+        model.config.pruning_method = "none"
         assert torch.equal(model(**batch).logits, expected)
 
 
@@ -95,7 +96,7 @@ def test_pruned_logits_equal_a_language_model_run_on_the_retained_rows(
             position_ids = positions[None] if position_mode == "original" else None
             expected = lvlm.language_model(inputs_embeds=rows, position_ids=position_ids).last_hidden_state
             torch.testing.assert_close(output.last_hidden_state[i : i + 1], expected, atol=1e-5, rtol=1e-5)
-            assert output.source_rows[i].tolist() == positions.tolist()
+            assert output.source_positions[i].tolist() == positions.tolist()
 
 
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])
@@ -110,7 +111,7 @@ def test_generation_with_a_cache_equals_generation_without(make_model, make_batc
         results.append(model.generate(**batch, max_new_tokens=8, do_sample=True, **details, **options))
         torch.manual_seed(0)
         sampled = {"max_new_tokens": 8, "do_sample": True, "eos_token_id": None}
-        assert torch.equal(model.segment(**batch, **sampled, **options).sequences, results[-1].sequences[:, 33:])
+        assert torch.equal(model.segment(**batch, **sampled, **options).sequences, results[-1].sequences)
     assert torch.equal(results[0].sequences, results[1].sequences)
     assert results[0].sequences[:, 33:].unique().numel() > 4
     for without, with_cache in zip(results[0].logits, results[1].logits, strict=True):
@@ -131,20 +132,19 @@ def test_without_a_mask_gaps_in_the_positions_are_no_new_sequence(make_model, ma
 def test_generated_masks_equal_the_teacher_forced_ones(make_model, make_batch):
     model, batch = make_model(), make_batch()
     plain = model.segment(**batch, **GENERATE)
-    # Take a token that was generated at two places of one answer, or at one place, for [SEG]
-    model.config.seg_token_id = plain.sequences[0, 3].item()
+    answers = plain.sequences[:, 30:]
+    # Take a token that was generated at two positions of one answer, or at one, for [SEG]
+    model.config.seg_token_id = answers[0, 3].item()
     segmented = model.segment(**batch, **GENERATE)
-    forced = batch | {
-        "input_ids": torch.cat([batch["input_ids"], plain.sequences], 1),
-        "attention_mask": torch.ones(3, 38, dtype=torch.long),
-    }
+    forced = batch | {"input_ids": plain.sequences, "attention_mask": torch.ones(3, 38, dtype=torch.long)}
     with torch.no_grad():
         output = model(**forced)
-    in_answer = (plain.sequences == model.config.seg_token_id).sum(1).tolist()
+    in_answer = (answers == model.config.seg_token_id).sum(1).tolist()
     assert in_answer[0] >= 1 and [len(masks) for masks in segmented.pred_masks] == in_answer
-    for got, expected, count in zip(segmented.pred_masks, output.pred_masks, in_answer, strict=True):
-        # The prompt of random ids may hold the token too: its masks come first
-        torch.testing.assert_close(got, expected[len(expected) - count :], atol=1e-4, rtol=1e-4)
+    for name in ("pred_masks", "mask_scores"):
+        for got, expected, count in zip(segmented[name], output[name], in_answer, strict=True):
+            # The prompt of random ids may hold the token too: its masks come first
+            torch.testing.assert_close(got, expected[len(expected) - count :], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("everything", [{"pruning_method": "none"}, {"num_retained_tokens": NUM_PATCHES}])
@@ -154,7 +154,7 @@ def test_all_tokens_can_be_kept_while_generating(make_model, make_batch, everyth
     prompt = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
     if "pruning_method" in everything:
         assert output.retained_indices is None
-        expected = wrapped_lvlm(model).generate(**prompt, **GENERATE)[:, 30:]
+        expected = wrapped_lvlm(model).generate(**prompt, **GENERATE)
         assert torch.equal(output.sequences, expected)
     else:
         assert output.retained_indices.sort().values.tolist() == [list(range(NUM_PATCHES))] * 3
@@ -165,6 +165,7 @@ def test_an_answer_without_seg_has_no_mask(make_model, make_batch):
     output = model.segment(**batch, **GENERATE, suppress_tokens=[SEG_ID])
     assert [tuple(masks.shape) for masks in output.pred_masks] == [(0, 16, 16)] * 3
     assert [tuple(embeddings.shape) for embeddings in output.seg_embeddings] == [(0, 16)] * 3
+    assert [tuple(scores.shape) for scores in output.mask_scores] == [(0,)] * 3
 
 
 def test_sampling_is_reproducible_and_beams_are_refused(make_model, make_batch):
@@ -184,7 +185,7 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_bat
     batch["guide_attention_mask"][1:3, 1] = 0  # samples with one text among samples with two
     batch = pad_left(batch, 4)
     batch["attention_mask"][2, 4:6] = 0
-    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 0].item()
+    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 34].item()
     together = model.segment(**batch, **GENERATE)
     assert sum(len(masks) for masks in together.pred_masks) > 0
     for i in range(4):
@@ -192,7 +193,7 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_bat
         visible = single["attention_mask"][0].bool()
         single |= {name: single[name][:, visible] for name in ("input_ids", "attention_mask")}
         alone = model.segment(**single, **GENERATE)
-        assert torch.equal(alone.sequences[0], together.sequences[i])
+        assert torch.equal(alone.sequences[0, -8:], together.sequences[i, -8:])
         assert torch.equal(alone.retained_indices[0], together.retained_indices[i])
         torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-4, rtol=1e-4)
 
@@ -209,8 +210,8 @@ def test_several_sentences_for_a_text_guide_by_their_mean(make_model, make_batch
         batch |= {"guide_input_ids": ids[:, None].repeat(1, 2, 1, 1)}
         batch |= {"guide_attention_mask": torch.stack([mask, torch.zeros_like(mask)], dim=1)}
         output = model(**batch)
-        lowest = output.similarity[:, 0].argsort(dim=-1, stable=True)[:, :6].sort(dim=-1).values
-        assert torch.equal(output.retained_indices, lowest)
+        lowest = output.similarity[:, 0].argsort(dim=-1, stable=True)[:, :3].sort(dim=-1).values
+        assert torch.equal(output.retained_indices[:, 3:], lowest)
 
 
 def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
@@ -372,7 +373,7 @@ def test_half_precision_runs_end_to_end(make_model, make_batch, dtype):
     with torch.no_grad():
         output = model(**batch)
     assert output.logits.dtype == dtype and output.pred_masks[1].isfinite().all()
-    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 8)
+    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 38)
 
 
 def test_forward_compiles_into_one_graph(make_model, make_batch):
@@ -450,11 +451,11 @@ def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, t
     assert torch.equal(again(**batch).logits, model(**batch).logits)
 
 
-def test_without_a_mask_decoder_there_are_text_answers_only(make_model, make_batch):
+def test_without_sam_there_are_text_answers_only(make_model, make_batch):
     model, batch = make_model(sam_config=None), make_batch()
-    with pytest.raises(ValueError, match="has no mask decoder"):
+    with pytest.raises(ValueError, match="has no SAM"):
         model.segment(**batch)
     images = batch.pop("sam_pixel_values")
     assert model.generate(**batch, **GENERATE).shape == (3, 38)
-    with pytest.raises(ValueError, match="has no mask decoder"):
+    with pytest.raises(ValueError, match="has no SAM"):
         model(**batch, sam_pixel_values=images)

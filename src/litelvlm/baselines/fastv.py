@@ -18,16 +18,14 @@ from typing import Any
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import register_pruning_method
+from ..modeling.pruning_litelvlm import register_layerwise_pruner
 from .layerwise import PromptRows, attention_of_last_rows, run_in_segments
 
 _LAYER = 2
 
 
-@register_pruning_method(
+@register_layerwise_pruner(
     "fastv",
-    needs_texts=False,
-    inside_language_model=True,
     source='Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large '
     'Vision-Language Models", arXiv 2403.06764',
 )

@@ -18,13 +18,13 @@ import math
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
 from .common import top_indices, vision_attention
 
 _ANCHOR_SHARE = 0.1
 
 
-@register_pruning_method(
+@register_token_selector(
     "hiprune",
     needs_texts=False,
     vision_layers=(9, -2),

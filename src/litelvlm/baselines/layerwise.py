@@ -33,7 +33,7 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ..modeling.modeling_litelvlm import CACHE_NAME
+from ..modeling.versions_litelvlm import CACHE_NAME
 from .common import top_indices
 
 

@@ -16,11 +16,11 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, rank, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, rank, register_token_selector
 from .common import top_indices
 
 
-@register_pruning_method("random", source="a baseline")
+@register_token_selector("random", source="a baseline")
 def select_random(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
     K patches drawn at random, each with the same chance, in raster order.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import register_pruning_method
+from ..modeling.pruning_litelvlm import register_layerwise_pruner
 from .common import gather_rows
 from .layerwise import PromptRows, attention_of_last_rows, run_in_segments
 
@@ -27,10 +27,8 @@ _LAYERS, _OF_LAYERS = (2, 6, 15), 32
 _TABLE = {0: (0, 0, 0), 64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110), 576: (576, 576, 576)}
 
 
-@register_pruning_method(
+@register_layerwise_pruner(
     "sparsevlm",
-    needs_texts=False,
-    inside_language_model=True,
     source='Zhang et al., "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference", '
     "arXiv 2410.04417",
 )

@@ -18,10 +18,10 @@ import math
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
 
 
-@register_pruning_method("uniform", needs_texts=False, source="a baseline")
+@register_token_selector("uniform", needs_texts=False, source="a baseline")
 def select_uniform(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
     K patches on a regular grid, the same for every picture, in raster order.

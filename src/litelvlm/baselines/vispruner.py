@@ -16,13 +16,13 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, rank, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, rank, register_token_selector
 from .common import gather_rows, unit_rows, vision_attention
 
 _MOST_PER_ROUND = 8
 
 
-@register_pruning_method(
+@register_token_selector(
     "vispruner",
     needs_texts=False,
     vision_layers=(-2,),
