@@ -192,8 +192,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
+    @auto_docstring(custom_intro="All visual tokens as the language model takes them, before any pruning.")
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """As the backbone's own: all visual tokens as the language model takes them, before any pruning."""
         return self.backbone.get_image_features(pixel_values=pixel_values, **kwargs)
 
     def encode_image(
@@ -547,8 +547,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
+    @auto_docstring(custom_intro="All visual tokens as the language model takes them, before any pruning.")
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """As the backbone's own: all visual tokens as the language model takes them, before any pruning."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
     def encode_image(
@@ -792,7 +792,9 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """Sequences `(B, L + A)`, the hidden states `(B, A, hidden_size)` that predict the A new tokens, and more."""
         if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
-            raise ValueError("`num_beams` must be 1 in `segment`: beams change places, and hidden states with them.")
+            raise ValueError(
+                "`num_beams` must be 1 in `segment`: beams change their order, and hidden states with them."
+            )
         record = GenerationRecord()
         options = {**generate_kwargs, "return_dict_in_generate": False}
         sequences = self.generate(**prompts, generation_record=record, **options)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Methods that prune inside the language model: right about rows, caches and batches, against plain NumPy."""
+"""Methods that prune inside the language model: right about tokens, caches and batches, against plain NumPy."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def without_masks(batch):
 
 
 def reference_raters(embeds):
-    """embeds [30, hidden] of a prompt whose patches are rows 4 to 19: the rows behind them that rate."""
+    """embeds [30, hidden] of a prompt whose patches are tokens 4 to 19: the tokens behind them that rate."""
     visual, texts = embeds[4:20], embeds[20:]
     relevance = np.zeros(len(texts))
     for v in visual:
@@ -61,26 +61,26 @@ def reference_raters(embeds):
 def reference_forward(model, name, embeds, cuts):
     """
     One sample, one layer at a time and each with its own mask and positions, attention from the eager backend.
-    embeds [1, 30, hidden]; returns the final hidden states and the rows that are left.
+    embeds [1, 30, hidden]; returns the final hidden states and the tokens that are left.
     """
     language_model = model.model.backbone.language_model
     raters = [29] if name == "fastv" else reference_raters(embeds[0].double().numpy())
-    hidden_states, rows, weights = embeds, list(range(30)), np.empty(0)
+    hidden_states, tokens, weights = embeds, list(range(30)), np.empty(0)
     for index, layer in enumerate(language_model.layers):
         if index in dict(cuts):
-            asked = np.mean([weights[rows.index(rater)] for rater in raters], axis=0)
-            by_score = [i for i in np.argsort(-asked, kind="stable") if 4 <= rows[i] < 20]
+            asked = np.mean([weights[tokens.index(rater)] for rater in raters], axis=0)
+            by_score = [i for i in np.argsort(-asked, kind="stable") if 4 <= tokens[i] < 20]
             best = by_score[: dict(cuts)[index]]
-            left = [i for i, row in enumerate(rows) if not 4 <= row < 20 or i in best]
-            hidden_states, rows = hidden_states[:, left], [rows[i] for i in left]
-        positions = torch.tensor(rows)[None]
-        mask = torch.full((len(rows), len(rows)), torch.finfo(torch.float32).min).triu(1)[None, None]
+            left = [i for i, token in enumerate(tokens) if not 4 <= token < 20 or i in best]
+            hidden_states, tokens = hidden_states[:, left], [tokens[i] for i in left]
+        positions = torch.tensor(tokens)[None]
+        mask = torch.full((len(tokens), len(tokens)), torch.finfo(torch.float32).min).triu(1)[None, None]
         embeddings = language_model.rotary_emb(hidden_states, positions)
         normed = layer.input_layernorm(hidden_states)
         weights = layer.self_attn(normed, position_embeddings=embeddings, attention_mask=mask)[1]
         weights = weights[0].mean(dim=0).numpy()
         hidden_states = layer(hidden_states, attention_mask=mask, position_embeddings=embeddings)
-    return language_model.norm(hidden_states), rows
+    return language_model.norm(hidden_states), tokens
 
 
 @pytest.mark.parametrize("budget", [2, 5, 11])
@@ -96,9 +96,9 @@ def test_batch_equals_the_formula_layer_by_layer(make_inside_model, make_batch, 
         for i in range(3):
             embeds = model.get_input_embeddings()(batch["input_ids"][i : i + 1]).clone()
             embeds[:, 4:20] = features[i]
-            expected, rows = reference_forward(model, name, embeds, cuts)
-            assert output.source_positions[i].tolist() == rows
-            assert output.retained_indices[i].tolist() == [row - 4 for row in rows if 4 <= row < 20]
+            expected, tokens = reference_forward(model, name, embeds, cuts)
+            assert output.source_positions[i].tolist() == tokens
+            assert output.retained_indices[i].tolist() == [token - 4 for token in tokens if 4 <= token < 20]
             torch.testing.assert_close(output.last_hidden_state[i : i + 1], expected, atol=1e-5, rtol=1e-5)
 
 

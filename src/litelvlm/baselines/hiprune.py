@@ -46,7 +46,7 @@ def select_hiprune(signals: PruningSignals, num_retained_tokens: int, config: Li
         `torch.LongTensor` of shape `(B, K)`.
     """
     middle, late = (
-        vision_attention(signals, layer, place, class_only=False)[0].mean(dim=1) for place, layer in enumerate((9, -2))
+        vision_attention(signals, layer, index, class_only=False)[0].mean(dim=1) for index, layer in enumerate((9, -2))
     )
     anchors = top_indices(middle, round(num_retained_tokens * _ANCHOR_SHARE / 5))
     side = math.isqrt(middle.shape[-1])

@@ -51,7 +51,7 @@ def select_prumerge_adaptive(
     """
     As prumerge, with as many patches as stand out by their class attention, K - 1 at the most.
 
-    A patch stands out if a_i > Q3 + 1.5 (Q3 - Q1), with the quartiles of a over the picture's patches. Pictures of a
+    A patch stands out if a_i > Q3 + 1.5 (Q3 - Q1), with the quartiles of a over the image's patches. Images of a
     batch have different numbers, so all have K tokens, of which those that are too many are masked.
 
     Deviation: the original has no upper limit; K is one, so that batches are rectangular.
