@@ -130,7 +130,7 @@ def run_in_segments(
             have no part in the scores, so that every step chooses like the first. Default: all tokens are the prompt.
 
     Returns:
-        The language model's output, and the positions in the prompt, shape `(B, R)`, of what its last hidden state holds;
+        The language model's output, and the positions in the prompt, shape `(B, R)`, of its last hidden state;
         `None` for the steps after the prompt.
 
     Raises:
