@@ -183,10 +183,14 @@ class LiteLVLMConfig(PreTrainedConfig):
         return self.backbone_config.image_token_id
 
     @property
+    def vision_config(self) -> PreTrainedConfig:
+        """The vision tower's configuration, by the name that other LVLMs of Transformers have for it."""
+        return self.backbone_config.vision_config
+
+    @property
     def num_patches_per_side(self) -> int:
-        """Patches in a row, and rows of patches, of one image or crop."""
-        vision_config = self.backbone_config.vision_config
-        return vision_config.image_size // vision_config.patch_size
+        """Patches in a line, and lines of patches, of one image or crop."""
+        return self.vision_config.image_size // self.vision_config.patch_size
 
     @property
     def has_crops(self) -> bool:
@@ -196,7 +200,7 @@ class LiteLVLMConfig(PreTrainedConfig):
     @property
     def num_patches(self) -> int:
         """Patches per image before pruning (N); of images in crops, the most that an image may have."""
-        size = self.backbone_config.vision_config.image_size
+        size = self.vision_config.image_size
         pinpoints = self.backbone_config.image_grid_pinpoints if self.has_crops else []
         num_crops = 1 + max(((height // size) * (width // size) for height, width in pinpoints), default=0)
         return num_crops * self.num_patches_per_side**2
@@ -223,13 +227,25 @@ class LiteLVLMConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As `PreTrainedConfig.from_dict`; overrides are checked like the values of the file."""
+        """
+        As `PreTrainedConfig.from_dict`; overrides are checked like the values of the file. Of a file, as of overrides,
+        an unknown field is refused if it resembles a known one; others may have been set by tools on a saved model.
+        """
+        known = {field.name for field in fields(cls)} | _TRANSFORMERS_KEYS
+        extra = {
+            name: value
+            for name, value in config_dict.items()
+            if name not in known and not name.startswith("_") and _nearest_field(name) is None
+        }
+        own = {name: value for name, value in config_dict.items() if name not in extra}
         # A model's `from_pretrained` takes back what the configuration does not know, and refuses the rest itself
         returns_unused = kwargs.pop("return_unused_kwargs", False)
-        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+        config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
         for name in unused:
             if not returns_unused and _nearest_field(name) is not None:
                 raise ValueError(_unknown_field(name))
+        for name, value in extra.items():
+            setattr(config, name, value)
         config.check()
         return (config, unused) if returns_unused else config
 

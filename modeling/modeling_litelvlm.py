@@ -174,7 +174,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         super().__init__(config)
         config.check()
         self.backbone = AutoModel.from_config(config.backbone_config)
-        vision_config: CLIPVisionConfig = config.backbone_config.vision_config
+        vision_config: CLIPVisionConfig = config.vision_config
         # CODEPATH: LISA has one linear layer, GLaMM and the LLaVA family the backbone's own projector
         if config.projector_type == "linear":
             width = vision_config.hidden_size * len(config.vision_feature_layers)

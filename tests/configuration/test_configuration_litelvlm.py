@@ -13,6 +13,8 @@
 # limitations under the License.
 """The configuration names every bad value, and survives JSON."""
 
+import json
+
 import pytest
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
@@ -101,6 +103,20 @@ def test_an_unknown_field_is_named_with_the_nearest_known_one(name, nearest, tmp
 def test_an_unknown_field_without_a_near_one_is_refused_too():
     with pytest.raises(ValueError, match="`colour` is no field of LiteLVLMConfig"):
         LiteLVLMConfig(colour="red")
+
+
+def test_what_a_tool_has_set_on_a_saved_model_is_kept(tmp_path):
+    config = LiteLVLMConfig()
+    config.batch_norm_eps = 1.0
+    config.save_pretrained(tmp_path)
+    assert LiteLVLMConfig.from_pretrained(tmp_path).batch_norm_eps == 1.0
+
+
+def test_a_misspelled_field_of_a_file_is_refused(tmp_path):
+    values = LiteLVLMConfig().to_dict() | {"similarity_ordr": "highest"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="`similarity_ordr` is no field of LiteLVLMConfig. Did you mean `similarity_"):
+        LiteLVLMConfig.from_pretrained(tmp_path)
 
 
 def test_the_budget_is_a_number():
