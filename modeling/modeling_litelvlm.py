@@ -417,7 +417,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
         has_image = pixel_values is not None or image_state is not None
         prompt = Prompt.build(input_ids, attention_mask, position_ids, has_image, self.config)
-        if not has_image:
+        if input_ids is None or not has_image:
             embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
             outputs, _ = self._run_language_model(embeds, prompt, plan, **kwargs)
             return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids)

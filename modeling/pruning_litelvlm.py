@@ -110,13 +110,15 @@ class TokenSelector:
     """A method that prunes before the language model; see [`register_token_selector`] for the fields."""
 
     name: str
-    function: Callable[[PruningSignals, int, LiteLVLMConfig], torch.Tensor | RetainedTokens]
+    function: Callable[[Any, int, LiteLVLMConfig], torch.Tensor | RetainedTokens]
     needs_texts: bool = True
     vision_layers: tuple[int, ...] = ()
     source: str = ""
 
-    def select(self, signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> RetainedTokens:
-        """The tokens that the language model sees."""
+    def select(
+        self, signals: PruningSignals | None, num_retained_tokens: int, config: LiteLVLMConfig
+    ) -> RetainedTokens:
+        """The tokens that the language model sees; only `"none"` looks at no signals."""
         retained = self.function(signals, num_retained_tokens, config)
         return retained if isinstance(retained, RetainedTokens) else RetainedTokens(retained)
 
