@@ -224,6 +224,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"`sam_pixel_values` is given, but a {type(self).__name__} has no SAM; leave it out, or use "
                 "LiteLVLMForSegmentation."
             )
+        selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
+        return self._encode(pixel_values, image_sizes, selector)
+
+    def _encode(
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, selector: TokenSelector
+    ) -> LiteLVLMImageState:
         in_crops = self.config.has_crops
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
             wanted_shape = (
@@ -236,8 +242,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
                 "per prompt."
             )
-        selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
-        if in_crops:
+        if image_sizes is not None:
             return self._encode_crops(pixel_values, image_sizes, selector)
         return self._encode_plain(pixel_values, selector)
 
@@ -423,7 +428,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids)
 
         if image_state is None:
-            image_state = self.encode_image(pixel_values, image_sizes=image_sizes, pruning_method=plan.method.name)
+            image_state = self._encode(pixel_values, image_sizes, plan.selector)
         image_state = image_state.without_sam().repeat_for(input_ids.shape[0])
         tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
         prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
