@@ -192,6 +192,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
+    @can_return_tuple
     @auto_docstring(custom_intro="All visual tokens as the language model takes them, before any pruning.")
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
         return self.backbone.get_image_features(pixel_values=pixel_values, **kwargs)
@@ -552,6 +553,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
+    @can_return_tuple
     @auto_docstring(custom_intro="All visual tokens as the language model takes them, before any pruning.")
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
         return self.model.get_image_features(pixel_values, **kwargs)
