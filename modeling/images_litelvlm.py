@@ -11,9 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pictures as people have them, to RGB as a vision tower wants them."""
+"""Images as people have them, to RGB as a vision tower wants them."""
 
 import os
+from base64 import b64decode
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from transformers.image_utils import load_image
 
 def load_rgb(image: Any) -> Image.Image:
     """
-    One picture as an RGB `PIL.Image` of 8 bits: upright by its EXIF orientation, 16-bit values scaled (not cut),
+    One image as an RGB `PIL.Image` of 8 bits: upright by its EXIF orientation, 16-bit values scaled (not cut),
     transparency laid over white.
 
     Args:
@@ -32,7 +34,7 @@ def load_rgb(image: Any) -> Image.Image:
             `(C, H, W)` with C of 1, 3 or 4; unsigned integers span their whole range, floats span 0 to 1.
 
     Raises:
-        ValueError: the file is missing or no picture, the URL gives none, or the array has another shape or range.
+        ValueError: the file is missing or no image, the URL gives none, or the array has another shape or range.
     """
     if isinstance(image, (str, os.PathLike)):
         image = _open(image)
@@ -49,8 +51,16 @@ def load_rgb(image: Any) -> Image.Image:
 
 
 def _open(path: str | os.PathLike) -> Image.Image:
+    """
+    A file, opened here and not by Transformers' `load_image`, which cuts 16-bit values and drops transparency; a URL
+    is left to it.
+    """
     if str(path).startswith(("http://", "https://", "data:image/")):
         try:
+            if str(path).startswith("data:"):
+                image = Image.open(BytesIO(b64decode(str(path).partition(",")[2])))
+                image.load()
+                return image
             return load_image(str(path))
         except Exception as error:  # of whichever client Transformers fetches with
             reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -11,7 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Every kind of picture arrives upright, in RGB, with the values that a person sees."""
+"""Every kind of image arrives upright, in RGB, with the values that a person sees."""
+
+import base64
 
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def pixels(image) -> np.ndarray:
     ],
     ids=["pil", "hwc", "chw", "tensor", "float tensor", "float array", "uint16", "rgba array"],
 )
-def test_colour_in_any_form_is_the_same_picture(image):
+def test_colour_in_any_form_is_the_same_image(image):
     np.testing.assert_array_equal(pixels(image), COLOUR)
 
 
@@ -74,12 +76,12 @@ def test_transparency_shows_white():
 def test_multiplied_transparency_shows_what_plain_transparency_shows(mode, multiplied):
     pixels = np.zeros((4, 4, len(mode)), np.uint8) + 200
     pixels[:2, :, -1] = 128
-    picture = Image.fromarray(pixels, mode)
-    got, expected = (np.asarray(load_rgb(p)).astype(int) for p in (picture.convert(multiplied), picture))
+    image = Image.fromarray(pixels, mode)
+    got, expected = (np.asarray(load_rgb(p)).astype(int) for p in (image.convert(multiplied), image))
     assert abs(got - expected).max() <= 2
 
 
-def test_url_that_gives_no_picture_is_named():
+def test_url_that_gives_no_image_is_named():
     with pytest.raises(ValueError, match=r"'http://127\.0\.0\.1:9/cat\.png' cannot be fetched as an image"):
         load_rgb("http://127.0.0.1:9/cat.png")
     with pytest.raises(ValueError, match="'data:image/png;base64,AAAA' cannot be fetched as an image"):
@@ -93,15 +95,15 @@ def test_palette_and_cmyk_keep_their_colours():
     assert (pixels(Image.new("1", (2, 2), 1)) == 255).all()
 
 
-def test_exif_orientation_turns_the_picture_upright(tmp_path):
+def test_exif_orientation_turns_the_image_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(COLOUR).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(pixels(str(tmp_path / "turned.png")), np.rot90(COLOUR, -1))
 
 
-def test_what_is_no_picture_is_named(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_what_is_no_image_is_named(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
     whole = tmp_path / "whole.png"
     Image.effect_noise((64, 64), 50).save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:600])
@@ -118,3 +120,11 @@ def test_what_is_no_picture_is_named(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             load_rgb(image)
+
+
+def test_a_data_url_shows_what_its_file_shows(tmp_path):
+    clear = np.dstack([COLOUR, GREY])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    encoded = base64.b64encode((tmp_path / "clear.png").read_bytes()).decode()
+    np.testing.assert_array_equal(pixels(f"data:image/png;base64,{encoded}"), pixels(tmp_path / "clear.png"))
+    assert (pixels(tmp_path / "clear.png")[0, 0] == 255).all()
