@@ -63,7 +63,7 @@ def __dir__() -> list[str]:
 
 
 def _is_command_line() -> bool:
-    """Whether the `litelvlm` command or `python -m litelvlm` imports this: commands load Transformers when they run."""
+    """Whether the `litelvlm` command or `python -m litelvlm` imports this; commands load Transformers as they run."""
     return Path(sys.argv[0]).stem == "litelvlm" or sys.orig_argv[1:3] == ["-m", "litelvlm"]
 
 
