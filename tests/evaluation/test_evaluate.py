@@ -211,7 +211,7 @@ def test_results_are_tables_and_plots_too(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--data", "refcoco"], "There is no file"),
-        (["--data", "coco"], "There is no data set 'coco'; allowed are refshapes,"),
+        (["--data", "coco"], "There is no dataset 'coco'; allowed are refshapes,"),
         (["--split", "test"], "RefShapes has no split 'test'"),
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
