@@ -157,6 +157,12 @@ class LiteLVLMConfig(PreTrainedConfig):
         return self.backbone_config.image_token_id
 
     @property
+    def num_patches_per_side(self) -> int:
+        """Patches along one side of the square that the vision tower sees; of an image in crops, of one crop."""
+        vision_config = self.backbone_config.vision_config
+        return vision_config.image_size // vision_config.patch_size
+
+    @property
     def num_patches(self) -> int:
         """Patches per image before pruning (N); of images in crops, the most that an image may have."""
         size = self.backbone_config.vision_config.image_size
