@@ -115,9 +115,10 @@ def figures(lines: Sequence[dict[str, Any]], runs: Sequence[Run], patches: int, 
     everything = {run.protocol: tally for run, tally in tallies.items() if run.method == "none"}
     rows = []
     for run, tally in tallies.items():
-        row = {"protocol": run.protocol, "variant": run.variant, "retained": run.retained, "patches": patches}
+        row: dict[str, Any] = {"protocol": run.protocol, "variant": run.variant, "retained": run.retained}
+        row |= {"patches": patches, "images": tally.num_images}
         row |= {name: tally[name] for name in ("expressions", "no_targets", "intersection", "union")}
-        row |= {"images": tally.num_images} | tally.figures()
+        row |= tally.figures()
         if run.protocol in everything:
             row |= tally.retention(everything[run.protocol])
         rows.append(row)
