@@ -14,19 +14,36 @@
 """LiteLVLM model configuration"""
 
 from copy import deepcopy
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig
 
-# Names that `pruning_method` may take; `register_pruning_method` adds to it. Here, so that a configuration is checked
-# without importing any selection code.
+# Names that `pruning_method` may take. The registry of methods adds to it; it stands here so that a configuration can
+# be checked without the code of any method.
 PRUNING_METHODS: set[str] = {"none", "litelvlm"}
 
-_CHOICES = {
-    "projector_type": ("mlp", "linear"),
+_PRUNING_CHOICES = {
+    "selection_rule": ("paper", "released"),
     "similarity_order": ("lowest", "highest"),
     "token_order": ("reference", "raster"),
     "position_mode": ("consecutive", "original"),
+}
+
+# Keys of a saved or given configuration that are no fields but mean something to Transformers
+_TRANSFORMERS_KEYS = {
+    "auto_map",
+    "attn_implementation",
+    "custom_pipelines",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "quantization_config",
+    "torch_dtype",
+    "transformers_version",
 }
 
 _AUTO_MAP = {
@@ -71,29 +88,33 @@ class OpenCLIPGuideConfig(PreTrainedConfig):
 class LiteLVLMConfig(PreTrainedConfig):
     r"""
     Configuration of a [`LiteLVLMForSegmentation`] or [`LiteLVLMForConditionalGeneration`]: a large vision-language
-    model (the backbone), the CLIP text tower that guides the pruning of its visual tokens, a mask decoder, and the
-    pruning hyperparameters.
+    model (the backbone), the CLIP text tower that guides the pruning of its visual tokens, SAM, and the pruning
+    hyperparameters.
 
     Args:
         backbone_config (`LlavaConfig` or any CLIP-based LVLM's configuration, or `dict`, *optional*):
             The wrapped LVLM. Defaults to LLaVA-1.5-7B.
         guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`] or `dict`, *optional*):
-            The CLIP text tower trained with the backbone's vision tower, or an OpenCLIP model of its own. Defaults to
-            the text tower of CLIP ViT-L/14.
+            The CLIP text tower trained with the backbone's vision tower, or a whole OpenCLIP model. Defaults to the
+            text tower of CLIP ViT-L/14.
         sam_config (`SamConfig` or `dict`, *optional*):
             The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
         projector_type (`str`, *optional*, defaults to `"mlp"`):
-            What leads from the vision tower to the language model: `"mlp"`, the backbone's own, or `"linear"`, the
+            The projector from the vision tower to the language model: `"mlp"`, the backbone's own, or `"linear"`, the
             single layer of LISA.
         pruning_method (`str`, *optional*, defaults to `"litelvlm"`):
             How the retained visual tokens are chosen; `"none"` keeps them all.
         num_retained_tokens (`int`, *optional*, defaults to 192):
-            Visual tokens per image that the language model sees (the budget K). `None` keeps all.
+            Visual tokens per image that the language model sees (the budget K).
+        selection_rule (`str`, *optional*, defaults to `"paper"`):
+            The rule of the method `"litelvlm"`. `"paper"`: for one text half of the budget goes to the patches of
+            lowest similarity, for several texts to the intersection of what each would take, and the rest to context.
+            `"released"`: the authors' published code, where one text takes the whole budget and several take the
+            union of an equal share each.
         num_context_tokens (`int`, *optional*):
-            Tokens of the budget reserved for context-aware tokens. `None` is the reference behaviour: the context
-            gets what the overlap between the texts leaves (nothing for a single text).
+            Tokens of the budget reserved for context-aware tokens; `None` leaves the share to the rule.
         similarity_order (`str`, *optional*, defaults to `"lowest"`):
-            Which end of the patch-text similarity is kept first: `"lowest"` (the paper's finding) or `"highest"`.
+            Which end of the patch-text similarity is kept: `"lowest"` (the paper's finding) or `"highest"`.
         token_order (`str`, *optional*, defaults to `"reference"`):
             `"reference"`: context-aware tokens by falling contribution, then similarity-aware tokens in raster
             order; `"raster"`: all retained tokens in raster order.
@@ -101,9 +122,9 @@ class LiteLVLMConfig(PreTrainedConfig):
             Position ids in the language model: `"consecutive"` (reference) or `"original"`, the positions that the
             retained tokens have in the un-pruned sequence.
         seg_token_id (`int`, *optional*):
-            Id of the [SEG] token; required with a mask decoder.
+            Id of the [SEG] token; required with SAM.
         mask_embedding_size (`int`, *optional*, defaults to 256):
-            Width of a mask embedding; equals the hidden size of the mask decoder's prompt encoder.
+            Width of a mask embedding; equals the hidden size of SAM's prompt encoder.
         ce_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the answers' cross-entropy; this and the next two as LISA and GLaMM set them.
         bce_loss_weight (`float`, *optional*, defaults to 2.0):
@@ -112,7 +133,8 @@ class LiteLVLMConfig(PreTrainedConfig):
             Weight of the masks' Dice loss.
 
     Raises:
-        ValueError: for every inconsistent value, naming the field, the value and what is allowed.
+        ValueError: for an unknown field, naming the nearest known one, and for every inconsistent value, naming the
+            field, the value and what is allowed.
     """
 
     model_type = "litelvlm"
@@ -123,7 +145,8 @@ class LiteLVLMConfig(PreTrainedConfig):
     sam_config: Any = None
     projector_type: str = "mlp"
     pruning_method: str = "litelvlm"
-    num_retained_tokens: int | None = 192
+    num_retained_tokens: int = 192
+    selection_rule: str = "paper"
     num_context_tokens: int | None = None
     similarity_order: str = "lowest"
     token_order: str = "reference"
@@ -136,6 +159,9 @@ class LiteLVLMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for name in kwargs:
+            if name not in _TRANSFORMERS_KEYS and not name.startswith("_"):
+                raise ValueError(_unknown_field(name))
         self.backbone_config = _as_config(self.backbone_config or {"model_type": "llava"})
         self.guide_config = _as_config(
             # The text tower of openai/clip-vit-large-patch14 and its 336-pixel form.
@@ -157,18 +183,27 @@ class LiteLVLMConfig(PreTrainedConfig):
         return self.backbone_config.image_token_id
 
     @property
+    def vision_config(self) -> PreTrainedConfig:
+        """The vision tower's configuration, by the name that other LVLMs of Transformers have for it."""
+        return self.backbone_config.vision_config
+
+    @property
     def num_patches_per_side(self) -> int:
-        """Patches along one side of the square that the vision tower sees; of an image in crops, of one crop."""
-        vision_config = self.backbone_config.vision_config
-        return vision_config.image_size // vision_config.patch_size
+        """Patches in a line, and lines of patches, of one image or crop."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def has_crops(self) -> bool:
+        """Whether an image is cut into crops, as by LLaVA-NeXT, so that images have different numbers of tokens."""
+        return hasattr(self.backbone_config, "image_grid_pinpoints")
 
     @property
     def num_patches(self) -> int:
         """Patches per image before pruning (N); of images in crops, the most that an image may have."""
-        size = self.backbone_config.vision_config.image_size
-        pinpoints = getattr(self.backbone_config, "image_grid_pinpoints", [])
+        size = self.vision_config.image_size
+        pinpoints = self.backbone_config.image_grid_pinpoints if self.has_crops else []
         num_crops = 1 + max(((height // size) * (width // size) for height, width in pinpoints), default=0)
-        return num_crops * (size // self.backbone_config.vision_config.patch_size) ** 2
+        return num_crops * self.num_patches_per_side**2
 
     @property
     def vision_feature_layers(self) -> list[int]:
@@ -192,29 +227,61 @@ class LiteLVLMConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As `PreTrainedConfig.from_dict`; overrides are checked like the values of the file."""
-        result = super().from_dict(config_dict, **kwargs)
-        (result[0] if isinstance(result, tuple) else result).check()
-        return result
-
-    def resolve_budget(self, num_retained_tokens: int | None = None, pruning_method: str | None = None) -> int | None:
         """
-        The number of tokens to retain in one call, or `None` when nothing is to be pruned.
+        As `PreTrainedConfig.from_dict`; overrides are checked like the values of the file. Of a file, as of overrides,
+        an unknown field is refused if it resembles a known one; others may have been set by tools on a saved model.
+        """
+        known = {field.name for field in fields(cls)} | _TRANSFORMERS_KEYS
+        extra = {
+            name: value
+            for name, value in config_dict.items()
+            if name not in known and not name.startswith("_") and _nearest_field(name) is None
+        }
+        own = {name: value for name, value in config_dict.items() if name not in extra}
+        # A model's `from_pretrained` takes back what the configuration does not know, and refuses the rest itself
+        returns_unused = kwargs.pop("return_unused_kwargs", False)
+        config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
+        for name in unused:
+            if not returns_unused and _nearest_field(name) is not None:
+                raise ValueError(_unknown_field(name))
+        for name, value in extra.items():
+            setattr(config, name, value)
+        config.check()
+        return (config, unused) if returns_unused else config
+
+    def resolve_pruning(
+        self, num_retained_tokens: int | None = None, pruning_method: str | None = None
+    ) -> tuple[str, int]:
+        """
+        The pruning method and the number of retained tokens (K) of one call.
 
         Args:
-            num_retained_tokens (`int`, *optional*): replaces the configured budget for this call.
-            pruning_method (`str`, *optional*): replaces the configured method for this call.
+            num_retained_tokens (`int`, *optional*): replaces the configured budget in this call.
+            pruning_method (`str`, *optional*): replaces the configured method in this call.
+
+        Returns:
+            `tuple[str, int]`: for `"none"`, which keeps all tokens, K is the number of patches.
 
         Raises:
-            ValueError: unknown method, or a budget that is not an integer from 1 to the number of patches.
+            ValueError: unknown method, a budget that is not an integer from 1 to the number of patches, or a pruning
+                field of this configuration whose value is not allowed.
         """
         method = self.pruning_method if pruning_method is None else pruning_method
-        if method not in PRUNING_METHODS:
-            raise ValueError(f"`pruning_method` is {method!r}; allowed are {', '.join(sorted(PRUNING_METHODS))}.")
         budget = self.num_retained_tokens if num_retained_tokens is None else num_retained_tokens
-        if budget is not None:
-            _check_integer("num_retained_tokens", budget, 1, self.num_patches, "or None to keep all visual tokens")
-        return None if method == "none" else budget
+        if method not in PRUNING_METHODS:
+            near = get_close_matches(str(method), PRUNING_METHODS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"`pruning_method` is {method!r}; allowed are {', '.join(sorted(PRUNING_METHODS))}.{hint}"
+            )
+        _check_integer("num_retained_tokens", budget, 1, self.num_patches, "`pruning_method='none'` keeps them all")
+        # In every call, not only at first: fields may be set on a loaded configuration
+        for name, allowed in _PRUNING_CHOICES.items():
+            _check_choice(name, getattr(self, name), allowed)
+        if self.num_context_tokens is not None:
+            most = self.num_retained_tokens
+            _check_integer("num_context_tokens", self.num_context_tokens, 0, most, "or None for the rule's share")
+        return method, self.num_patches if method == "none" else budget
 
     def check(self) -> None:
         """Raises a `ValueError` that names the first field whose value cannot be used."""
@@ -240,13 +307,8 @@ class LiteLVLMConfig(PreTrainedConfig):
                 f"`projection_dim` is {vision_config.projection_dim}: both must be the width of the same CLIP's "
                 "joint space. Take the text tower of the checkpoint that the vision tower comes from."
             )
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; allowed are {', '.join(map(repr, allowed))}.")
-        self.resolve_budget()
-        if self.num_context_tokens is not None:
-            budget = self.num_patches if self.num_retained_tokens is None else self.num_retained_tokens
-            _check_integer("num_context_tokens", self.num_context_tokens, 0, budget, "or None for what overlap leaves")
+        _check_choice("projector_type", self.projector_type, ("mlp", "linear"))
+        self.resolve_pruning()
         for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
             weight = getattr(self, name)
             if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not weight >= 0:
@@ -261,14 +323,14 @@ class LiteLVLMConfig(PreTrainedConfig):
             return
         if self.seg_token_id is None:
             raise ValueError(
-                f"`seg_token_id` is None but a mask decoder is configured; give the id of the [SEG] token, an integer "
-                f"from 0 to {vocab_size - 1}."
+                f"`seg_token_id` is None but `sam_config` is given; give the id of the [SEG] token, an integer from 0 "
+                f"to {vocab_size - 1}."
             )
         prompt_size = self.sam_config.prompt_encoder_config.hidden_size
         if self.mask_embedding_size != prompt_size:
             raise ValueError(
-                f"`mask_embedding_size` is {self.mask_embedding_size!r} but the mask decoder's prompts have "
-                f"{prompt_size} channels; both must be equal."
+                f"`mask_embedding_size` is {self.mask_embedding_size!r} but SAM's prompts have {prompt_size} "
+                "channels; both must be equal."
             )
 
 
@@ -281,6 +343,22 @@ def _as_config(value: Any, *config_classes: type[PreTrainedConfig]) -> PreTraine
             return config_class(**value)
     value = dict(value)
     return AutoConfig.for_model(value.pop("model_type", "llava"), **value)
+
+
+def _nearest_field(name: str) -> str | None:
+    known = [field.name for field in fields(LiteLVLMConfig)]
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _unknown_field(name: str) -> str:
+    near = _nearest_field(name)
+    hint = f"Did you mean `{near}`?" if near else "Its fields are listed in the class's documentation."
+    return f"`{name}` is no field of LiteLVLMConfig. {hint}"
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 
 
 def _check_integer(name: str, value: Any, low: int, high: int, otherwise: str) -> None:

@@ -13,7 +13,7 @@
 # limitations under the License.
 """
 A guide for models that Transformers' CLIP classes cannot hold: a whole OpenCLIP model beside the LVLM, with a vision
-tower of its own that looks at the same picture through the same grid of patches.
+tower of its own that looks at the same image through the same grid of patches.
 """
 
 from copy import deepcopy
@@ -32,7 +32,7 @@ class LiteLVLMOpenCLIPGuide(nn.Module):
 
     Args:
         config ([`OpenCLIPGuideConfig`]): the architecture, and the pixel values that it takes.
-        num_patches (`int`): patches of the LVLM's vision tower (N), which this model must cut a picture into too.
+        num_patches (`int`): patches of the LVLM's vision tower (N), which this model must cut an image into too.
 
     Raises:
         ImportError: open_clip is not installed.
@@ -48,7 +48,7 @@ class LiteLVLMOpenCLIPGuide(nn.Module):
             grid = getattr(getattr(self.clip.visual.trunk, "patch_embed", None), "grid_size", None)
         if grid is None or grid[0] * grid[1] != num_patches:
             raise ValueError(
-                f"The OpenCLIP guide cuts a picture into {'no patches' if grid is None else f'{grid[0]} x {grid[1]}'} "
+                f"The OpenCLIP guide cuts an image into {'no patches' if grid is None else f'{grid[0]} x {grid[1]}'} "
                 f"but the LVLM's vision tower into {num_patches}; take a guide whose image size over its patch size "
                 "is the same."
             )
@@ -67,7 +67,7 @@ class LiteLVLMOpenCLIPGuide(nn.Module):
     def encode_patches(self, pixel_values: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """
         Each patch of the last layer but one in the joint space: what the vision tower's own norm, pooling and
-        projection make of a picture that consists of this patch. For a plain CLIP that is its projection.
+        projection make of an image that consists of this patch. For a plain CLIP that is its projection.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): normalised as CLIP's are.

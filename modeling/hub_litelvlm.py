@@ -18,6 +18,12 @@ import os
 import re
 from pathlib import Path
 
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from .pipeline_litelvlm import ReferringSegmentationPipeline
+
+# Transformers fetches a file of a repository only if another one imports it, and no model needs its pipeline
+_EVERYWHERE = (LiteLVLMConfig, ReferringSegmentationPipeline)
+
 
 def export_code(directory: str | os.PathLike) -> list[str]:
     """
@@ -30,31 +36,9 @@ def export_code(directory: str | os.PathLike) -> list[str]:
     Returns:
         `list[str]`: the paths written.
     """
-    # Inside the function, as these modules import this one. Naming them all here also makes Transformers fetch the
-    # whole set with any one of them, so that a model loaded from the Hub can be saved with all of its code.
-    from ..configuration.configuration_litelvlm import LiteLVLMConfig
-    from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
-    from .images_litelvlm import load_rgb
-    from .modeling_litelvlm import LiteLVLMForSegmentation
-    from .pipeline_litelvlm import ReferringSegmentationPipeline
-    from .processing_litelvlm import LiteLVLMProcessor
-    from .pruning_litelvlm import PruningSignals
-    from .sam_litelvlm import LiteLVLMSam
-
-    members = (
-        LiteLVLMConfig,
-        LiteLVLMSam,
-        LiteLVLMForSegmentation,
-        LiteLVLMOpenCLIPGuide,
-        ReferringSegmentationPipeline,
-        LiteLVLMProcessor,
-        PruningSignals,
-        load_rgb,
-        export_code,
-    )
+    folders = sorted({Path(inspect.getfile(member)).parent for member in _EVERYWHERE})
     written = []
-    for member in members:
-        source = Path(inspect.getfile(member))
+    for source in (path for folder in folders for path in sorted(folder.glob("*_litelvlm.py"))):
         code = re.sub(r"from \.\.\w+\.(\w+) import", r"from .\1 import", source.read_text(encoding="utf-8"))
         target = Path(directory) / source.name
         target.write_text(code, encoding="utf-8")

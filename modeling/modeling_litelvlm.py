@@ -13,18 +13,17 @@
 # limitations under the License.
 """
 PyTorch LiteLVLM model: any CLIP-based LVLM of Transformers whose visual tokens are pruned before its language model
-runs, guided by the CLIP text tower, with a SAM mask decoder behind [SEG] tokens.
+runs, guided by the CLIP text tower, with SAM behind [SEG] tokens.
 
-Placeholders stay in `input_ids` as the LVLM's processor writes them; the rows of pruned patches are dropped from
+Placeholders stay in `input_ids` as the LVLM's processor writes them; what belongs to pruned patches is dropped from
 embeddings, attention mask, labels and position ids. Every sample keeps the same number of tokens, so a batch stays
 rectangular. B = batch, L = sequence length before and R after pruning, T = texts per image, N = patches,
 K = retained tokens, D = width of the vision tower, P = width of CLIP's joint space.
 """
 
 import os
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,41 +31,41 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
-    Cache,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
     CLIPVisionConfig,
-    GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.processing_utils import Unpack
 from transformers.quantizers.auto import AutoQuantizationConfig
-from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple
-from transformers.utils.import_utils import is_tracing, torch_compilable_check
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils.import_utils import torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
+from .concurrency_litelvlm import Concurrently
+from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
+from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .hub_litelvlm import export_code
+from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
+from .prompt_litelvlm import Prompt
 from .pruning_litelvlm import (
-    PruningMethod,
+    KEEP_ALL,
+    LayerwisePruner,
+    PruningPlan,
     PruningSignals,
     RetainedTokens,
+    TokenSelector,
     class_token_contribution,
-    get_pruning_method,
+    cosine_class_token_contribution,
     patch_text_similarity,
-    select_patches,
 )
 from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
+from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
-
-# What the key-value cache is called in calls and outputs: Transformers 5.24 named it anew
-CACHE_NAME = "cache" if hasattr(CausalLMOutputWithPast(), "cache") else "past_key_values"
 
 # Arguments of `save_pretrained` that are for `push_to_hub`
 _HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
@@ -87,11 +86,11 @@ _SHARED_ARGUMENTS = r"""
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For LLaVA-NeXT: height and width of each image before it was cut.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
-        Texts for CLIP, one row, or several sentences, for each question about the image, padded on the right.
+        Texts for CLIP, one sentence or several for each question about the image, padded on the right.
     guide_attention_mask (`torch.LongTensor` of the same shape):
         All 0 for an absent text.
     image_state ([`LiteLVLMImageState`]):
-        From `encode_image`, in the place of `pixel_values`.
+        From `encode_image`, in place of `pixel_values`.
     num_retained_tokens (`int`):
         Replaces the configured budget in this call.
     pruning_method (`str`):
@@ -115,161 +114,14 @@ _MASK_ARGUMENTS = r"""
 
 
 @auto_docstring
-@dataclass
-class LiteLVLMImageState(ModelOutput):
-    """
-    What is computed of images alone, to be asked any number of questions.
-
-    Args:
-        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
-        patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
-        contribution (`torch.Tensor` of shape `(B, N)`): contribution to the class token; `None` if not pruned.
-        class_features (`torch.Tensor` of shape `(B, D)`): the class token at the layers of `image_features`; `None`
-            if not pruned, or in crops.
-        layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`): what enters the n layers of the vision tower that
-            the pruning method looks at; `None` if it looks at none.
-        is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
-            the others are ends of rows, or there is none: images have different numbers. `None` where all are patches.
-        is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of rows; `None` likewise.
-        sam_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
-    """
-
-    image_features: torch.Tensor = None  # type: ignore[assignment]
-    patch_embeds: torch.Tensor | None = None
-    contribution: torch.Tensor | None = None
-    class_features: torch.Tensor | None = None
-    layer_inputs: torch.Tensor | None = None
-    is_patch: torch.Tensor | None = None
-    is_token: torch.Tensor | None = None
-    sam_image_embeddings: torch.Tensor | None = None
-
-
-@auto_docstring
-@dataclass
-class LiteLVLMModelOutput(BaseModelOutputWithPast):
-    """
-    What the language model gives, of the R rows that pruning leaves: so many entries has each layer of its cache, too.
-
-    Args:
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
-            token that is no patch's own.
-        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
-        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
-        source_rows (`torch.LongTensor` of shape `(B, R)`): for each row of the language model the place in
-            `input_ids` it comes from; `None` where nothing was pruned.
-        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
-    """
-
-    retained_indices: torch.Tensor | None = None
-    similarity: torch.Tensor | None = None
-    contribution: torch.Tensor | None = None
-    source_rows: torch.Tensor | None = None
-    attention_mask: torch.Tensor | None = None
-    position_ids: torch.Tensor | None = None
-
-
-@auto_docstring
-@dataclass
-class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
-    """
-    What the language model gives, of the R rows that pruning leaves: so many entries has each layer of its cache, too.
-
-    Args:
-        loss (`torch.Tensor` of shape `()`): weighted sum of the losses below, with `labels` or `mask_labels`.
-        ce_loss (`torch.Tensor` of shape `()`): of the answers' tokens, before weighting.
-        bce_loss (`torch.Tensor` of shape `()`): of the masks' pixels, before weighting.
-        dice_loss (`torch.Tensor` of shape `()`): of the masks, before weighting.
-        logits (`torch.Tensor` of shape `(B, R, vocab_size)`): of the rows that `logits_to_keep` names.
-        pred_masks (`list[torch.Tensor]`): per sample `(num_masks, h, h)` low-resolution mask logits in the frame of
-            SAM's square input, one mask per [SEG]; `(0, h, h)` for an answer without any.
-        seg_embeddings (`list[torch.Tensor]`): per sample `(num_masks, mask_embedding_size)`.
-        sequences (`torch.LongTensor` of shape `(B, new_tokens)`): generated tokens (`segment` only).
-        last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
-            token that is no patch's own.
-        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
-        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
-        source_rows (`torch.LongTensor` of shape `(B, R)`): see [`LiteLVLMModelOutput`].
-        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
-    """
-
-    ce_loss: torch.Tensor | None = None
-    bce_loss: torch.Tensor | None = None
-    dice_loss: torch.Tensor | None = None
-    pred_masks: list[torch.Tensor] | None = None
-    seg_embeddings: list[torch.Tensor] | None = None
-    sequences: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    retained_indices: torch.Tensor | None = None
-    similarity: torch.Tensor | None = None
-    contribution: torch.Tensor | None = None
-    source_rows: torch.Tensor | None = None
-    attention_mask: torch.Tensor | None = None
-    position_ids: torch.Tensor | None = None
-
-
-class _GenerationRecord:
-    """What `segment` keeps of a generation: per step the one row that predicts the next token, and the selection."""
-
-    def __init__(self) -> None:
-        self.hidden_states: list[torch.Tensor] = []
-        self.selection: dict[str, torch.Tensor | None] = {}
-
-    def add(self, outputs: ModelOutput) -> None:
-        if not self.hidden_states:
-            self.selection = {key: outputs.get(key) for key in ("retained_indices", "similarity", "contribution")}
-        # A copy: a compiled step writes the next one's output into the same memory
-        self.hidden_states.append(outputs.last_hidden_state[:, -1].clone())
-
-
-class LiteLVLMGuide(nn.Module):
-    """The part of CLIP that an LVLM leaves out: the text tower and the vision side's projection."""
-
-    def __init__(self, text_config: CLIPTextConfig, vision_config: CLIPVisionConfig):
-        super().__init__()
-        self.text_model = CLIPTextModelWithProjection._from_config(text_config)
-        self.visual_projection = nn.Linear(vision_config.hidden_size, vision_config.projection_dim, bias=False)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`): ids of CLIP's tokenizer,
-                padded on the right.
-            attention_mask (`torch.Tensor` of the same shape): not looked at here.
-
-        Returns:
-            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised, or the mean of the sentences'
-            normalised ones, as CLIP's prompt ensembles are made; arbitrary for absent texts.
-        """
-        # The tower is causal and reads its output at [EOS], so no padding on the right is ever seen; a mask would be
-        # looked through for padding, which waits for the device
-        text_embeds = self.text_model(input_ids=input_ids.flatten(0, -2)).text_embeds
-        text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
-        return text_embeds if input_ids.ndim == 3 else nn.functional.normalize(text_embeds, dim=-1).mean(dim=2)
-
-    def encode_patches(self, pixel_values: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): not looked at here.
-            patches (`torch.Tensor` of shape `(B, N, D)`): after the vision tower's last norm.
-
-        Returns:
-            `torch.Tensor` of shape `(B, N, P)`: the patches in CLIP's joint space.
-        """
-        return self.visual_projection(patches)
-
-
-@auto_docstring
 class LiteLVLMPreTrainedModel(PreTrainedModel):
     config: LiteLVLMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    # The vision tower's layers are called one by one, and SAM reads weights of its mask decoder's parts, so each of
-    # these stays together; the lint rule knows only layers of one file.  trf-ignore: TRF022
+    # The vision tower's layers are called one by one, and the mask decoder reads weights of its parts, so each of
+    # these stays on one device; the lint rule knows only layers of one file.  trf-ignore: TRF022
     _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "LiteLVLMOpenCLIPGuide", "SamMaskDecoder"]
     _skip_keys_device_placement = [CACHE_NAME]
 
@@ -322,19 +174,16 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         super().__init__(config)
         config.check()
         self.backbone = AutoModel.from_config(config.backbone_config)
+        vision_config: CLIPVisionConfig = config.vision_config
         # CODEPATH: LISA has one linear layer, GLaMM and the LLaVA family the backbone's own projector
         if config.projector_type == "linear":
-            vision_config: CLIPVisionConfig = config.backbone_config.vision_config
             width = vision_config.hidden_size * len(config.vision_feature_layers)
             self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
         # CODEPATH: CLIP's text tower belongs to the vision tower, an OpenCLIP model has a vision tower of its own
         if isinstance(config.guide_config, OpenCLIPGuideConfig):
-            vision_config = config.backbone_config.vision_config
-            self.guide: nn.Module = LiteLVLMOpenCLIPGuide(
-                config.guide_config, (vision_config.image_size // vision_config.patch_size) ** 2
-            )
+            self.guide: nn.Module = LiteLVLMOpenCLIPGuide(config.guide_config, config.num_patches_per_side**2)
         else:
-            self.guide = LiteLVLMGuide(config.guide_config, config.backbone_config.vision_config)
+            self.guide = LiteLVLMGuide(config.guide_config, vision_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -343,8 +192,17 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
+    @can_return_tuple
+    @auto_docstring(custom_intro="All visual tokens as the language model takes them, before any pruning.")
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+        return self.backbone.get_image_features(pixel_values=pixel_values, **kwargs)
+
     def encode_image(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None = None, pruning_method: str | None = None
+        self,
+        pixel_values: torch.Tensor,
+        sam_pixel_values: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
+        pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
@@ -353,11 +211,27 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
                 CLIP takes it; in crops for LLaVA-NeXT.
-            image_sizes (`torch.LongTensor` of shape `(B, 2)`): of images in crops, before they were cut.
+            sam_pixel_values (`torch.Tensor`, *optional*): for [`LiteLVLMForSegmentation`] only.
+            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, before they were cut.
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
                 `"none"` leaves all of them out.
+
+        Raises:
+            ValueError: images for SAM, an unknown method, shapes that do not fit the backbone, or a method that does
+                not work on images in crops.
         """
-        in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
+        if sam_pixel_values is not None:
+            raise ValueError(
+                f"`sam_pixel_values` is given, but a {type(self).__name__} has no SAM; leave it out, or use "
+                "LiteLVLMForSegmentation."
+            )
+        selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
+        return self._encode(pixel_values, image_sizes, selector)
+
+    def _encode(
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, selector: TokenSelector
+    ) -> LiteLVLMImageState:
+        in_crops = self.config.has_crops
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
             wanted_shape = (
                 "(batch, crops, channels, height, width) with `image_sizes`"
@@ -369,12 +243,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
                 "per prompt."
             )
-        method = get_pruning_method(self.config.pruning_method if pruning_method is None else pruning_method)
-        if in_crops:
-            return self._encode_crops(pixel_values, image_sizes, method)
-        return self._encode_plain(pixel_values, method)
+        if image_sizes is not None:
+            return self._encode_crops(pixel_values, image_sizes, selector)
+        return self._encode_plain(pixel_values, selector)
 
-    def _encode_plain(self, pixel_values: torch.Tensor, method: PruningMethod | None) -> LiteLVLMImageState:
+    def _encode_plain(self, pixel_values: torch.Tensor, selector: TokenSelector) -> LiteLVLMImageState:
         tower = self.backbone.vision_tower
         layers = tower.encoder.layers
         # 0 is the embeddings' output
@@ -385,48 +258,49 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             hidden_states.append(layer(hidden_states[-1], attention_mask=None))
 
         state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
-        if method is not None and not method.inside_language_model:
-            feature_patches = hidden_states[wanted[0]][:, 1:]
-            state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(feature_patches))
-            last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
-            attention = layers[-1].self_attn
-            state.contribution = class_token_contribution(
-                attention.q_proj(last_input[:, 0]),
-                attention.k_proj(last_input[:, 1:]),
-                attention.v_proj(last_input[:, 1:]),
-            )
-            state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
-            if method.vision_layers:
-                inputs = [hidden_states[layer % len(layers)] for layer in method.vision_layers]
-                state.layer_inputs = torch.stack(inputs, dim=1)
+        if selector is KEEP_ALL:
+            return state
+        feature_patches = hidden_states[wanted[0]][:, 1:]
+        state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(feature_patches))
+        last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
+        attention = layers[-1].self_attn
+        query = attention.q_proj(last_input[:, 0])
+        key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+        # Both rules' signals, so that a state serves whatever `selection_rule` is set when it is asked
+        state.contribution = class_token_contribution(query, key, value)
+        state.cosine_contribution = cosine_class_token_contribution(query, key, value)
+        state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
+        if selector.vision_layers:
+            inputs = [hidden_states[layer % len(layers)] for layer in selector.vision_layers]
+            state.layer_inputs = torch.stack(inputs, dim=1)
         return state
 
     def _encode_crops(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, method: PruningMethod | None
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, selector: TokenSelector
     ) -> LiteLVLMImageState:
-        """Each crop as an image of its own, then its patches where LLaVA-NeXT places them."""
-        if method is not None and method.vision_layers:
+        """Each crop as an image of its own, then its patches where LLaVA-NeXT puts them."""
+        if selector.vision_layers:
             raise ValueError(
-                f"`pruning_method` is {method.name!r}, which looks into the vision tower at one picture, but a "
+                f"`pruning_method` is {selector.name!r}, which looks into the vision tower at one image, but a "
                 f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
             )
         batch_size, num_crops = pixel_values.shape[:2]
         # A class token belongs to its crop, not to the image
-        crops = replace(self._encode_plain(pixel_values.flatten(0, 1), method), class_features=None)
-        # The backbone itself says where a patch goes, by moving the patches' numbers in the place of their features
+        crops = replace(self._encode_plain(pixel_values.flatten(0, 1), selector), class_features=None)
+        # The backbone itself says where a patch goes, by moving the patches' numbers in place of their features
         num_patches = crops.image_features.shape[1]
         numbers = torch.arange(num_crops * num_patches, dtype=torch.float32, device=pixel_values.device)
         numbers = numbers.view(num_crops, num_patches, 1)
         pinpoints = self.config.backbone_config.image_grid_pinpoints
         used = [image_size_to_num_patches(size, pinpoints, pixel_values.shape[-1]) for size in image_sizes.tolist()]
-        places, _ = self.backbone.pack_image_features(
+        packed, _ = self.backbone.pack_image_features(
             [numbers[:count] for count in used],
             image_sizes,
             vision_feature_select_strategy="default",
             image_newline=numbers.new_tensor([-1.0]),
         )
-        places = [place[:, 0].long() for place in places]
-        layout = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-2)  # [B, N]
+        sources = [features[:, 0].long() for features in packed]
+        layout = nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=-2)  # [B, N]
         state = LiteLVLMImageState(is_patch=layout >= 0, is_token=layout > -2)
         samples = torch.arange(batch_size, device=layout.device)[:, None]
         for name, value in crops.items():
@@ -439,21 +313,49 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         image_state: LiteLVLMImageState,
         guide_input_ids: torch.Tensor | None,
         guide_attention_mask: torch.Tensor | None,
-        num_retained_tokens: int,
-        pruning_method: str,
-    ) -> tuple[RetainedTokens, torch.Tensor]:
-        """The K retained tokens and the similarity `(B, T, N)` for B samples; see `forward` for arguments."""
-        method = get_pruning_method(pruning_method)
-        if method is None or image_state.patch_embeds is None or image_state.contribution is None:
-            raise ValueError("`image_state` was made without pruning signals; make it with `encode_image`.")
-        if method.vision_layers and image_state.layer_inputs is None:
+        plan: PruningPlan,
+    ) -> tuple[RetainedTokens, PruningSignals | None]:
+        """
+        The retained tokens of B samples, and the signals they were chosen by (`None` where all are kept).
+
+        Args:
+            image_state ([`LiteLVLMImageState`]): of B images.
+            guide_input_ids, guide_attention_mask: as in `forward`.
+            plan ([`PruningPlan`]): the method and the budget.
+
+        Raises:
+            ValueError: a state without the signals that the method looks at, no texts, or a method inside the language
+                model for images in crops.
+        """
+        selector = plan.selector
+        if isinstance(plan.method, LayerwisePruner) and image_state.is_patch is not None:
             raise ValueError(
-                f"`image_state` was made without the layers that {pruning_method!r} looks at; make it with "
-                f"`encode_image(..., pruning_method={pruning_method!r})`."
+                f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, but a "
+                f"{self.config.backbone_config.model_type!r} has images of different lengths; choose another."
+            )
+        if selector is KEEP_ALL:
+            return selector.select(None, plan.num_retained_tokens, plan.config), None
+        signals = self._signals(image_state, guide_input_ids, guide_attention_mask, plan)
+        return selector.select(signals, plan.num_retained_tokens, plan.config), signals
+
+    def _signals(
+        self,
+        image_state: LiteLVLMImageState,
+        guide_input_ids: torch.Tensor | None,
+        guide_attention_mask: torch.Tensor | None,
+        plan: PruningPlan,
+    ) -> PruningSignals:
+        selector, patch_embeds = plan.selector, image_state.patch_embeds
+        if patch_embeds is None or image_state.contribution is None or image_state.cosine_contribution is None:
+            raise ValueError("`image_state` was made without pruning signals; make it with `encode_image`.")
+        if selector.vision_layers and image_state.layer_inputs is None:
+            raise ValueError(
+                f"`image_state` was made without the layers that {selector.name!r} looks at; make it with "
+                f"`encode_image(..., pruning_method={selector.name!r})`."
             )
         device = image_state.image_features.device  # that of the vision tower, into which a method may look
-        patch_embeds = image_state.patch_embeds.to(device)
-        if method.needs_texts:
+        patch_embeds = patch_embeds.to(device)
+        if selector.needs_texts:
             if guide_input_ids is None:
                 raise ValueError(
                     "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
@@ -469,12 +371,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         patch_mask = None if image_state.is_patch is None else image_state.is_patch.to(device)
         if patch_mask is not None:
             torch_compilable_check(
-                (patch_mask.sum(dim=-1) >= num_retained_tokens).all(),
-                f"An image has fewer patches than the {num_retained_tokens} tokens to retain; ask for fewer.",
+                (patch_mask.sum(dim=-1) >= plan.num_retained_tokens).all(),
+                f"An image has fewer patches than the {plan.num_retained_tokens} tokens to retain; ask for fewer.",
             )
-        signals = PruningSignals(
+        return PruningSignals(
             similarity=patch_text_similarity(patch_embeds, text_embeds),
             contribution=image_state.contribution.to(device),
+            cosine_contribution=image_state.cosine_contribution.to(device),
             text_mask=text_mask,
             patch_mask=patch_mask,
             patch_embeds=patch_embeds,
@@ -485,7 +388,16 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             vision_tower=self.backbone.vision_tower,
             projector=self.backbone.multi_modal_projector,
         )
-        return select_patches(method, signals, num_retained_tokens, self.config), signals.similarity
+
+    def project(self, image_state: LiteLVLMImageState, tokens: RetainedTokens) -> torch.Tensor:
+        """Visual tokens for the language model, `(B, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
+        visual_tokens = self.backbone.multi_modal_projector(tokens.take(image_state.image_features))
+        if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
+            # All tokens of images in crops: each line of patches ends with the backbone's own embedding
+            is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
+            visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
+            visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
+        return visual_tokens
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS)
@@ -508,207 +420,55 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         if pixel_values is not None and image_state is not None:
             raise ValueError("`pixel_values` and `image_state` are both given; an image is described by one of them.")
-        budget = self.config.resolve_budget(num_retained_tokens, pruning_method)
-        pruning_method = self.config.pruning_method if pruning_method is None else pruning_method
-        method = None if budget is None else get_pruning_method(pruning_method)
-        is_inside = method is not None and method.inside_language_model
-        selection: dict[str, torch.Tensor | None] = {}
-        is_padded = attention_mask is not None
-        if input_ids is not None and (pixel_values is not None or image_state is not None):
-            # Before the device has anything to do: nothing behind this waits for it
-            is_padded = self._check_prompt(input_ids, attention_mask)
-        is_image = None
-        if pixel_values is not None:
-            image_state = self.encode_image(pixel_values, image_sizes, "none" if method is None else pruning_method)
-        if image_state is not None:
-            if input_ids is None:
-                raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
-            image_state = self._per_sample(image_state, input_ids.shape[0])
-            image_features = image_state.image_features
-            is_image = input_ids == self.config.image_token_id
-            num_tokens = self._tokens_per_image(image_state)
-            if isinstance(num_tokens, list):
-                torch_compilable_check(
-                    (is_image.sum(dim=-1) == torch.as_tensor(num_tokens, device=is_image.device)).all(),
-                    self._wrong_placeholders(num_tokens),
-                )
-            if is_inside and image_state.is_patch is not None:
-                raise ValueError(
-                    f"`pruning_method` is {pruning_method!r}, which prunes inside the language model, but a "
-                    f"{self.config.backbone_config.model_type!r} has images of different lengths; choose another."
-                )
-            if budget is not None and not is_inside:
-                retained, similarity = self.select_tokens(
-                    image_state, guide_input_ids, guide_attention_mask, budget, pruning_method
-                )
-                indices = retained.indices.to(input_ids.device)
-                rows, is_image, is_padding = self._rows_after_pruning(is_image, indices, num_tokens)
-                if retained.is_valid is not None:
-                    is_missing = torch.zeros_like(is_image).masked_scatter(
-                        is_image, ~retained.is_valid.to(rows.device)
-                    )
-                    is_padding = is_missing if is_padding is None else is_padding | is_missing
-                input_ids = input_ids.gather(1, rows)
-                attention_mask, position_ids = self._mask_and_positions(attention_mask, position_ids, rows, is_padding)
-                # Without a mask and a cache Transformers takes gaps in the positions for several sequences in one row
-                caches = kwargs.get("use_cache", self.config.get_text_config().use_cache) and not self.training
-                has_gaps = self.config.position_mode == "original" and not caches
-                is_padded = is_padded or is_padding is not None or has_gaps
-                if retained.features is not None:
-                    image_features = retained.features
-                else:
-                    of_patch = indices.to(image_features.device)[..., None].expand(-1, -1, image_features.shape[-1])
-                    image_features = image_features.gather(1, of_patch)
-                selection = {
-                    "retained_indices": indices,
-                    "similarity": similarity,
-                    "contribution": image_state.contribution,
-                    "source_rows": rows,
-                }
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-            visual_tokens = self.backbone.multi_modal_projector(image_features)
-            if image_state.is_patch is not None and image_state.is_token is not None and budget is None:
-                is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
-                visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
-                visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
-            visual_tokens = visual_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
-            inputs_embeds = inputs_embeds.masked_scatter(is_image[..., None].to(inputs_embeds.device), visual_tokens)
-        elif inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+        plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
+        has_image = pixel_values is not None or image_state is not None
+        prompt = Prompt.build(input_ids, attention_mask, position_ids, has_image, self.config)
+        if input_ids is None or not has_image:
+            embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+            outputs, _ = self._run_language_model(embeds, prompt, plan, **kwargs)
+            return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids)
 
-        language_model_inputs = {
-            "inputs_embeds": inputs_embeds,
-            # Without padding a mask says nothing, and Transformers would look through it, waiting for the device
-            "attention_mask": attention_mask if is_padded or is_inside else None,
-            "position_ids": position_ids,
-            **kwargs,
-        }
-        if is_inside and method is not None:
-            outputs, rows = method.function(
-                self.backbone.language_model, is_image, budget, self.config, **language_model_inputs
-            )
-            if image_state is not None and is_image is not None:
-                num_retained = rows.shape[1] - is_image.shape[1] + image_state.image_features.shape[1]
-                is_first = is_image.gather(1, rows).int().argsort(dim=-1, descending=True, stable=True)
-                patch = (is_image.cumsum(dim=-1) - 1).gather(1, rows)
-                selection = {"retained_indices": patch.gather(1, is_first[:, :num_retained]), "source_rows": rows}
-        else:
-            outputs = self.backbone.language_model(**language_model_inputs)
-        return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids, **selection)
-
-    def _check_prompt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
-        """
-        Whether anything is padded in prompts `(B, L)` with images, at the cost of waiting for the device once.
-
-        Raises:
-            ValueError: a prompt does not hold the placeholders of exactly one image. Images in crops have a number of
-                placeholders each, which is looked at where it is known.
-        """
-        fits = is_visible = input_ids.new_ones((), dtype=torch.bool)
-        in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
-        if not in_crops:
-            fits = ((input_ids == self.config.image_token_id).sum(dim=-1) == self.config.num_patches).all()
-        if attention_mask is not None:
-            is_visible = attention_mask.bool().all()
-        message = self._wrong_placeholders(self.config.num_patches)
-        if is_tracing(input_ids):  # a graph cannot depend on values
-            torch_compilable_check(fits, message)
-            return attention_mask is not None
-        all_fit, all_visible = torch.stack([fits, is_visible]).tolist()
-        if not all_fit:
-            raise ValueError(message)
-        return not all_visible
-
-    def _wrong_placeholders(self, num_tokens: int | list[int]) -> str:
-        return (
-            f"Each sample must hold {num_tokens} image placeholders (id {self.config.image_token_id}), those of "
-            "exactly one image; several images per prompt are not supported."
+        if image_state is None:
+            image_state = self._encode(pixel_values, image_sizes, plan.selector)
+        image_state = image_state.without_sam().repeat_for(input_ids.shape[0])
+        tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
+        prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
+        embeds = prompt.scatter(self.get_input_embeddings()(prompt.input_ids), self.project(image_state, tokens))
+        outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
+        if source_positions is not prompt.source_positions:  # tokens were dropped on the way
+            tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
+        return LiteLVLMModelOutput(
+            **outputs,
+            retained_indices=None if tokens.indices is None else tokens.indices.to(input_ids.device),
+            similarity=None if signals is None else signals.similarity,
+            contribution=None if signals is None else signals.contribution_by(self.config.selection_rule),
+            source_positions=source_positions,
+            attention_mask=prompt.attention_mask,
+            position_ids=prompt.position_ids,
         )
 
-    @staticmethod
-    def _per_sample(image_state: LiteLVLMImageState, batch_size: int) -> LiteLVLMImageState:
-        """Repeats what the language model needs of each image for the questions asked of it."""
-        num_images = image_state.image_features.shape[0]
-        if batch_size % num_images:
-            raise ValueError(
-                f"There are {num_images} images for {batch_size} prompts; allowed are one image per prompt, or an "
-                "equal number of prompts in a row for each image."
+    def _run_language_model(
+        self, inputs_embeds: torch.Tensor, prompt: Prompt, plan: PruningPlan, **kwargs: Any
+    ) -> tuple[Any, torch.Tensor | None]:
+        """The language model's output, and the positions in the prompt, `(B, R)`, of what its last state holds."""
+        inputs = {"inputs_embeds": inputs_embeds, "position_ids": prompt.position_ids, **kwargs}
+        language_model = self.backbone.language_model
+        if isinstance(plan.method, LayerwisePruner):
+            return plan.method.run(
+                language_model,
+                prompt.is_image,
+                plan.num_retained_tokens,
+                plan.config,
+                attention_mask=prompt.attention_mask,
+                **inputs,
             )
-        repeats = batch_size // num_images
-        per_image = replace(image_state, sam_image_embeddings=None)
-        if repeats == 1:
-            return per_image
-        return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in per_image.items()})
-
-    @staticmethod
-    def _tokens_per_image(image_state: LiteLVLMImageState) -> int | list[int]:
-        """Visual tokens of each image before pruning: one number, or one per image where they differ."""
-        if image_state.is_token is None:
-            return image_state.image_features.shape[1]
-        return image_state.is_token.sum(dim=-1).tolist()
-
-    @staticmethod
-    def _rows_after_pruning(
-        is_image: torch.Tensor, retained: torch.Tensor, num_tokens: int | list[int]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """
-        Which rows of the prompt the language model sees.
-
-        Args:
-            is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample.
-            retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; what is no
-                patch's own (-1) stands at the first patch's place.
-            num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
-
-        Returns:
-            `torch.LongTensor` of shape `(B, R)`: per row the place in the prompt it comes from; the retained patches,
-            in their order, take the first K placeholders' turns. R = L - N + K for the smallest number N of
-            placeholders. Then which of these rows are visual tokens; and which are padding, on the left of samples
-            that had more placeholders, or `None` if all had as many.
-        """
-        num_retained = retained.shape[1]
-        fewest, most = (num_tokens, num_tokens) if isinstance(num_tokens, int) else (min(num_tokens), max(num_tokens))
-        is_kept = ~is_image | (is_image.cumsum(dim=-1) <= num_retained)
-        # A stable sort of two values is a partition that keeps the order: no data-dependent shape, no waiting
-        rows = is_kept.int().argsort(dim=-1, stable=True)[:, fewest - num_retained :]
-        place_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
-        is_kept = is_kept.gather(1, rows)
-        is_image = is_image.gather(1, rows) & is_kept
-        rows = rows.masked_scatter(is_image, place_of_patch.gather(1, retained.clamp(min=0)))
-        return rows, is_image, None if fewest == most else ~is_kept
-
-    def _mask_and_positions(
-        self,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        rows: torch.Tensor,
-        is_padding: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Attention mask and position ids, each of shape `(B, R)`, or `None` for the language model's default."""
-        if self.config.position_mode == "original":
-            if position_ids is not None:
-                position_ids = position_ids.expand(rows.shape[0], -1).gather(1, rows)
-            else:  # positions in the un-pruned sequence; where nothing is padded, simply the places
-                position_ids = rows if attention_mask is None else _positions(attention_mask).gather(1, rows)
-        if attention_mask is not None:
-            attention_mask = attention_mask.gather(1, rows)
-        elif is_padding is not None or self.config.position_mode == "original":
-            # Without a mask Transformers may take gaps in the positions for several sequences in one row
-            attention_mask = torch.ones_like(rows)
-        if is_padding is not None and attention_mask is not None:
-            attention_mask = attention_mask.masked_fill(is_padding, 0)
-        if self.config.position_mode == "consecutive":
-            position_ids = None if attention_mask is None else _positions(attention_mask)
-        return attention_mask, position_ids
-
-
-def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Position ids of shape `(B, L)` that count the visible tokens of an attention mask `(B, L)` from 0."""
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+        uses_cache = kwargs.get("use_cache", self.config.get_text_config().use_cache) and not self.training
+        attention_mask = prompt.mask_for_language_model(bool(uses_cache))
+        return language_model(attention_mask=attention_mask, **inputs), prompt.source_positions
 
 
 @auto_docstring(custom_intro="An LVLM with pruned visual tokens that answers in text.")
-class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin):
+class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerationMixin, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.backbone.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
     # Assisted decoding counts cache entries by the prompt's tokens, of which a pruned prompt caches fewer;
@@ -726,41 +486,60 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
 
     @classmethod
     def from_backbone(
-        cls, backbone: str | os.PathLike, guide: str | os.PathLike, *, dtype: Any = "auto", **config_overrides: Any
+        cls,
+        backbone: str | os.PathLike | PreTrainedModel,
+        guide: str | os.PathLike | None = None,
+        *,
+        dtype: Any = "auto",
+        **kwargs: Any,
     ) -> "LiteLVLMForConditionalGeneration":
         """
         Wraps an LVLM in Transformers' format without any conversion.
 
         Args:
-            backbone (`str`): Hub id or folder of a CLIP-based LVLM, such as `"llava-hf/llava-1.5-7b-hf"`.
-            guide (`str`): Hub id or folder of the CLIP checkpoint that the LVLM's vision tower comes from, such as
-                `"openai/clip-vit-large-patch14-336"`.
+            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of a CLIP-based LVLM, such as
+                `"llava-hf/llava-1.5-7b-hf"`, or such a model that is loaded already.
+            guide (`str`, *optional*): Hub id or folder of the CLIP checkpoint that the LVLM's vision tower comes from;
+                by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
             dtype: as in `from_pretrained`.
-            config_overrides: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`.
+            kwargs: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`; all others, such as `revision` or
+                `device_map`, are handed to the backbone's `from_pretrained`.
 
         Raises:
-            ValueError: the guide does not belong to the backbone's vision tower.
+            ValueError: the guide does not belong to the backbone's vision tower, none is known for it, or options for
+                loading a model that is loaded already.
         """
-        lvlm = AutoModelForImageTextToText.from_pretrained(backbone, dtype=dtype)
-        clip = CLIPModel.from_pretrained(guide, dtype=lvlm.dtype)
-        width, expected = clip.config.vision_config.hidden_size, lvlm.config.vision_config.hidden_size
-        if width != expected:
+        own_fields = set(LiteLVLMConfig.__annotations__) - {"backbone_config", "guide_config"}
+        config_fields = {name: kwargs.pop(name) for name in own_fields & kwargs.keys()}
+        if not isinstance(backbone, PreTrainedModel):
+            lvlm = AutoModelForImageTextToText.from_pretrained(backbone, dtype=dtype, **kwargs)
+        elif kwargs:
             raise ValueError(
-                f"`guide` {str(guide)!r} has a vision tower of width {width}, but that of {str(backbone)!r} is "
-                f"{expected} wide; give the CLIP checkpoint that the backbone was built on."
+                f"{', '.join(sorted(kwargs))}: no fields of LiteLVLMConfig, and `backbone` is loaded already; give "
+                "options for loading together with a name, or leave them out."
             )
-        lvlm.config.vision_config.projection_dim = clip.config.projection_dim
-        clip.config.text_config.projection_dim = clip.config.projection_dim
+        else:
+            lvlm = backbone
+        vision_config = lvlm.config.vision_config
+        clip = CLIPModel.from_pretrained(default_guide(vision_config) if guide is None else guide, dtype=lvlm.dtype)
+        width = clip.config.vision_config.hidden_size
+        if width != vision_config.hidden_size:
+            raise ValueError(
+                f"`guide` {str(guide)!r} has a vision tower of width {width}, but that of the backbone is "
+                f"{vision_config.hidden_size} wide; give the CLIP checkpoint that the backbone was built on."
+            )
+        vision_config.projection_dim = clip.config.text_config.projection_dim = clip.config.projection_dim
         config = cls.config_class(
-            backbone_config=lvlm.config, guide_config=clip.config.text_config, dtype=lvlm.dtype, **config_overrides
+            backbone_config=lvlm.config, guide_config=clip.config.text_config, dtype=lvlm.dtype, **config_fields
         )
         with torch.device("meta"):
             model = cls(config)
-        # The modules themselves are handed over: no second copy of the weights
+        # The modules themselves are handed over, with the hooks of a `device_map`: no second copy of the weights
         model.model.backbone, model.lm_head = lvlm.model, lvlm.lm_head
-        model.model.guide.visual_projection = clip.visual_projection
-        text_model = model.model.guide.text_model
-        text_model.text_model, text_model.text_projection = clip.text_model, clip.text_projection
+        model.model.guide.take_from(clip)
+        tower = lvlm.model.vision_tower
+        hook = getattr(tower.embeddings, "_hf_hook", None)
+        model.model.guide.to(tower.device if hook is None else hook.execution_device)
         model.generation_config = lvlm.generation_config
         model.tie_weights()
         return model.eval()
@@ -774,6 +553,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
+    @can_return_tuple
+    @auto_docstring(custom_intro="All visual tokens as the language model takes them, before any pruning.")
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+        return self.model.get_image_features(pixel_values, **kwargs)
+
     def encode_image(
         self,
         pixel_values: torch.Tensor,
@@ -786,11 +570,15 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
-            sam_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them.
+            sam_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them, for
+                [`LiteLVLMForSegmentation`] only.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
+
+        Raises:
+            ValueError: as [`LiteLVLMModel.encode_image`], and images for SAM where the model has none.
         """
-        return self.model.encode_image(pixel_values, image_sizes, pruning_method)
+        return self.model.encode_image(pixel_values, sam_pixel_values, image_sizes, pruning_method)
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -825,117 +613,40 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, GenerationMixin)
             pruning_method=pruning_method,
             **kwargs,
         )
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
 
         loss = None
         if labels is not None:
             loss = self.loss_function(
                 logits=logits,
-                labels=_at_rows(labels, outputs.source_rows),
+                labels=_at(labels, outputs.source_positions),
                 vocab_size=self.config.get_text_config().vocab_size,
                 **kwargs,
             )
         return LiteLVLMSegmentationOutput(loss=loss, logits=logits, **outputs)
 
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None = None,
-        cache: Cache | None = None,
-        past_key_values: Cache | None = None,
-        is_first_iteration: bool = False,
-        generation_record: _GenerationRecord | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """As in [`GenerationMixin`]; `generation_record` is for `segment` and does not reach `forward`."""
-        if cache is not None and past_key_values is not None:
-            raise ValueError(f"`cache` and `past_key_values` are both given; this Transformers knows `{CACHE_NAME}`.")
-        cache = past_key_values if cache is None else cache
-        has_image = kwargs.get("pixel_values") is not None or kwargs.get("image_state") is not None
-        # Masks are decoded once, after the answer
-        for name in ("sam_pixel_values", "original_sizes", "reshaped_input_sizes"):
-            kwargs.pop(name, None)
-        model_inputs = super().prepare_inputs_for_generation(
-            input_ids,
-            attention_mask=attention_mask,
-            is_first_iteration=is_first_iteration,
-            **{CACHE_NAME: cache},
-            **kwargs,
-        )
-        if not kwargs.get("use_cache", True):
-            return model_inputs
-        if not is_first_iteration:
-            for name in ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask"):
-                model_inputs.pop(name, None)
-        elif has_image:
-            if cache is not None and int(cache.get_seq_length()) > 0:
-                raise ValueError(
-                    f"`generate` got an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache entries "
-                    "than tokens, so a cached conversation cannot be continued; pass the whole conversation instead."
-                )
-            # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
-            model_inputs["attention_mask"] = attention_mask
-        return model_inputs
-
     def compile_for_inference(self, **compile_kwargs: Any) -> None:
         """
         Trades a slow first call for faster ones: `generate` and `segment` decode with a static cache, which
         Transformers compiles into CUDA graphs on a GPU, and SAM's image encoder is compiled. Budget and length being
-        constant, so are all shapes: one graph serves every picture, until the greatest length changes.
+        constant, so are all shapes: one graph serves every image, until the greatest length changes.
 
         Args:
             compile_kwargs: those of `torch.compile`, for SAM's image encoder.
         """
         self.generation_config.cache_implementation = "static"
 
-    def _prepare_cache_for_generation(
-        self,
-        generation_config: GenerationConfig,
-        model_kwargs: dict[str, Any],
-        generation_mode: Any,
-        batch_size: int,
-        max_cache_length: int,
-    ) -> None:
-        """As in [`GenerationMixin`], with a static cache of the rows that pruning leaves."""
-        names = ("num_retained_tokens", "pruning_method")
-        budget = self.config.resolve_budget(*(model_kwargs.get(name) for name in names))
-        has_image = model_kwargs.get("pixel_values") is not None or model_kwargs.get("image_state") is not None
-        # Images in crops have different numbers of tokens, of which the first is not known yet
-        in_crops = hasattr(self.config.backbone_config, "image_grid_pinpoints")
-        if has_image and budget is not None and not in_crops:
-            max_cache_length -= self.config.num_patches - budget
-        super()._prepare_cache_for_generation(
-            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-        )
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        if (record := model_kwargs.get("generation_record")) is not None:
-            record.add(outputs)
-        if outputs.retained_indices is not None and model_kwargs.get("use_cache", True):
-            # After the prompt only its retained rows are in the cache: masks and positions go on from those
-            model_kwargs["attention_mask"] = outputs.attention_mask
-            model_kwargs["position_ids"] = outputs.position_ids
-        elif outputs.retained_indices is not None:
-            method = get_pruning_method(model_kwargs.get("pruning_method") or self.config.pruning_method)
-            if method is not None and method.inside_language_model:
-                # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
-                model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
-        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-
 
 @auto_docstring(
     custom_intro="""
-    An LVLM with pruned visual tokens that answers in text and, for each [SEG] in the answer, with a mask. Without a
-    mask decoder in its configuration it answers in text only.
+    An LVLM with pruned visual tokens that answers in text and, for each [SEG] in the answer, with a mask. Without SAM
+    in its configuration it answers in text only.
     """
 )
 class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin):
     def __init__(self, config: LiteLVLMConfig):
         super().__init__(config)
-        # CODEPATH: LISA and GLaMM have a mask decoder, the LLaVA family has none
+        # CODEPATH: LISA and GLaMM have a SAM, the LLaVA family has none
         if config.sam_config is not None:
             self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
             self.sam = LiteLVLMSam(config.sam_config)
@@ -999,12 +710,13 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             self._check_makes_masks()
             image_embeddings = self.sam.encode_image(sam_pixel_values)
         if image_embeddings is not None:
-            # The row before a token predicts it, so the last row predicts no token of the prompt
-            pruned_ids = _at_rows(input_ids, outputs.source_rows)
+            if input_ids is None:
+                raise ValueError("Masks need `input_ids`: [SEG] cannot be found in `inputs_embeds`.")
+            # The hidden state before a token predicts it, so the last one predicts no token of the prompt
+            pruned_ids = _at(input_ids, outputs.source_positions)
             is_seg = nn.functional.pad(pruned_ids[:, 1:] == self.config.seg_token_id, (0, 1))
-            outputs.seg_embeddings, outputs.pred_masks = self._decode_masks(
-                outputs.last_hidden_state, is_seg, image_embeddings
-            )
+            masks = self._decode_masks(outputs.last_hidden_state, is_seg, image_embeddings)
+            outputs = replace(outputs, **masks)
         if mask_labels is not None:
             if outputs.pred_masks is None:
                 raise ValueError("`mask_labels` are given without `sam_pixel_values`; pass the images for SAM too.")
@@ -1029,77 +741,123 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         image_state: LiteLVLMImageState | None = None,
         original_sizes: torch.Tensor | None = None,
         reshaped_input_sizes: torch.Tensor | None = None,
+        answer: str | torch.Tensor | None = None,
+        processor: Any = None,
         **generate_kwargs: Any,
     ) -> LiteLVLMSegmentationOutput:
         r"""
-        Generates answers and a mask for each [SEG] in them. Turns that are already in the prompt give no masks.
+        Generates answers, or takes one as given, and makes a mask for each [SEG] in them. Turns that are already in
+        the prompt give no masks.
 
         Args:
+            answer (`str` or `torch.LongTensor` of shape `(A,)`, *optional*): the answer to every prompt, such as
+                `"It is [SEG]."`, in place of generating one: a single forward pass, and always a mask.
+            processor ([`LiteLVLMProcessor`], *optional*): tokenises `answer` if it is a text.
             generate_kwargs: those of `generate` (greedy and sampling; no beams), `num_retained_tokens` and
-                `pruning_method`. All others as in `forward`.
+                `pruning_method`; with `answer` the last two only. All others as in `forward`.
 
         Returns:
-            [`LiteLVLMSegmentationOutput`] with `sequences` (the new tokens), `pred_masks`, `seg_embeddings`,
-            `retained_indices`, `similarity` and `contribution`.
+            [`LiteLVLMSegmentationOutput`] with `sequences` (prompt and answer, as `generate` gives them),
+            `pred_masks`, `mask_scores`, `seg_embeddings`, `retained_indices`, `similarity` and `contribution`.
 
         Raises:
-            ValueError: no images, beam search, or a model without a mask decoder.
+            ValueError: no images, beam search, a model without SAM, prompts that hold their answers already, or an
+                `answer` without [SEG] or without a processor to read it.
         """
         self._check_makes_masks()
-        if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
-            raise ValueError("`num_beams` must be 1 in `segment`: beams change places, and hidden states with them.")
+        if "labels" in generate_kwargs:
+            raise ValueError(
+                "`labels` are given: these prompts hold their answers already. Call the model itself for the masks of "
+                "a whole conversation, or leave the last answer open."
+            )
         if image_state is None:
             if pixel_values is None or sam_pixel_values is None:
                 raise ValueError("`segment` needs `pixel_values` and `sam_pixel_values`, or an `image_state`.")
-            encoding = _Concurrently(self.sam.encode_image, sam_pixel_values)
+            encoding = Concurrently(self.sam.encode_image, sam_pixel_values)
         elif image_state.sam_image_embeddings is None:
-            raise ValueError("`image_state` holds no image embeddings for masks; give `encode_image` both images.")
-        record = _GenerationRecord()
-        sequences = self.generate(
-            input_ids,
-            attention_mask=attention_mask,
-            pixel_values=None if image_state is not None else pixel_values,
-            image_sizes=None if image_state is not None else image_sizes,
-            guide_input_ids=guide_input_ids,
-            guide_attention_mask=guide_attention_mask,
-            image_state=None if image_state is None else replace(image_state, sam_image_embeddings=None),
-            generation_record=record,
-            **{**generate_kwargs, "return_dict_in_generate": False},
-        )[:, input_ids.shape[1] :]
+            raise ValueError("`image_state` holds no image embeddings of SAM; give `encode_image` both images.")
+        prompts = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "pixel_values": None if image_state is not None else pixel_values,
+            "image_sizes": None if image_state is not None else image_sizes,
+            "guide_input_ids": guide_input_ids,
+            "guide_attention_mask": guide_attention_mask,
+            "image_state": None if image_state is None else image_state.without_sam(),
+        }
+        if answer is None:
+            sequences, hidden_states, selection = self._generate_with_states(prompts, generate_kwargs)
+        else:
+            sequences, hidden_states, selection = self._read_with_states(prompts, answer, processor, generate_kwargs)
         image_embeddings = encoding.result() if image_state is None else image_state.sam_image_embeddings
-        # A generation that is stopped one step late has recorded one row more than it returns tokens
-        hidden_states = torch.stack(record.hidden_states, dim=1)[:, : sequences.shape[1]]
-        seg_embeddings, pred_masks = self._decode_masks(
-            hidden_states, sequences == self.config.seg_token_id, image_embeddings
-        )
-        return LiteLVLMSegmentationOutput(
-            sequences=sequences, seg_embeddings=seg_embeddings, pred_masks=pred_masks, **record.selection
-        )
+        is_seg = sequences[:, input_ids.shape[1] :] == self.config.seg_token_id
+        masks = self._decode_masks(hidden_states, is_seg, image_embeddings)
+        return LiteLVLMSegmentationOutput(sequences=sequences, **masks, **selection)
+
+    def _generate_with_states(
+        self, prompts: dict[str, Any], generate_kwargs: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Sequences `(B, L + A)`, the hidden states `(B, A, hidden_size)` that predict the A new tokens, and more."""
+        if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
+            raise ValueError(
+                "`num_beams` must be 1 in `segment`: beams change their order, and hidden states with them."
+            )
+        record = GenerationRecord()
+        options = {**generate_kwargs, "return_dict_in_generate": False}
+        sequences = self.generate(**prompts, generation_record=record, **options)
+        # A generation that is stopped one step late has recorded one state more than it returns tokens
+        num_new = sequences.shape[1] - prompts["input_ids"].shape[1]
+        return sequences, torch.stack(record.hidden_states, dim=1)[:, :num_new], record.selection
+
+    def _read_with_states(
+        self, prompts: dict[str, Any], answer: str | torch.Tensor, processor: Any, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """As `_generate_with_states`, of an answer that is given."""
+        if unknown := sorted(options.keys() - {"num_retained_tokens", "pruning_method"}):
+            raise ValueError(f"`answer` is given, so that nothing is generated; leave out {', '.join(unknown)}.")
+        if isinstance(answer, str):
+            if processor is None:
+                raise ValueError("`answer` is a text; pass `processor` too, which tokenises it, or give token ids.")
+            answer = processor.encode_answer(answer)
+        if not (answer == self.config.seg_token_id).any():
+            raise ValueError(f"`answer` holds no [SEG] (id {self.config.seg_token_id}), so it has no mask.")
+        input_ids, attention_mask = prompts["input_ids"], prompts["attention_mask"]
+        if attention_mask is not None and not attention_mask[:, -1].all():
+            raise ValueError("The prompts are padded on the right, where `answer` goes; pad them on the left.")
+        new_tokens = answer.to(input_ids.device).expand(len(input_ids), -1)
+        sequences = torch.cat([input_ids, new_tokens], dim=1)
+        if attention_mask is not None:
+            attention_mask = torch.cat([attention_mask, torch.ones_like(new_tokens)], dim=1)
+        prompts = prompts | {"input_ids": sequences, "attention_mask": attention_mask}
+        outputs = super().forward(**prompts, **options, logits_to_keep=1, return_dict=True)
+        selection = {name: outputs.get(name) for name in SELECTION}
+        return sequences, outputs.last_hidden_state[:, -new_tokens.shape[1] - 1 : -1], selection
 
     def compile_for_inference(self, **compile_kwargs: Any) -> None:
         super().compile_for_inference()
-        # CODEPATH: LISA and GLaMM have a mask decoder, the LLaVA family has none
+        # CODEPATH: LISA and GLaMM have a SAM, the LLaVA family has none
         if self.config.sam_config is not None:
             self.sam.vision_encoder.compile(**compile_kwargs)
 
     def _check_makes_masks(self) -> None:
         if self.config.sam_config is None:
             raise ValueError(
-                "This model has no mask decoder (`sam_config` is None), so it makes no masks; use `generate` "
-                "for text answers and leave `sam_pixel_values` away."
+                "This model has no SAM (`sam_config` is None), so it makes no masks; use `generate` for text answers "
+                "and leave `sam_pixel_values` out."
             )
 
     def _decode_masks(
         self, hidden_states: torch.Tensor, is_seg: torch.Tensor, image_embeddings: torch.Tensor
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    ) -> dict[str, list[torch.Tensor]]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): last hidden states.
-            is_seg (`torch.BoolTensor` of shape `(B, R)`): the rows that predict [SEG].
+            is_seg (`torch.BoolTensor` of shape `(B, R)`): those that predict [SEG].
             image_embeddings (`torch.Tensor` of shape `(b, C, h, h)`): SAM's, of b images for B samples.
 
         Returns:
-            Per sample [SEG] embeddings `(num_masks, C)` and low-resolution mask logits `(num_masks, h, h)`.
+            Per sample `seg_embeddings` `(num_masks, C)`, low-resolution mask logits `pred_masks` `(num_masks, h, h)`,
+            and `mask_scores` `(num_masks,)`.
         """
         counts = is_seg.sum(dim=-1).tolist()
         embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
@@ -1107,53 +865,24 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         image_embeddings = image_embeddings.repeat_interleave(len(counts) // image_embeddings.shape[0], 0)
         if padded.shape[1] == 0:
             side = 4 * image_embeddings.shape[-1]
-            masks = padded.new_zeros((len(counts), 0, side, side))
+            masks, scores = padded.new_zeros((len(counts), 0, side, side)), padded.new_zeros((len(counts), 0))
         else:
-            masks, _ = self.sam.decode_masks(padded, image_embeddings)
-        return list(embeddings), [mask[:count] for mask, count in zip(masks, counts, strict=True)]
+            masks, scores = self.sam.decode_masks(padded, image_embeddings)
+        return {
+            "seg_embeddings": list(embeddings),
+            "pred_masks": [mask[:count] for mask, count in zip(masks, counts, strict=True)],
+            "mask_scores": [score[:count] for score, count in zip(scores, counts, strict=True)],
+        }
 
 
-class _Concurrently:
-    """
-    Runs `function(tensor)` at once, and on a GPU beside whatever else is asked of it until `result` is called.
-
-    Args:
-        function: reads nothing but the tensor and what is constant.
-        tensor (`torch.Tensor`): decides the device.
-    """
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor):
-        self._stream = None
-        if tensor.device.type != "cuda":
-            self._output = function(tensor)
-            return
-        self._stream = torch.cuda.Stream(tensor.device)
-        self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
-        with torch.cuda.stream(self._stream):
-            self._output = function(tensor)
-        # The allocator must not hand on the memory before this stream is done with it
-        tensor.record_stream(self._stream)
-
-    def result(self) -> torch.Tensor:
-        """The function's output, for the current stream."""
-        if self._stream is not None:
-            current = torch.cuda.current_stream(self._output.device)
-            current.wait_stream(self._stream)
-            self._output.record_stream(current)
-        return self._output
-
-
-def _at_rows(values: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-    """The entries of `values`, shape `(B, L)`, at the rows that the language model saw, shape `(B, R)`."""
-    return values if rows is None else values.gather(1, rows.to(values.device))
+def _at(values: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+    """The entries of `values`, shape `(B, L)`, at the positions that the language model saw, shape `(B, R)`."""
+    return values if positions is None else values.gather(1, positions.to(values.device))
 
 
 __all__ = [
     "LiteLVLMForConditionalGeneration",
     "LiteLVLMForSegmentation",
-    "LiteLVLMImageState",
     "LiteLVLMModel",
-    "LiteLVLMModelOutput",
     "LiteLVLMPreTrainedModel",
-    "LiteLVLMSegmentationOutput",
 ]

@@ -113,7 +113,7 @@ def mask_losses(pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor])
         if len(labels) == 0:
             continue
         labels = labels.to(logits.device, torch.float32)
-        # In float32: sums over a whole picture overflow half precision
+        # In float32: sums over a whole image overflow half precision
         logits = nn.functional.interpolate(logits.float()[None], labels.shape[-2:], mode="bilinear")[0].flatten(1)
         labels = labels.flatten(1)
         known = labels >= 0

@@ -19,17 +19,17 @@ import torch
 
 import litelvlm
 from litelvlm.baselines.uniform import grid_of
-from litelvlm.configuration.configuration_litelvlm import PRUNING_METHODS, LiteLVLMConfig
-from litelvlm.modeling.pruning_litelvlm import PruningSignals, get_pruning_method, select_patches
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.modeling.pruning_litelvlm import PruningPlan, PruningSignals, get_pruning_method, list_pruning_methods
 
-BEFORE = sorted(name for name in PRUNING_METHODS - {"none"} if not get_pruning_method(name).inside_language_model)
+BEFORE = list_pruning_methods(before=True)
 ON_CROPS = [name for name in BEFORE if not get_pruning_method(name).vision_layers]
 SIDE = 8
 NUM_PATCHES = SIDE**2
 
 
 @pytest.fixture
-def make_peer_model(make_model, config_values):
+def make_wide_model(make_model, config_values):
     """As `make_model`, with 64 patches and a vision tower of 4 layers."""
     backbone = config_values["backbone_config"]
     vision = backbone["vision_config"] | {"image_size": 8 * SIDE, "num_hidden_layers": 4}
@@ -49,7 +49,7 @@ def inputs(batch_size=3, num_texts=2, seed=0):
 @torch.no_grad()
 def select(model, name, budget, images, texts, mask):
     state = model.encode_image(images, pruning_method=name)
-    return model.select_tokens(state, texts, mask, budget, name)[0]
+    return model.select_tokens(state, texts, mask, PruningPlan.resolve(model.config, budget, name))[0]
 
 
 class Sample:
@@ -212,8 +212,8 @@ def test_every_method_before_the_language_model_has_a_reference():
 
 @pytest.mark.parametrize("budget", [1, 2, 21, 40])
 @pytest.mark.parametrize("name", list(REFERENCES))
-def test_batch_with_absent_texts_equals_the_formula_sample_by_sample(make_peer_model, name, budget):
-    model, batch = make_peer_model(), inputs()
+def test_batch_with_absent_texts_equals_the_formula_sample_by_sample(make_wide_model, name, budget):
+    model, batch = make_wide_model(), inputs()
     retained = select(model, name, budget, *batch)
     for i in range(3):
         indices, features = REFERENCES[name](Sample(model, name, *batch, i), budget)
@@ -225,8 +225,8 @@ def test_batch_with_absent_texts_equals_the_formula_sample_by_sample(make_peer_m
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_budget_is_exact_and_no_patch_is_taken_twice(make_peer_model, name):
-    model, batch = make_peer_model(), inputs()
+def test_budget_is_exact_and_no_patch_is_taken_twice(make_wide_model, name):
+    model, batch = make_wide_model(), inputs()
     for budget in (1, 9, NUM_PATCHES - 1, NUM_PATCHES):
         retained = select(model, name, budget, *batch)
         assert retained.indices.shape == (3, budget) and retained.indices.dtype == torch.int64
@@ -240,8 +240,8 @@ def test_budget_is_exact_and_no_patch_is_taken_twice(make_peer_model, name):
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_a_batch_equals_single_calls_and_a_second_call(make_peer_model, name):
-    model, batch = make_peer_model(), inputs(batch_size=4)
+def test_a_batch_equals_single_calls_and_a_second_call(make_wide_model, name):
+    model, batch = make_wide_model(), inputs(batch_size=4)
     together = select(model, name, 13, *batch)
     assert torch.equal(select(model, name, 13, *batch).indices, together.indices)
     for i in range(4):
@@ -252,21 +252,22 @@ def test_a_batch_equals_single_calls_and_a_second_call(make_peer_model, name):
 
 
 @pytest.mark.parametrize("name", ON_CROPS)
-def test_only_patches_that_may_be_retained_are(make_peer_model, name):
-    """As in pictures of different sizes, cut into crops: padded samples equal the same without padding."""
-    model, (images, texts, mask) = make_peer_model(), inputs()
+def test_only_patches_that_may_be_retained_are(make_wide_model, name):
+    """As in images of different sizes, cut into crops: padded samples equal the same without padding."""
+    model, (images, texts, mask) = make_wide_model(), inputs()
     state = model.encode_image(images, pruning_method=name)
     lengths = (64, 50, 33)
     state.is_patch = torch.arange(NUM_PATCHES) < torch.tensor(lengths)[:, None]
     with torch.no_grad():
         for budget in (1, 12, 33):
-            retained = model.select_tokens(state, texts, mask, budget, name)[0]
+            plan = PruningPlan.resolve(model.config, budget, name)
+            retained = model.select_tokens(state, texts, mask, plan)[0]
             for i, length in enumerate(lengths):
                 row = retained.indices[i].tolist()
                 assert len(row) == budget and max(row) < length
-                cut = {"image_features": 1, "patch_embeds": 1, "contribution": 1, "is_patch": 1}
+                cut = ("image_features", "patch_embeds", "contribution", "cosine_contribution", "is_patch")
                 own = type(state)(**{key: state[key][i : i + 1, :length] for key in cut})
-                alone = model.select_tokens(own, texts[i : i + 1], mask[i : i + 1], budget, name)[0]
+                alone = model.select_tokens(own, texts[i : i + 1], mask[i : i + 1], plan)[0]
                 assert alone.indices[0].tolist() == row
                 if alone.features is not None:
                     torch.testing.assert_close(alone.features[0], retained.features[i], atol=1e-5, rtol=1e-5)
@@ -278,6 +279,7 @@ def constant_signals(model, name):
     return PruningSignals(
         similarity=torch.ones(2, 1, NUM_PATCHES),
         contribution=torch.ones(2, NUM_PATCHES),
+        cosine_contribution=torch.ones(2, NUM_PATCHES),
         text_mask=torch.ones(2, 1, dtype=torch.bool),
         patch_embeds=torch.ones(2, NUM_PATCHES, 16),
         text_embeds=torch.ones(2, 1, 16),
@@ -295,7 +297,8 @@ def constant_signals(model, name):
         ("cdpruner", [0, 1, 2, 3, 4, 5]),
         ("divprune", [0, 1, 2, 3, 4, 5]),
         ("hiprune", [0, 1, 2, 3, 4, 5]),
-        ("litelvlm", [0, 1, 2, 3, 4, 5]),
+        # Three for their similarity, and the next three for context, which go first
+        ("litelvlm", [3, 4, 5, 0, 1, 2]),
         ("prumerge", [0, 1, 2, 3, 4, -1]),
         ("trim", [0, 1, 2, 3, 4, -1]),
         ("visionzip", [-1, 0, 1, 2, 3, 4]),
@@ -303,17 +306,15 @@ def constant_signals(model, name):
         ("vispruner", [0, 1, 2, 50, 58, 62]),
     ],
 )
-def test_ties_go_to_the_lowest_index(make_peer_model, name, expected):
+def test_ties_go_to_the_lowest_index(make_wide_model, name, expected):
     with torch.no_grad():
-        retained = select_patches(
-            get_pruning_method(name), constant_signals(make_peer_model(), name), 6, LiteLVLMConfig()
-        )
+        retained = get_pruning_method(name).select(constant_signals(make_wide_model(), name), 6, LiteLVLMConfig())
     assert retained.indices.tolist() == [expected] * 2
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_half_precision_runs_end_to_end(make_peer_model, name):
-    model, (images, texts, mask) = make_peer_model().to(torch.bfloat16), inputs()
+def test_half_precision_runs_end_to_end(make_wide_model, name):
+    model, (images, texts, mask) = make_wide_model().to(torch.bfloat16), inputs()
     retained = select(model, name, 9, images.bfloat16(), texts, mask)
     assert retained.indices.shape == (3, 9)
     if retained.features is not None:
@@ -321,14 +322,14 @@ def test_half_precision_runs_end_to_end(make_peer_model, name):
 
 
 @pytest.mark.parametrize("name", BEFORE)
-def test_selection_compiles_into_one_graph_without_waiting_for_the_device(make_peer_model, name):
+def test_selection_compiles_into_one_graph_without_waiting_for_the_device(make_wide_model, name):
     """A graph break is what `.item()`, `nonzero` or a loop over the data would cause."""
-    model, batch = make_peer_model(), inputs()
+    model, batch = make_wide_model(), inputs()
     expected = select(model, name, 7, *batch)
 
     def run(images, texts, mask):
         state = model.encode_image(images, pruning_method=name)
-        return model.select_tokens(state, texts, mask, 7, name)[0].indices
+        return model.select_tokens(state, texts, mask, PruningPlan.resolve(model.config, 7, name))[0].indices
 
     torch.compiler.reset()
     with torch.no_grad():
@@ -341,21 +342,21 @@ def test_selection_compiles_into_one_graph_without_waiting_for_the_device(make_p
 def test_answers_are_generated_with_every_method(make_model, make_batch, name, position_mode):
     model, batch = make_model(position_mode=position_mode, pruning_method=name), make_batch()
     output = model.segment(**batch, max_new_tokens=4, do_sample=False, eos_token_id=None)
-    assert output.sequences.shape == (3, 4) and output.retained_indices.shape == (3, 6)
+    assert output.sequences.shape == (3, 34) and output.retained_indices.shape == (3, 6)
     single = {key: value[1:2] for key, value in batch.items()}
     alone = model.segment(**single, max_new_tokens=4, do_sample=False, eos_token_id=None)
     assert torch.equal(alone.sequences[0], output.sequences[1])
 
 
 @pytest.mark.parametrize("name", ["trim", "cdpruner"])
-def test_the_sign_of_the_similarity_is_a_switch(make_peer_model, name):
+def test_the_sign_of_the_similarity_is_a_switch(make_wide_model, name):
     batch = inputs()
-    lowest = select(make_peer_model(), name, 9, *batch).indices
-    highest = select(make_peer_model(similarity_order="highest"), name, 9, *batch).indices
+    lowest = select(make_wide_model(), name, 9, *batch).indices
+    highest = select(make_wide_model(similarity_order="highest"), name, 9, *batch).indices
     assert not torch.equal(lowest, highest)
 
 
-def test_uniform_grids_cover_the_picture():
+def test_uniform_grids_cover_the_image():
     assert grid_of(4, 16) == list(range(16)) and grid_of(4, 1) == [2 * 4 + 2]
     assert grid_of(4, 4) == [5, 7, 13, 15]
     for number in range(1, 65):
@@ -363,8 +364,8 @@ def test_uniform_grids_cover_the_picture():
         assert len(set(grid)) == number and grid == sorted(grid) and grid[-1] < 64
 
 
-def test_random_draws_differ_by_picture_and_by_text_and_keep_global_state(make_peer_model):
-    model, (images, texts, mask) = make_peer_model(), inputs()
+def test_random_draws_differ_by_image_and_by_text_and_keep_global_state(make_wide_model):
+    model, (images, texts, mask) = make_wide_model(), inputs()
     torch.manual_seed(5)
     state = torch.get_rng_state()
     drawn = select(model, "random", 20, images, texts, mask).indices
@@ -382,18 +383,17 @@ def test_random_draws_take_every_patch_equally_often():
         contribution=torch.randn(size[0], NUM_PATCHES, generator=generator),
         text_mask=torch.ones(size[:2], dtype=torch.bool),
     )
-    drawn = select_patches(get_pruning_method("random"), signals, 16, LiteLVLMConfig()).indices
+    drawn = get_pruning_method("random").select(signals, 16, LiteLVLMConfig()).indices
     counts = torch.bincount(drawn.flatten(), minlength=NUM_PATCHES)
     # Binomial with mean 500 and deviation 19
     assert counts.min() > 420 and counts.max() < 580
 
 
-def test_adaptive_prumerge_masks_what_the_picture_does_not_need(make_model, make_batch):
+def test_adaptive_prumerge_masks_what_the_image_does_not_need(make_model, make_batch):
     """Its answers equal those of a fixed budget of as many tokens as it has."""
     model, batch = make_model(pruning_method="prumerge-adaptive"), make_batch()
-    adaptive = model.model.select_tokens(
-        model.encode_image(batch["pixel_values"]), None, None, 12, "prumerge-adaptive"
-    )[0]
+    state, plan = model.encode_image(batch["pixel_values"]), PruningPlan.resolve(model.config, 12)
+    adaptive = model.model.select_tokens(state, None, None, plan)[0]
     with torch.no_grad():
         output = model(**batch, num_retained_tokens=12)
         for i, number in enumerate(adaptive.is_valid.sum(dim=-1).tolist()):
@@ -404,7 +404,7 @@ def test_adaptive_prumerge_masks_what_the_picture_does_not_need(make_model, make
 
 
 def test_methods_say_where_they_come_from():
-    for name in PRUNING_METHODS - {"none"}:
+    for name in list_pruning_methods():
         method = get_pruning_method(name)
         assert method.source and method.function.__doc__
     assert litelvlm.baselines.select_trim is get_pruning_method("trim").function

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Methods that prune inside the language model: right about rows, caches and batches, against plain NumPy."""
+"""Methods that prune inside the language model: right about tokens, caches and batches, against plain NumPy."""
 
 import numpy as np
 import pytest
@@ -21,11 +21,11 @@ from transformers import DynamicCache, StaticCache
 from litelvlm.baselines import average_tokens
 from litelvlm.baselines.fastv import fastv_cuts
 from litelvlm.baselines.sparsevlm import sparsevlm_cuts
-from litelvlm.configuration.configuration_litelvlm import PRUNING_METHODS, LiteLVLMConfig
-from litelvlm.modeling.pruning_litelvlm import get_pruning_method
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.modeling.pruning_litelvlm import list_pruning_methods
 
 IMAGE_ID, NUM_PATCHES = 90, 16
-INSIDE = sorted(name for name in PRUNING_METHODS - {"none"} if get_pruning_method(name).inside_language_model)
+INSIDE = list_pruning_methods(before=False)
 CUTS = {"fastv": fastv_cuts, "sparsevlm": sparsevlm_cuts}
 GENERATE = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
 
@@ -49,7 +49,7 @@ def without_masks(batch):
 
 
 def reference_raters(embeds):
-    """embeds [30, hidden] of a prompt whose patches are rows 4 to 19: the rows behind them that rate."""
+    """embeds [30, hidden] of a prompt whose patches are tokens 4 to 19: the tokens behind them that rate."""
     visual, texts = embeds[4:20], embeds[20:]
     relevance = np.zeros(len(texts))
     for v in visual:
@@ -61,26 +61,26 @@ def reference_raters(embeds):
 def reference_forward(model, name, embeds, cuts):
     """
     One sample, one layer at a time and each with its own mask and positions, attention from the eager backend.
-    embeds [1, 30, hidden]; returns the final hidden states and the rows that are left.
+    embeds [1, 30, hidden]; returns the final hidden states and the tokens that are left.
     """
     language_model = model.model.backbone.language_model
     raters = [29] if name == "fastv" else reference_raters(embeds[0].double().numpy())
-    hidden_states, rows, weights = embeds, list(range(30)), np.empty(0)
+    hidden_states, tokens, weights = embeds, list(range(30)), np.empty(0)
     for index, layer in enumerate(language_model.layers):
         if index in dict(cuts):
-            asked = np.mean([weights[rows.index(rater)] for rater in raters], axis=0)
-            by_score = [i for i in np.argsort(-asked, kind="stable") if 4 <= rows[i] < 20]
+            asked = np.mean([weights[tokens.index(rater)] for rater in raters], axis=0)
+            by_score = [i for i in np.argsort(-asked, kind="stable") if 4 <= tokens[i] < 20]
             best = by_score[: dict(cuts)[index]]
-            left = [i for i, row in enumerate(rows) if not 4 <= row < 20 or i in best]
-            hidden_states, rows = hidden_states[:, left], [rows[i] for i in left]
-        positions = torch.tensor(rows)[None]
-        mask = torch.full((len(rows), len(rows)), torch.finfo(torch.float32).min).triu(1)[None, None]
+            left = [i for i, token in enumerate(tokens) if not 4 <= token < 20 or i in best]
+            hidden_states, tokens = hidden_states[:, left], [tokens[i] for i in left]
+        positions = torch.tensor(tokens)[None]
+        mask = torch.full((len(tokens), len(tokens)), torch.finfo(torch.float32).min).triu(1)[None, None]
         embeddings = language_model.rotary_emb(hidden_states, positions)
         normed = layer.input_layernorm(hidden_states)
         weights = layer.self_attn(normed, position_embeddings=embeddings, attention_mask=mask)[1]
         weights = weights[0].mean(dim=0).numpy()
         hidden_states = layer(hidden_states, attention_mask=mask, position_embeddings=embeddings)
-    return language_model.norm(hidden_states), rows
+    return language_model.norm(hidden_states), tokens
 
 
 @pytest.mark.parametrize("budget", [2, 5, 11])
@@ -96,9 +96,9 @@ def test_batch_equals_the_formula_layer_by_layer(make_inside_model, make_batch, 
         for i in range(3):
             embeds = model.get_input_embeddings()(batch["input_ids"][i : i + 1]).clone()
             embeds[:, 4:20] = features[i]
-            expected, rows = reference_forward(model, name, embeds, cuts)
-            assert output.source_rows[i].tolist() == rows
-            assert output.retained_indices[i].tolist() == [row - 4 for row in rows if 4 <= row < 20]
+            expected, tokens = reference_forward(model, name, embeds, cuts)
+            assert output.source_positions[i].tolist() == tokens
+            assert output.retained_indices[i].tolist() == [token - 4 for token in tokens if 4 <= token < 20]
             torch.testing.assert_close(output.last_hidden_state[i : i + 1], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -136,7 +136,7 @@ def test_generation_with_a_cache_equals_generation_without(make_inside_model, ma
 def test_batch_with_padding_gives_the_masks_of_single_calls(make_inside_model, make_batch, name):
     model, batch = make_inside_model(pruning_method=name), pad_left(make_batch(batch_size=4), 4)
     batch["attention_mask"][2, 4:6] = 0
-    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 0].item()
+    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, -8].item()
     together = model.segment(**batch, **GENERATE)
     assert sum(len(masks) for masks in together.pred_masks) > 0
     for i in range(4):
@@ -144,7 +144,7 @@ def test_batch_with_padding_gives_the_masks_of_single_calls(make_inside_model, m
         visible = single["attention_mask"][0].bool()
         single |= {key: single[key][:, visible] for key in ("input_ids", "attention_mask")}
         alone = model.segment(**single, **GENERATE)
-        assert torch.equal(alone.sequences[0], together.sequences[i])
+        assert torch.equal(alone.sequences[0, -8:], together.sequences[i, -8:])
         assert torch.equal(alone.retained_indices[0], together.retained_indices[i])
         torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-4, rtol=1e-4)
 
@@ -209,7 +209,7 @@ def test_gradients_reach_the_language_model_with_and_without_checkpointing(make_
 @pytest.mark.parametrize("name", INSIDE)
 def test_half_precision_runs_end_to_end(make_inside_model, make_batch, name):
     model, batch = make_inside_model(pruning_method=name).to(torch.bfloat16), make_batch()
-    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 8)
+    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 38)
 
 
 @pytest.mark.parametrize("name", INSIDE)

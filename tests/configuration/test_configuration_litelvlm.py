@@ -13,6 +13,8 @@
 # limitations under the License.
 """The configuration names every bad value, and survives JSON."""
 
+import json
+
 import pytest
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
@@ -28,6 +30,7 @@ SAM = {"prompt_encoder_config": {"hidden_size": 256}}
         ("num_retained_tokens", 577),
         ("num_retained_tokens", 0.5),
         ("num_retained_tokens", True),
+        ("num_retained_tokens", 1.0),
         ("num_retained_tokens", "192"),
         ("num_context_tokens", -1),
         ("num_context_tokens", 193),
@@ -35,6 +38,8 @@ SAM = {"prompt_encoder_config": {"hidden_size": 256}}
         ("pruning_method", "best"),
         ("pruning_method", None),
         ("similarity_order", "low"),
+        ("selection_rule", "official"),
+        ("selection_rule", None),
         ("token_order", "random"),
         ("position_mode", "absolute"),
         ("seg_token_id", 32000),
@@ -63,7 +68,7 @@ def test_bad_value_is_named_with_what_is_allowed(field, value):
             r"vision tower is 'siglip_vision_model'",
         ),
         ({"backbone_config": {"model_type": "llama"}}, r"is a 'llama' configuration"),
-        ({"sam_config": SAM}, r"`seg_token_id` is None but a mask decoder is configured"),
+        ({"sam_config": SAM}, r"`seg_token_id` is None but `sam_config` is given"),
         ({"sam_config": SAM, "seg_token_id": 7, "mask_embedding_size": 64}, r"`mask_embedding_size` is 64"),
     ],
 )
@@ -80,6 +85,53 @@ def test_defaults_are_those_of_the_paper():
         "reference",
         "consecutive",
     )
+    assert (config.selection_rule, config.num_context_tokens) == ("paper", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("num_retained_token", "num_retained_tokens"), ("position_modes", "position_mode"), ("sam_confg", "sam_config")],
+)
+def test_an_unknown_field_is_named_with_the_nearest_known_one(name, nearest, tmp_path):
+    with pytest.raises(ValueError, match=f"`{name}` is no field of LiteLVLMConfig. Did you mean `{nearest}`"):
+        LiteLVLMConfig(**{name: 5})
+    LiteLVLMConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"`{name}` is no field of LiteLVLMConfig. Did you mean `{nearest}`"):
+        LiteLVLMConfig.from_pretrained(tmp_path, **{name: 5})
+
+
+def test_an_unknown_field_without_a_near_one_is_refused_too():
+    with pytest.raises(ValueError, match="`colour` is no field of LiteLVLMConfig"):
+        LiteLVLMConfig(colour="red")
+
+
+def test_what_a_tool_has_set_on_a_saved_model_is_kept(tmp_path):
+    config = LiteLVLMConfig()
+    config.batch_norm_eps = 1.0
+    config.save_pretrained(tmp_path)
+    assert LiteLVLMConfig.from_pretrained(tmp_path).batch_norm_eps == 1.0
+
+
+def test_a_misspelled_field_of_a_file_is_refused(tmp_path):
+    values = LiteLVLMConfig().to_dict() | {"similarity_ordr": "highest"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"`similarity_ordr` is no field of LiteLVLMConfig. Did you mean"):
+        LiteLVLMConfig.from_pretrained(tmp_path)
+
+
+def test_the_budget_is_a_number():
+    with pytest.raises(ValueError, match=r"`num_retained_tokens` is None; allowed .*`pruning_method='none'` keeps"):
+        LiteLVLMConfig(num_retained_tokens=None)
+    config = LiteLVLMConfig()
+    assert config.resolve_pruning() == ("litelvlm", 192) == config.resolve_pruning(None, None)
+    assert config.resolve_pruning(64, "none") == ("none", 576)
+
+
+def test_a_field_that_is_set_later_is_looked_at_in_the_next_call():
+    config = LiteLVLMConfig()
+    config.similarity_order = "hightest"
+    with pytest.raises(ValueError, match="`similarity_order` is 'hightest'; allowed are 'lowest', 'highest'"):
+        config.resolve_pruning()
 
 
 def test_json_round_trip_and_overrides(tmp_path, config_values):

@@ -39,7 +39,7 @@ class Hidden:
             raise ModuleNotFoundError("litelvlm is hidden")
 
 sys.meta_path.insert(0, Hidden())
-folder, picture, result, again = sys.argv[1:]
+folder, image, result, again = sys.argv[1:]
 
 import torch
 from transformers import (AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline)
@@ -50,7 +50,7 @@ model = AutoModel.from_pretrained(folder, trust_remote_code=True)
 assert type(AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)) is type(model)
 assert AutoModel.from_pretrained(folder, trust_remote_code=True, num_retained_tokens=3).config.num_retained_tokens == 3
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-inputs = processor(images=picture, text="the dog", answers="It is [SEG].")
+inputs = processor(images=image, text="the dog", answers="It is [SEG].")
 inputs.pop("labels")
 with torch.no_grad():
     output = model(**inputs)
@@ -58,7 +58,7 @@ torch.save({"logits": output.logits, "masks": output.pred_masks[0], "retained": 
 
 pipe = pipeline(model=folder, trust_remote_code=True)
 assert pipe.task == "referring-segmentation", pipe.task
-answers = pipe([{"image": picture, "text": "the dog"}] * 3, batch_size=2, max_new_tokens=4)
+answers = pipe([{"image": image, "text": "the dog"}] * 3, batch_size=2, max_new_tokens=4)
 assert len(answers) == 3 and answers[0] == answers[2] and answers[0][0]["label"] == "the dog"
 
 model.save_pretrained(again)
@@ -68,32 +68,32 @@ assert not any(name.partition(".")[0] == "litelvlm" for name in sys.modules)
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
-def run_isolated(folder: Path, picture: Path, result: Path, again: Path) -> dict[str, torch.Tensor]:
+def run_isolated(folder: Path, image: Path, result: Path, again: Path) -> dict[str, torch.Tensor]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(again.parent / "modules")}
     environment.pop("PYTHONPATH", None)
-    arguments = [sys.executable, "-c", ISOLATED, *map(str, (folder, picture, result, again))]
+    arguments = [sys.executable, "-c", ISOLATED, *map(str, (folder, image, result, again))]
     done = subprocess.run(arguments, cwd=result.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(result)
 
 
 def test_saved_folder_loads_isolated_with_identical_outputs_and_saves_again(
-    make_text_model, processor, picture, tmp_path
+    make_text_model, processor, image, tmp_path
 ):
     folder, again = tmp_path / "saved", tmp_path / "again"
     make_text_model().save_pretrained(folder, max_shard_size="200KB")
     processor.save_pretrained(folder)
-    first = run_isolated(folder, picture, tmp_path / "first.pt", again)
+    first = run_isolated(folder, image, tmp_path / "first.pt", again)
 
     # Loaded here as there, so that even the weights' places in the file are the same
     model = LiteLVLMForSegmentation.from_pretrained(folder)
-    inputs = processor(images=picture, text="the dog", answers="It is [SEG].")
+    inputs = processor(images=image, text="the dog", answers="It is [SEG].")
     inputs.pop("labels")
     with torch.no_grad():
         output = model(**inputs)
@@ -103,7 +103,7 @@ def test_saved_folder_loads_isolated_with_identical_outputs_and_saves_again(
     assert torch.equal(first["masks"], output.pred_masks[0])
 
     assert {p.name for p in again.glob("*.py")} == {p.name for p in folder.glob("*.py")}
-    second = run_isolated(again, picture, tmp_path / "second.pt", tmp_path / "third")
+    second = run_isolated(again, image, tmp_path / "second.pt", tmp_path / "third")
     assert torch.equal(second["logits"], first["logits"])
     torch.testing.assert_close(second["masks"], first["masks"], atol=1e-7, rtol=1e-5)
 

@@ -90,23 +90,23 @@ def lite_processor(llava_next, processor):
 
 
 @pytest.fixture
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)) for size in SIZES]
 
 
 @torch.no_grad()
-def test_without_pruning_logits_are_llava_nexts(llava_next, wrapped, lite_processor, pictures):
-    inputs = lite_processor(pictures, ["the dog", "two cats, please"])
+def test_without_pruning_logits_are_llava_nexts(llava_next, wrapped, lite_processor, images):
+    inputs = lite_processor(images, ["the dog", "two cats, please"])
     names = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
     expected = llava_next[0](**{name: inputs[name] for name in names}).logits
     torch.testing.assert_close(wrapped(**inputs, pruning_method="none").logits, expected, rtol=0, atol=0)
 
 
-def test_placeholders_are_as_many_as_llava_nexts_processor_writes(llava_next, lite_processor, pictures):
-    inputs = lite_processor(pictures, ["the dog", "the dog"])
+def test_placeholders_are_as_many_as_llava_nexts_processor_writes(llava_next, lite_processor, images):
+    inputs = lite_processor(images, ["the dog", "the dog"])
     image_token_id = lite_processor.tokenizer.convert_tokens_to_ids("<image>")
-    own = llava_next[1](images=pictures, text=["<image>", "<image>"], padding=True, return_tensors="pt")
+    own = llava_next[1](images=images, text=["<image>", "<image>"], padding=True, return_tensors="pt")
     counts = (inputs["input_ids"] == image_token_id).sum(-1)
     assert counts.tolist() == (own["input_ids"] == image_token_id).sum(-1).tolist()
     assert len(set(counts.tolist())) == 2
@@ -114,9 +114,9 @@ def test_placeholders_are_as_many_as_llava_nexts_processor_writes(llava_next, li
 
 
 @torch.no_grad()
-def test_retained_patches_reach_the_language_model_in_order(wrapped, lite_processor, pictures):
-    """One picture: the prompt assembled by hand from LLaVA-NeXT's own packed features."""
-    inputs = lite_processor(pictures[0], "the dog")
+def test_retained_patches_reach_the_language_model_in_order(wrapped, lite_processor, images):
+    """One image: the prompt assembled by hand from LLaVA-NeXT's own packed features."""
+    inputs = lite_processor(images[0], "the dog")
     output = wrapped(**inputs)
     model = wrapped.model.backbone
     packed = model.get_image_features(inputs["pixel_values"], inputs["image_sizes"]).pooler_output[0]
@@ -134,27 +134,27 @@ def test_retained_patches_reach_the_language_model_in_order(wrapped, lite_proces
 
 
 @torch.no_grad()
-def test_batch_of_different_sizes_gives_what_single_calls_give(wrapped, lite_processor, pictures):
-    together = wrapped(**lite_processor(pictures, ["the dog", "two cats, please"]))
+def test_batch_of_different_sizes_gives_what_single_calls_give(wrapped, lite_processor, images):
+    together = wrapped(**lite_processor(images, ["the dog", "two cats, please"]))
     for i, text in enumerate(["the dog", "two cats, please"]):
-        alone = wrapped(**lite_processor(pictures[i], text))
+        alone = wrapped(**lite_processor(images[i], text))
         torch.testing.assert_close(together.retained_indices[i], alone.retained_indices[0])
         length = alone.logits.shape[1]
         torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])
-def test_generation_with_a_cache_is_generation_without(wrapped, lite_processor, pictures, position_mode):
+def test_generation_with_a_cache_is_generation_without(wrapped, lite_processor, images, position_mode):
     wrapped.config.position_mode = position_mode
-    inputs = lite_processor(pictures, ["the dog", "two cats, please"])
+    inputs = lite_processor(images, ["the dog", "two cats, please"])
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
     cached = wrapped.generate(**inputs, **options)
     torch.testing.assert_close(cached, wrapped.generate(**inputs, **options, use_cache=False))
 
 
 @torch.no_grad()
-def test_patch_that_may_not_be_retained_never_is(wrapped, lite_processor, pictures):
-    inputs = lite_processor(pictures, ["the dog", "the dog"])
+def test_patch_that_may_not_be_retained_never_is(wrapped, lite_processor, images):
+    inputs = lite_processor(images, ["the dog", "the dog"])
     state = wrapped.encode_image(inputs["pixel_values"], image_sizes=inputs["image_sizes"])
     fewest = int(state.is_patch.sum(-1).min())
     for order in ("lowest", "highest"):
@@ -165,26 +165,26 @@ def test_patch_that_may_not_be_retained_never_is(wrapped, lite_processor, pictur
         wrapped(**inputs, num_retained_tokens=fewest + 1)
 
 
-def test_image_sizes_are_asked_for(wrapped, lite_processor, pictures):
-    inputs = lite_processor(pictures[0], "the dog")
+def test_image_sizes_are_asked_for(wrapped, lite_processor, images):
+    inputs = lite_processor(images[0], "the dog")
     inputs.pop("image_sizes")
     with pytest.raises(ValueError, match="with `image_sizes`"):
         wrapped(**inputs)
 
 
 @torch.no_grad()
-def test_converted_folder_is_what_from_backbone_wraps(llava_next, wrapped, pictures):
+def test_converted_folder_is_what_from_backbone_wraps(llava_next, wrapped, images):
     folder = llava_next[2]
     report = convert(folder / "llava_next", folder / "converted", clip=folder / "clip")
     assert report["processor"]
     model = LiteLVLMForSegmentation.from_pretrained(folder / "converted", num_retained_tokens=10)
-    inputs = LiteLVLMProcessor.from_pretrained(folder / "converted")(pictures, ["the dog", "the cat"])
+    inputs = LiteLVLMProcessor.from_pretrained(folder / "converted")(images, ["the dog", "the cat"])
     torch.testing.assert_close(model(**inputs).logits, wrapped(**inputs).logits, rtol=0, atol=0)
 
 
 @torch.no_grad()
-def test_methods_of_one_picture_are_refused_and_others_retain_patches(wrapped, lite_processor, pictures):
-    inputs = lite_processor(pictures, ["the dog", "two cats, please"])
+def test_methods_of_one_image_are_refused_and_others_retain_patches(wrapped, lite_processor, images):
+    inputs = lite_processor(images, ["the dog", "two cats, please"])
     is_patch = wrapped.encode_image(inputs["pixel_values"], image_sizes=inputs["image_sizes"]).is_patch
     for method in ("trim", "cdpruner", "divprune", "random", "uniform"):
         retained = wrapped(**inputs, pruning_method=method).retained_indices

@@ -18,6 +18,7 @@ import copy
 import pytest
 import torch
 from transformers import (
+    AutoModelForImageTextToText,
     CLIPConfig,
     CLIPModel,
     DynamicCache,
@@ -26,7 +27,8 @@ from transformers import (
 )
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
-from litelvlm.modeling.modeling_litelvlm import CACHE_NAME, LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
+from litelvlm.modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
+from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
 IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
 WRAPPED = {"llava": LlavaForConditionalGeneration, "vipllava": VipLlavaForConditionalGeneration}
@@ -72,7 +74,7 @@ def test_unpruned_logits_equal_the_wrapped_model_bit_for_bit(make_model, make_ba
     with torch.no_grad():
         expected = lvlm(batch["input_ids"], batch["pixel_values"], batch["attention_mask"]).logits
         assert torch.equal(model(**batch, pruning_method="none").logits, expected)
-        model.config.num_retained_tokens = None
+        model.config.pruning_method = "none"
         assert torch.equal(model(**batch).logits, expected)
 
 
@@ -95,7 +97,7 @@ def test_pruned_logits_equal_a_language_model_run_on_the_retained_rows(
             position_ids = positions[None] if position_mode == "original" else None
             expected = lvlm.language_model(inputs_embeds=rows, position_ids=position_ids).last_hidden_state
             torch.testing.assert_close(output.last_hidden_state[i : i + 1], expected, atol=1e-5, rtol=1e-5)
-            assert output.source_rows[i].tolist() == positions.tolist()
+            assert output.source_positions[i].tolist() == positions.tolist()
 
 
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])
@@ -110,7 +112,7 @@ def test_generation_with_a_cache_equals_generation_without(make_model, make_batc
         results.append(model.generate(**batch, max_new_tokens=8, do_sample=True, **details, **options))
         torch.manual_seed(0)
         sampled = {"max_new_tokens": 8, "do_sample": True, "eos_token_id": None}
-        assert torch.equal(model.segment(**batch, **sampled, **options).sequences, results[-1].sequences[:, 33:])
+        assert torch.equal(model.segment(**batch, **sampled, **options).sequences, results[-1].sequences)
     assert torch.equal(results[0].sequences, results[1].sequences)
     assert results[0].sequences[:, 33:].unique().numel() > 4
     for without, with_cache in zip(results[0].logits, results[1].logits, strict=True):
@@ -131,20 +133,19 @@ def test_without_a_mask_gaps_in_the_positions_are_no_new_sequence(make_model, ma
 def test_generated_masks_equal_the_teacher_forced_ones(make_model, make_batch):
     model, batch = make_model(), make_batch()
     plain = model.segment(**batch, **GENERATE)
-    # Take a token that was generated at two places of one answer, or at one place, for [SEG]
-    model.config.seg_token_id = plain.sequences[0, 3].item()
+    answers = plain.sequences[:, 30:]
+    # Take a token that was generated at two positions of one answer, or at one, for [SEG]
+    model.config.seg_token_id = answers[0, 3].item()
     segmented = model.segment(**batch, **GENERATE)
-    forced = batch | {
-        "input_ids": torch.cat([batch["input_ids"], plain.sequences], 1),
-        "attention_mask": torch.ones(3, 38, dtype=torch.long),
-    }
+    forced = batch | {"input_ids": plain.sequences, "attention_mask": torch.ones(3, 38, dtype=torch.long)}
     with torch.no_grad():
         output = model(**forced)
-    in_answer = (plain.sequences == model.config.seg_token_id).sum(1).tolist()
+    in_answer = (answers == model.config.seg_token_id).sum(1).tolist()
     assert in_answer[0] >= 1 and [len(masks) for masks in segmented.pred_masks] == in_answer
-    for got, expected, count in zip(segmented.pred_masks, output.pred_masks, in_answer, strict=True):
-        # The prompt of random ids may hold the token too: its masks come first
-        torch.testing.assert_close(got, expected[len(expected) - count :], atol=1e-4, rtol=1e-4)
+    for name in ("pred_masks", "mask_scores"):
+        for got, expected, count in zip(segmented[name], output[name], in_answer, strict=True):
+            # The prompt of random ids may hold the token too: its masks come first
+            torch.testing.assert_close(got, expected[len(expected) - count :], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("everything", [{"pruning_method": "none"}, {"num_retained_tokens": NUM_PATCHES}])
@@ -154,7 +155,7 @@ def test_all_tokens_can_be_kept_while_generating(make_model, make_batch, everyth
     prompt = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
     if "pruning_method" in everything:
         assert output.retained_indices is None
-        expected = wrapped_lvlm(model).generate(**prompt, **GENERATE)[:, 30:]
+        expected = wrapped_lvlm(model).generate(**prompt, **GENERATE)
         assert torch.equal(output.sequences, expected)
     else:
         assert output.retained_indices.sort().values.tolist() == [list(range(NUM_PATCHES))] * 3
@@ -165,6 +166,7 @@ def test_an_answer_without_seg_has_no_mask(make_model, make_batch):
     output = model.segment(**batch, **GENERATE, suppress_tokens=[SEG_ID])
     assert [tuple(masks.shape) for masks in output.pred_masks] == [(0, 16, 16)] * 3
     assert [tuple(embeddings.shape) for embeddings in output.seg_embeddings] == [(0, 16)] * 3
+    assert [tuple(scores.shape) for scores in output.mask_scores] == [(0,)] * 3
 
 
 def test_sampling_is_reproducible_and_beams_are_refused(make_model, make_batch):
@@ -184,7 +186,7 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_bat
     batch["guide_attention_mask"][1:3, 1] = 0  # samples with one text among samples with two
     batch = pad_left(batch, 4)
     batch["attention_mask"][2, 4:6] = 0
-    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 0].item()
+    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 34].item()
     together = model.segment(**batch, **GENERATE)
     assert sum(len(masks) for masks in together.pred_masks) > 0
     for i in range(4):
@@ -192,7 +194,7 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(make_model, make_bat
         visible = single["attention_mask"][0].bool()
         single |= {name: single[name][:, visible] for name in ("input_ids", "attention_mask")}
         alone = model.segment(**single, **GENERATE)
-        assert torch.equal(alone.sequences[0], together.sequences[i])
+        assert torch.equal(alone.sequences[0, -8:], together.sequences[i, -8:])
         assert torch.equal(alone.retained_indices[0], together.retained_indices[i])
         torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-4, rtol=1e-4)
 
@@ -209,8 +211,8 @@ def test_several_sentences_for_a_text_guide_by_their_mean(make_model, make_batch
         batch |= {"guide_input_ids": ids[:, None].repeat(1, 2, 1, 1)}
         batch |= {"guide_attention_mask": torch.stack([mask, torch.zeros_like(mask)], dim=1)}
         output = model(**batch)
-        lowest = output.similarity[:, 0].argsort(dim=-1, stable=True)[:, :6].sort(dim=-1).values
-        assert torch.equal(output.retained_indices, lowest)
+        lowest = output.similarity[:, 0].argsort(dim=-1, stable=True)[:, :3].sort(dim=-1).values
+        assert torch.equal(output.retained_indices[:, 3:], lowest)
 
 
 def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
@@ -372,7 +374,7 @@ def test_half_precision_runs_end_to_end(make_model, make_batch, dtype):
     with torch.no_grad():
         output = model(**batch)
     assert output.logits.dtype == dtype and output.pred_masks[1].isfinite().all()
-    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 8)
+    assert model.segment(**batch, **GENERATE).sequences.shape == (3, 38)
 
 
 def test_forward_compiles_into_one_graph(make_model, make_batch):
@@ -425,7 +427,9 @@ def test_layers_that_must_stay_together_are_named(make_model):
     assert set(model._no_split_modules) & names
 
 
-def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, tmp_path):
+@pytest.fixture
+def lvlm_and_clip(config_values, tmp_path):
+    """The folders of a tiny LLaVA and of the CLIP that its vision tower stands for."""
     values = config_values["backbone_config"]
     config = LiteLVLMConfig(**config_values)
     lvlm = LlavaForConditionalGeneration(config.backbone_config).eval()
@@ -435,7 +439,13 @@ def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, t
     ).eval()
     lvlm.save_pretrained(tmp_path / "lvlm")
     clip.save_pretrained(tmp_path / "clip")
-    model = LiteLVLMForConditionalGeneration.from_backbone(tmp_path / "lvlm", tmp_path / "clip", num_retained_tokens=6)
+    return tmp_path / "lvlm", tmp_path / "clip"
+
+
+def test_any_backbone_is_wrapped_without_conversion(lvlm_and_clip, make_batch, tmp_path):
+    lvlm = LlavaForConditionalGeneration.from_pretrained(lvlm_and_clip[0])
+    clip = CLIPModel.from_pretrained(lvlm_and_clip[1])
+    model = LiteLVLMForConditionalGeneration.from_backbone(*lvlm_and_clip, num_retained_tokens=6)
     batch = make_batch()
     batch.pop("sam_pixel_values")
     with torch.no_grad():
@@ -450,11 +460,201 @@ def test_any_backbone_is_wrapped_without_conversion(config_values, make_batch, t
     assert torch.equal(again(**batch).logits, model(**batch).logits)
 
 
-def test_without_a_mask_decoder_there_are_text_answers_only(make_model, make_batch):
+def test_without_sam_there_are_text_answers_only(make_model, make_batch):
     model, batch = make_model(sam_config=None), make_batch()
-    with pytest.raises(ValueError, match="has no mask decoder"):
+    with pytest.raises(ValueError, match="has no SAM"):
         model.segment(**batch)
     images = batch.pop("sam_pixel_values")
     assert model.generate(**batch, **GENERATE).shape == (3, 38)
-    with pytest.raises(ValueError, match="has no mask decoder"):
+    with pytest.raises(ValueError, match="has no SAM"):
         model(**batch, sam_pixel_values=images)
+
+
+# --- nothing silent --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["trimm", "litelvm", "None"])
+def test_an_unknown_method_is_refused_when_an_image_is_encoded(make_model, make_batch, name):
+    model, pixel_values = make_model(), make_batch()["pixel_values"]
+    for part in (model, model.model):
+        with pytest.raises(ValueError, match=f"`pruning_method` is '{name}'; allowed are"):
+            part.encode_image(pixel_values, pruning_method=name)
+
+
+def test_images_for_sam_are_refused_where_there_is_no_sam(make_model, make_batch, config_values):
+    model, batch = make_model(), make_batch()
+    images = (batch["pixel_values"], batch["sam_pixel_values"])
+    text_only = LiteLVLMForConditionalGeneration(LiteLVLMConfig(**config_values))
+    for part in (model.model, text_only):
+        with pytest.raises(ValueError, match=r"`sam_pixel_values` is given, but a .* has no SAM"):
+            part.encode_image(*images)
+    # The same arguments in the same order, wherever there is one
+    assert model.encode_image(*images).sam_image_embeddings.shape[0] == 3
+
+
+def test_none_means_as_configured_in_every_call(make_model, make_batch):
+    model, batch = make_model(num_retained_tokens=5), make_batch()
+    output = model.segment(**batch, **GENERATE, num_retained_tokens=None, pruning_method=None)
+    assert output.retained_indices.shape == (3, 5)
+    assert torch.equal(output.sequences, model.segment(**batch, **GENERATE).sequences)
+    with torch.no_grad():
+        assert model(**batch, num_retained_tokens=None).retained_indices.shape == (3, 5)
+
+
+def test_both_rules_are_served_by_one_image_state(make_model, make_batch):
+    model, batch = make_model(), make_batch(num_texts=1)
+    pixel_values = batch.pop("pixel_values")
+    batch.pop("sam_pixel_values")
+    with torch.no_grad():
+        state = model.encode_image(pixel_values)
+        found = {}
+        for rule in ("paper", "released", "paper"):
+            model.config.selection_rule = rule
+            output = model(**batch, image_state=state)
+            fresh = model(**batch, pixel_values=pixel_values)
+            assert torch.equal(output.retained_indices, fresh.retained_indices)
+            assert torch.equal(output.contribution, fresh.contribution)
+            found[rule] = output.retained_indices
+    assert not torch.equal(found["paper"], found["released"])
+
+
+def test_loading_passes_on_what_is_no_field_and_refuses_what_nobody_knows(lvlm_and_clip, monkeypatch):
+    lvlm, clip = lvlm_and_clip
+    seen, load = {}, AutoModelForImageTextToText.from_pretrained
+
+    def from_pretrained(name, **kwargs):
+        seen.update(kwargs)
+        return load(name, **{key: value for key, value in kwargs.items() if key != "revision"})
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    model = LiteLVLMForConditionalGeneration.from_backbone(
+        lvlm, clip, num_retained_tokens=6, device_map="cpu", revision="v1", dtype=torch.bfloat16
+    )
+    assert seen == {"device_map": "cpu", "revision": "v1", "dtype": torch.bfloat16}
+    assert (model.dtype, model.config.num_retained_tokens) == (torch.bfloat16, 6)
+    with pytest.raises(TypeError, match="num_retained_token"):
+        LiteLVLMForConditionalGeneration.from_backbone(lvlm, clip, num_retained_token=6)
+    with pytest.raises(ValueError, match="num_retained_token: no fields of LiteLVLMConfig, and `backbone` is loaded"):
+        LiteLVLMForConditionalGeneration.from_backbone(load(lvlm), clip, num_retained_token=6)
+
+
+def test_a_backbone_that_is_loaded_or_offloaded_is_wrapped_as_it_is(lvlm_and_clip, make_batch, tmp_path):
+    folder, clip = lvlm_and_clip
+    batch = make_batch()
+    batch.pop("sam_pixel_values")
+    lvlm = LlavaForConditionalGeneration.from_pretrained(folder)
+    device_map = {"model.vision_tower": "disk", "model.multi_modal_projector": "cpu"}
+    device_map |= {"model.language_model": "disk", "lm_head": "cpu"}
+    from_backbone = LiteLVLMForConditionalGeneration.from_backbone
+    loaded = from_backbone(lvlm, clip, num_retained_tokens=6)
+    assert loaded.model.backbone is lvlm.model
+    offloaded = from_backbone(
+        folder, clip, num_retained_tokens=6, device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    assert {p.device.type for p in offloaded.model.backbone.language_model.parameters()} == {"meta"}
+    with torch.no_grad():
+        expected = loaded(**batch).logits
+        torch.testing.assert_close(offloaded(**batch).logits, expected)
+
+
+def test_a_vision_tower_of_no_known_clip_asks_for_its_guide(lvlm_and_clip):
+    with pytest.raises(ValueError, match=r"No CLIP is known for a vision tower of width 32, .* as `guide`"):
+        LiteLVLMForConditionalGeneration.from_backbone(lvlm_and_clip[0], num_retained_tokens=6)
+
+
+# --- answers that are given ------------------------------------------------------------------------------------------
+
+
+class Teller:
+    """Stands for a processor: knows one answer."""
+
+    def __init__(self, *ids):
+        self.ids = torch.tensor(ids)
+
+    def encode_answer(self, answer):
+        return self.ids
+
+
+def test_a_given_answer_equals_the_teacher_forced_pass_bit_for_bit(make_model, make_batch):
+    """Of prompts with padding and with [SEG] in an earlier turn, whose mask is not asked for."""
+    model, batch = make_model(), with_segs(pad_left(make_batch(), 2), (1, 25))
+    answer = torch.tensor([7, SEG_ID, 8, SEG_ID, 2])
+    given = model.segment(**batch, answer="of two", processor=Teller(*answer.tolist()))
+    forced = batch | {
+        "input_ids": torch.cat([batch["input_ids"], answer.expand(3, -1)], 1),
+        "attention_mask": torch.cat([batch["attention_mask"], torch.ones(3, 5, dtype=torch.long)], 1),
+    }
+    with torch.no_grad():
+        expected = model(**forced)
+    assert torch.equal(given.sequences, forced["input_ids"])
+    assert torch.equal(given.retained_indices, expected.retained_indices)
+    for name in ("pred_masks", "mask_scores", "seg_embeddings"):
+        for got, wanted in zip(given[name], expected[name], strict=True):
+            assert len(got) == 2 and torch.equal(got, wanted[-2:])
+
+
+def test_a_given_answer_needs_one_forward_pass(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    passes = []
+    model.model.backbone.language_model.register_forward_hook(lambda *_: passes.append(1))
+    output = model.segment(**batch, answer=torch.tensor([SEG_ID]), pruning_method="none")
+    assert len(passes) == 1 and [len(masks) for masks in output.pred_masks] == [1, 1, 1]
+
+
+def test_several_texts_about_one_image_are_answered_alike(make_model, make_batch):
+    model, batch = make_model(), make_batch(batch_size=4)
+    images = {name: batch.pop(name)[:1] for name in ("pixel_values", "sam_pixel_values")}
+    with torch.no_grad():
+        state = model.encode_image(**images)
+    answer = torch.tensor([7, SEG_ID])
+    together = model.segment(**batch, image_state=state, answer=answer)
+    for i in range(4):
+        alone = model.segment(**{k: v[i : i + 1] for k, v in batch.items()}, **images, answer=answer)
+        torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answer": "It is [SEG]."}, "pass `processor` too"),
+        ({"answer": torch.tensor([7, 8])}, r"`answer` holds no \[SEG\] \(id 91\)"),
+        ({"answer": torch.tensor([SEG_ID]), "max_new_tokens": 4, "do_sample": True}, "leave out do_sample, max_new"),
+        ({"labels": torch.zeros(3, 30)}, "`labels` are given: these prompts hold their answers already"),
+    ],
+)
+def test_an_answer_that_cannot_be_taken_is_refused(make_model, make_batch, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_model().segment(**make_batch(), **options)
+
+
+def test_an_answer_to_a_prompt_that_is_padded_on_the_right_is_refused(make_model, make_batch):
+    batch = make_batch()
+    batch["attention_mask"][1, -3:] = 0
+    with pytest.raises(ValueError, match="padded on the right"):
+        make_model().segment(**batch, answer=torch.tensor([SEG_ID]))
+
+
+# --- habits of Transformers ------------------------------------------------------------------------------------------
+
+
+def test_image_features_are_those_of_the_wrapped_model(make_model, make_batch):
+    model, pixel_values = make_model(), make_batch()["pixel_values"]
+    with torch.no_grad():
+        expected = wrapped_lvlm(model).model.get_image_features(pixel_values).pooler_output
+        for part in (model, model.model):
+            for got, wanted in zip(part.get_image_features(pixel_values).pooler_output, expected, strict=True):
+                assert torch.equal(got, wanted)
+
+
+def test_an_image_state_is_shown_in_a_line_and_moves(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    with torch.no_grad():
+        state = model.encode_image(batch["pixel_values"], batch["sam_pixel_values"])
+        shown = repr(state)
+        assert len(shown) < 400 and "\n" not in shown and "image_features=(3, 16, 32)" in shown and "cpu" in shown
+        half = state.to(dtype=torch.bfloat16)
+        assert half.image_features.dtype == half.sam_image_embeddings.dtype == torch.bfloat16
+        assert state.image_features.dtype == torch.float32  # a copy
+        state.is_patch = torch.ones(3, 16, dtype=torch.bool)
+        assert state.to("cpu", torch.float16).is_patch.dtype == torch.bool
+        assert state.to("meta").contribution.device.type == "meta"

@@ -77,20 +77,21 @@ def test_padding_of_the_guides_texts_changes_no_selection(make_model, make_batch
     assert torch.equal(got.retained_indices, expected.retained_indices)
 
 
-@pytest.mark.parametrize("budget", [3, NUM_PATCHES, None])
+@pytest.mark.parametrize("budget", [3, NUM_PATCHES, "all"])
 def test_a_static_cache_holds_the_rows_that_pruning_leaves(make_model, make_batch, budget):
-    model, batch = make_model(num_retained_tokens=budget), make_batch()
+    kept = {"pruning_method": "none"} if budget == "all" else {"num_retained_tokens": budget}
+    model, batch = make_model(**kept), make_batch()
     batch.pop("sam_pixel_values")
     output = model.generate(**batch, **GENERATE, cache_implementation="static", return_dict_in_generate=True)
     # Every row but the last token's, which is not asked for another one
-    expected = 30 - NUM_PATCHES + (budget or NUM_PATCHES) + GENERATE["max_new_tokens"] - 1
+    expected = 30 - NUM_PATCHES + (NUM_PATCHES if budget == "all" else budget) + GENERATE["max_new_tokens"] - 1
     assert {layer.keys.shape[2] for layer in output.past_key_values.layers} == {expected}
 
 
 def test_the_whole_of_compile_for_inference_changes_no_answer_and_no_mask(make_model, make_batch):
     """Tolerance: 1e-5 on logits of masks; the answers are equal."""
     model, batch = make_model(), make_batch()
-    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 3].item()
+    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 33].item()
     expected = model.segment(**batch, **GENERATE)
     model.compile_for_inference(backend="eager")
     got = model.segment(**batch, **GENERATE)

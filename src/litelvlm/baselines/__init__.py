@@ -52,9 +52,7 @@ def average_tokens(method: str, num_retained_tokens: int | None, config: LiteLVL
     Raises:
         ValueError: unknown method or budget, or a language model with too few layers for the method.
     """
-    budget = config.resolve_budget(num_retained_tokens, method)
-    if budget is None:
-        return float(config.num_patches)
+    _, budget = config.resolve_pruning(num_retained_tokens, method)
     if method not in _CUTS:
         return float(budget)
     cuts = [(0, config.num_patches), *_CUTS[method](budget, config), (config.get_text_config().num_hidden_layers, 0)]

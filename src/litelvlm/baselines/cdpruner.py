@@ -16,14 +16,14 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
 from .common import mean_over_texts, projected_units, unit_rows
 
 # Share of a patch's own variance under which what is left of it after conditioning is rounding of float32
 _ROUNDING = 1e-5
 
 
-@register_pruning_method(
+@register_token_selector(
     "cdpruner",
     source='Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in '
     'MLLMs", arXiv 2506.10967',

@@ -19,7 +19,7 @@ from ..modeling.pruning_litelvlm import PruningSignals
 
 
 def vision_attention(
-    signals: PruningSignals, layer: int, place: int = 0, num_heads: int | None = None, class_only: bool = True
+    signals: PruningSignals, layer: int, index: int = 0, num_heads: int | None = None, class_only: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Self-attention of one layer of the vision tower, from its input and its own projections.
@@ -27,7 +27,7 @@ def vision_attention(
     Args:
         signals ([`PruningSignals`]): of a method registered with `vision_layers`.
         layer (`int`): the layer, as it stands in `vision_layers`.
-        place (`int`): where in `vision_layers` it stands.
+        index (`int`): its index in `vision_layers`.
         num_heads (`int`, *optional*): how many heads the width is divided into, by default the layer's own number.
         class_only (`bool`): whether the class token alone asks, or each patch too.
 
@@ -38,7 +38,7 @@ def vision_attention(
     """
     layers = signals.vision_tower.encoder.layers
     module = layers[layer % len(layers)]
-    hidden_states = module.layer_norm1(signals.layer_inputs[:, place])
+    hidden_states = module.layer_norm1(signals.layer_inputs[:, index])
     query = module.self_attn.q_proj(hidden_states[:, :1] if class_only else hidden_states)
     key = module.self_attn.k_proj(hidden_states)
     num_heads = module.self_attn.num_heads if num_heads is None else num_heads

@@ -16,11 +16,11 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
 from .common import projected_units
 
 
-@register_pruning_method(
+@register_token_selector(
     "divprune",
     needs_texts=False,
     source='Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", '

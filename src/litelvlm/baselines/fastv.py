@@ -11,23 +11,21 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""FastV: from an early layer on, the language model keeps the visual tokens that its last row attends to."""
+"""FastV: from an early layer on, the language model keeps the visual tokens that its last token attends to."""
 
 from typing import Any
 
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import register_pruning_method
-from .layerwise import PromptRows, attention_of_last_rows, run_in_segments
+from ..modeling.pruning_litelvlm import register_layerwise_pruner
+from .layerwise import PromptTokens, attention_of_last_tokens, run_in_segments
 
 _LAYER = 2
 
 
-@register_pruning_method(
+@register_layerwise_pruner(
     "fastv",
-    needs_texts=False,
-    inside_language_model=True,
     source='Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large '
     'Vision-Language Models", arXiv 2403.06764',
 )
@@ -39,11 +37,11 @@ def run_fastv(
     **inputs: Any,
 ) -> tuple[Any, torch.Tensor | None]:
     """
-    From layer 2 of the language model on, the K visual tokens that the prompt's last row attends to most.
+    From layer 2 of the language model on, the K visual tokens that the prompt's last token attends to most.
 
     Layers 0 and 1 see all visual tokens. Attention is that of layer 1, averaged over heads. What is kept stays in
     raster order and keeps its position ids, whatever `config.position_mode`, as in the original. One set is kept for
-    the whole answer, also without a cache; in a teacher-forced pass the last row is the answer's. K is what layers
+    the whole answer, also without a cache; in a teacher-forced pass the last token is the answer's. K is what layers
     from 2 on see, and not the mean over layers, which [`average_tokens`] gives.
 
     Deviation: in a language model of 2 layers, layer 1 is the first that sees K.
@@ -51,7 +49,7 @@ def run_fastv(
     Arguments, returned values and errors as in [`run_in_segments`]; a language model of one layer is a ValueError.
     """
     cuts = fastv_cuts(num_retained_tokens, config)
-    return run_in_segments(language_model, is_image, cuts, _attention_of_last_row, config.num_patches, **inputs)
+    return run_in_segments(language_model, is_image, cuts, _attention_of_last_token, config.num_patches, **inputs)
 
 
 def fastv_cuts(num_retained_tokens: int, config: LiteLVLMConfig) -> list[tuple[int, int]]:
@@ -64,8 +62,10 @@ def fastv_cuts(num_retained_tokens: int, config: LiteLVLMConfig) -> list[tuple[i
     return [(min(_LAYER, num_layers - 1), num_retained_tokens)]
 
 
-def _attention_of_last_row(language_model: Any, layer: int, rows: PromptRows, prompt: PromptRows) -> torch.Tensor:
-    return attention_of_last_rows(language_model, layer, rows, 1)[:, 0]
+def _attention_of_last_token(
+    language_model: Any, layer: int, tokens: PromptTokens, prompt: PromptTokens
+) -> torch.Tensor:
+    return attention_of_last_tokens(language_model, layer, tokens, 1)[:, 0]
 
 
 __all__ = ["fastv_cuts", "run_fastv"]

@@ -18,13 +18,13 @@ import math
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
 from .common import top_indices, vision_attention
 
 _ANCHOR_SHARE = 0.1
 
 
-@register_pruning_method(
+@register_token_selector(
     "hiprune",
     needs_texts=False,
     vision_layers=(9, -2),
@@ -46,7 +46,7 @@ def select_hiprune(signals: PruningSignals, num_retained_tokens: int, config: Li
         `torch.LongTensor` of shape `(B, K)`.
     """
     middle, late = (
-        vision_attention(signals, layer, place, class_only=False)[0].mean(dim=1) for place, layer in enumerate((9, -2))
+        vision_attention(signals, layer, index, class_only=False)[0].mean(dim=1) for index, layer in enumerate((9, -2))
     )
     anchors = top_indices(middle, round(num_retained_tokens * _ANCHOR_SHARE / 5))
     side = math.isqrt(middle.shape[-1])

@@ -15,11 +15,11 @@
 Pruning between layers of the language model, for decoders of Transformers with the parts of a Llama.
 
 The decoder runs in segments of layers: each segment is the decoder itself with fewer layers, so masks, attention
-backend and caches stay its own, and between two segments rows are dropped. What remains keeps its position ids. The
-key-value cache has as many entries in each layer as the layer has seen rows. `torch.compile` breaks its graph between
-segments.
+backend and caches stay its own, and between two segments tokens are dropped. What remains keeps its position ids. The
+key-value cache has as many entries in each layer as the layer has seen tokens. `torch.compile` breaks its graph
+between segments.
 
-B = batch, L = rows of the prompt, R = rows that are left, N = visual tokens before pruning.
+B = batch, L = tokens of the prompt, R = tokens that are left, N = visual tokens before pruning.
 """
 
 import copy
@@ -33,21 +33,21 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ..modeling.modeling_litelvlm import CACHE_NAME
+from ..modeling.versions_litelvlm import CACHE_NAME
 from .common import top_indices
 
 
 @dataclass
-class PromptRows:
+class PromptTokens:
     """
-    The rows of a prompt as they enter a layer.
+    The tokens of a prompt as they enter a layer.
 
     Args:
         hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): what enters.
         attention_mask (`torch.Tensor` of shape `(B, R)`): 0 for padding.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): their places in the un-pruned sequence.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): those in the un-pruned sequence.
         is_image (`torch.BoolTensor` of shape `(B, R)`): the visual tokens.
-        source (`torch.LongTensor` of shape `(B, R)`): the row of the prompt that each is.
+        source (`torch.LongTensor` of shape `(B, R)`): their positions in the prompt.
     """
 
     hidden_states: torch.Tensor
@@ -56,27 +56,27 @@ class PromptRows:
     is_image: torch.Tensor
     source: torch.Tensor
 
-    def __getitem__(self, rows: slice) -> "PromptRows":
-        return PromptRows(**{field.name: getattr(self, field.name)[:, rows] for field in fields(self)})
+    def __getitem__(self, tokens: slice) -> "PromptTokens":
+        return PromptTokens(**{field.name: getattr(self, field.name)[:, tokens] for field in fields(self)})
 
-    def keep(self, rows: torch.Tensor) -> "PromptRows":
-        """The rows of these indices, shape `(B, R)`."""
+    def keep(self, tokens: torch.Tensor) -> "PromptTokens":
+        """The tokens of these indices, shape `(B, R)`."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in kept.items():
-            at = rows.to(value.device)
+            at = tokens.to(value.device)
             kept[name] = value.gather(1, at if value.ndim == 2 else at[..., None].expand(-1, -1, value.shape[-1]))
-        return PromptRows(**kept)
+        return PromptTokens(**kept)
 
 
-Score = Callable[[Any, int, PromptRows, PromptRows], torch.Tensor]
+Score = Callable[[Any, int, PromptTokens, PromptTokens], torch.Tensor]
 """
-`score(language_model, layer, rows, prompt)`: scores of shape `(B, R)` for the rows that entered `layer`, of which
-those of the visual tokens count; `prompt` are the rows that entered the language model.
+`score(language_model, layer, tokens, prompt)`: scores of shape `(B, R)` for the tokens that entered `layer`, of which
+those of the visual tokens count; `prompt` are the tokens that entered the language model.
 """
 
 
 class StagedCache(DynamicCache):
-    """A cache whose layers hold different numbers of rows, with what later steps need to know of the prompt."""
+    """A cache whose layers hold different numbers of tokens, with what later steps need to know of the prompt."""
 
     def __init__(self, cache: DynamicCache, bounds: Sequence[int]):
         # It shares its layers with the cache it is made of, which whoever handed that in may look at
@@ -122,15 +122,15 @@ def run_in_segments(
         language_model: a decoder of Transformers with `layers`, `norm` and `rotary_emb`.
         is_image (`torch.BoolTensor` of shape `(B, L)`): the visual tokens; `None` for the steps after the prompt.
         cuts (sequence of `(layer, count)`): from that layer on, rising and at least 1, `count` visual tokens are left.
-        score: gives, at the layer before a cut, the score of each row; the highest stay.
+        score: gives, at the layer before a cut, the score of each token; the highest stay.
         num_visual_tokens (`int`): N.
         inputs_embeds, attention_mask, position_ids, use_cache, kwargs: as the language model takes them.
         cache, past_key_values: the same thing by the names that Transformers has for it from 5.24 on, and before.
-        prompt_length (`int`, *optional*): rows from this one on were generated without a cache: they are kept, and
-            have no part in the scores, so that every step chooses like the first. Default: all rows are the prompt.
+        prompt_length (`int`, *optional*): tokens from this one on were generated without a cache: they are kept, and
+            have no part in the scores, so that every step chooses like the first. Default: all tokens are the prompt.
 
     Returns:
-        The language model's output, and the rows of the prompt, shape `(B, R)`, that its last hidden state holds;
+        The language model's output, and the positions in the prompt, shape `(B, R)`, of its last hidden state;
         `None` for the steps after the prompt.
 
     Raises:
@@ -141,63 +141,63 @@ def run_in_segments(
         if kwargs.get(name):
             raise ValueError(
                 f"`{name}` is set, but with a pruning method that works inside the language model, layers have "
-                "different numbers of rows; choose another method or leave it away."
+                "different numbers of tokens; choose another method or leave it away."
             )
     inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
     given = past_key_values if cache is None else cache
     if is_image is None:
         if isinstance(given, StagedCache):
-            return _run_next_rows(language_model, given, **inputs, **kwargs), None
+            return _run_next_tokens(language_model, given, **inputs, **kwargs), None
         # A text without an image
         return language_model(**inputs, **{CACHE_NAME: given}, use_cache=use_cache, **kwargs), None
 
-    batch_size, num_rows = inputs_embeds.shape[:2]
+    batch_size, num_tokens = inputs_embeds.shape[:2]
     if attention_mask is None:
-        # Without a mask, gaps in the position ids would be taken for several sequences in one row
+        # Without a mask, gaps in the position ids would be taken for several sequences in one sample
         attention_mask = torch.ones_like(is_image, dtype=torch.long)
     if attention_mask.ndim != 2:
         raise ValueError(f"`attention_mask` has {attention_mask.ndim} dimensions; allowed is (batch, length).")
-    places = torch.arange(num_rows, device=is_image.device).expand(batch_size, -1)
-    positions = places if position_ids is None else position_ids.expand(batch_size, -1)
-    rows = prompt = PromptRows(inputs_embeds, attention_mask, positions, is_image, places)
+    source = torch.arange(num_tokens, device=is_image.device).expand(batch_size, -1)
+    positions = source if position_ids is None else position_ids.expand(batch_size, -1)
+    tokens = prompt = PromptTokens(inputs_embeds, attention_mask, positions, is_image, source)
 
-    num_generated = 0 if prompt_length is None else num_rows - prompt_length
+    num_generated = 0 if prompt_length is None else num_tokens - prompt_length
     counts = dict(cuts)
     # The layer before a cut stands alone: its input is what the scores are computed from
     bounds = sorted({0, *counts, *(layer - 1 for layer in counts), len(language_model.layers)})
     staged = _new_cache(language_model, given, use_cache, bounds)
     for first, last in pairwise(bounds):
-        output = _run_segment(language_model, first, last, staged, rows, **kwargs)
+        output = _run_segment(language_model, first, last, staged, tokens, **kwargs)
         if staged is not None:
-            staged.prompt_masks.append(rows.attention_mask)
-        entered, rows = rows, replace(rows, hidden_states=output.last_hidden_state)
+            staged.prompt_masks.append(tokens.attention_mask)
+        entered, tokens = tokens, replace(tokens, hidden_states=output.last_hidden_state)
         if last in counts:
-            of_prompt = slice(0, rows.source.shape[1] - num_generated)
-            scores = score(language_model, first, entered[of_prompt], prompt[: num_rows - num_generated])
-            scores = scores.to(is_image.device).masked_fill(~rows.is_image[:, of_prompt], torch.inf)
+            of_prompt = slice(0, tokens.source.shape[1] - num_generated)
+            scores = score(language_model, first, entered[of_prompt], prompt[: num_tokens - num_generated])
+            scores = scores.to(is_image.device).masked_fill(~tokens.is_image[:, of_prompt], torch.inf)
             scores = nn.functional.pad(scores, (0, num_generated), value=torch.inf)
-            rows = rows.keep(top_indices(scores, num_rows - num_visual_tokens + counts[last]))
+            tokens = tokens.keep(top_indices(scores, num_tokens - num_visual_tokens + counts[last]))
     setattr(output, CACHE_NAME, staged)
-    return output, rows.source
+    return output, tokens.source
 
 
-def attention_of_last_rows(language_model: Any, layer: int, rows: PromptRows, number: int) -> torch.Tensor:
+def attention_of_last_tokens(language_model: Any, layer: int, tokens: PromptTokens, number: int) -> torch.Tensor:
     """
-    What the last rows attend to in one layer, whatever attention backend runs it.
+    What the last tokens attend to in one layer, whatever attention backend runs it.
 
     Args:
         language_model: with the parts of a Llama.
-        layer (`int`): which layer `rows` enter.
-        rows ([`PromptRows`]): R of them.
-        number (`int`): how many of the last rows ask.
+        layer (`int`): which layer `tokens` enter.
+        tokens ([`PromptTokens`]): R of them.
+        number (`int`): how many of the last tokens ask.
 
     Returns:
-        `torch.Tensor` of shape `(B, number, R)`: softmax over the visible rows, averaged over heads; float32.
+        `torch.Tensor` of shape `(B, number, R)`: softmax over the visible tokens, averaged over heads; float32.
     """
     module = language_model.layers[layer]
     attention = module.self_attn
-    normed = module.input_layernorm(rows.hidden_states)
-    cos, sin = language_model.rotary_emb(rows.hidden_states, rows.position_ids)
+    normed = module.input_layernorm(tokens.hidden_states)
+    cos, sin = language_model.rotary_emb(tokens.hidden_states, tokens.position_ids)
     cos, sin = cos.to(normed.device), sin.to(normed.device)
 
     def rotated(projected: torch.Tensor, last: slice) -> torch.Tensor:
@@ -209,15 +209,15 @@ def attention_of_last_rows(language_model: Any, layer: int, rows: PromptRows, nu
     query = query.unflatten(1, (key.shape[1], -1))  # several query heads share a key head
     logits = (query @ key[:, :, None].transpose(-1, -2)).float() * attention.scaling  # [B, key heads, q, number, R]
 
-    num_rows = key.shape[2]
-    is_before = torch.ones(number, num_rows, dtype=torch.bool, device=key.device).tril(num_rows - number)
-    is_visible = is_before & rows.attention_mask.bool().to(key.device)[:, None]  # [B, number, R]
-    # No infinity: a row of padding sees nothing, and must not become NaN
+    num_tokens = key.shape[2]
+    is_before = torch.ones(number, num_tokens, dtype=torch.bool, device=key.device).tril(num_tokens - number)
+    is_visible = is_before & tokens.attention_mask.bool().to(key.device)[:, None]  # [B, number, R]
+    # No infinity: a token of padding sees nothing, and must not become NaN
     logits = logits.masked_fill(~is_visible[:, None, None], torch.finfo(torch.float32).min)
     return logits.softmax(dim=-1).mean(dim=(1, 2))
 
 
-def _run_next_rows(
+def _run_next_tokens(
     language_model: Any,
     cache: StagedCache,
     inputs_embeds: torch.Tensor,
@@ -225,25 +225,25 @@ def _run_next_rows(
     position_ids: torch.Tensor | None,
     **kwargs: Any,
 ) -> Any:
-    """Rows after the prompt: no more are dropped, and each segment sees what is left of the prompt there."""
-    batch_size, num_rows = inputs_embeds.shape[:2]
+    """Tokens after the prompt: no more are dropped, and each segment sees what is left of the prompt there."""
+    batch_size, num_tokens = inputs_embeds.shape[:2]
     seen, prompt_length = cache.get_seq_length(), cache.prompt_masks[0].shape[1]
     if attention_mask is None:
-        attention_mask = cache.prompt_masks[0].new_ones(batch_size, seen + num_rows)
+        attention_mask = cache.prompt_masks[0].new_ones(batch_size, seen + num_tokens)
     if position_ids is None:
-        position_ids = torch.arange(seen, seen + num_rows, device=inputs_embeds.device)[None]
-    nothing = torch.zeros(batch_size, num_rows, dtype=torch.bool, device=inputs_embeds.device)
-    rows = PromptRows(inputs_embeds, attention_mask, position_ids, nothing, nothing)
+        position_ids = torch.arange(seen, seen + num_tokens, device=inputs_embeds.device)[None]
+    nothing = torch.zeros(batch_size, num_tokens, dtype=torch.bool, device=inputs_embeds.device)
+    tokens = PromptTokens(inputs_embeds, attention_mask, position_ids, nothing, nothing)
     for (first, last), prompt_mask in zip(pairwise(cache.bounds), cache.prompt_masks, strict=True):
         mask = torch.cat([prompt_mask, attention_mask[:, prompt_length:]], dim=1)
-        output = _run_segment(language_model, first, last, cache, replace(rows, attention_mask=mask), **kwargs)
-        rows = replace(rows, hidden_states=output.last_hidden_state)
+        output = _run_segment(language_model, first, last, cache, replace(tokens, attention_mask=mask), **kwargs)
+        tokens = replace(tokens, hidden_states=output.last_hidden_state)
     setattr(output, CACHE_NAME, cache)
     return output
 
 
 def _run_segment(
-    language_model: Any, first: int, last: int, cache: StagedCache | None, rows: PromptRows, **kwargs: Any
+    language_model: Any, first: int, last: int, cache: StagedCache | None, tokens: PromptTokens, **kwargs: Any
 ) -> Any:
     """The layers from `first` to `last`, as a language model of their own that shares all of its parts."""
     segment = copy.copy(language_model)
@@ -254,9 +254,9 @@ def _run_segment(
     # Offloading by accelerate leaves a `forward` bound to the whole language model; the parts have their own
     segment.__dict__.pop("forward", None)
     return segment(
-        inputs_embeds=rows.hidden_states,
-        attention_mask=rows.attention_mask,
-        position_ids=rows.position_ids,
+        inputs_embeds=tokens.hidden_states,
+        attention_mask=tokens.attention_mask,
+        position_ids=tokens.position_ids,
         **{CACHE_NAME: None if cache is None else _SegmentCache(cache, first, last)},
         use_cache=cache is not None,
         **kwargs,
@@ -282,4 +282,4 @@ def _new_cache(
     return StagedCache(cache, bounds)
 
 
-__all__ = ["PromptRows", "StagedCache", "attention_of_last_rows", "run_in_segments"]
+__all__ = ["PromptTokens", "StagedCache", "attention_of_last_tokens", "run_in_segments"]

@@ -16,7 +16,7 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, RetainedTokens, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, RetainedTokens, register_token_selector
 from .common import gather_rows, unit_rows, vision_attention
 
 _SOURCE = (
@@ -25,7 +25,7 @@ _SOURCE = (
 _NUM_NEIGHBOURS = 32
 
 
-@register_pruning_method("prumerge", needs_texts=False, vision_layers=(-1,), source=_SOURCE)
+@register_token_selector("prumerge", needs_texts=False, vision_layers=(-1,), source=_SOURCE)
 def select_prumerge(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> RetainedTokens:
     """
     The K - 1 patches of most class attention, each merged with dropped ones that resemble it, and the sum of those.
@@ -44,14 +44,14 @@ def select_prumerge(signals: PruningSignals, num_retained_tokens: int, config: L
     return _prune_and_merge(signals, num_retained_tokens, adaptive=False)
 
 
-@register_pruning_method("prumerge-adaptive", needs_texts=False, vision_layers=(-1,), source=_SOURCE)
+@register_token_selector("prumerge-adaptive", needs_texts=False, vision_layers=(-1,), source=_SOURCE)
 def select_prumerge_adaptive(
     signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig
 ) -> RetainedTokens:
     """
     As prumerge, with as many patches as stand out by their class attention, K - 1 at the most.
 
-    A patch stands out if a_i > Q3 + 1.5 (Q3 - Q1), with the quartiles of a over the picture's patches. Pictures of a
+    A patch stands out if a_i > Q3 + 1.5 (Q3 - Q1), with the quartiles of a over the image's patches. Images of a
     batch have different numbers, so all have K tokens, of which those that are too many are masked.
 
     Deviation: the original has no upper limit; K is one, so that batches are rectangular.

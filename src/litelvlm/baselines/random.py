@@ -16,20 +16,20 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, rank, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, rank, register_token_selector
 from .common import top_indices
 
 
-@register_pruning_method("random", source="a baseline")
+@register_token_selector("random", source="a baseline")
 def select_random(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
     K patches drawn at random, each with the same chance, in raster order.
 
-    The draw follows from the picture and its texts alone: the patch of the highest contribution, and for each text the
+    The draw follows from the image and its texts alone: the patch of the highest contribution, and for each text the
     patches of the highest and the lowest similarity, are hashed to a seed, and a hash of seed and patch orders the
-    patches. So a picture gets the same patches in any batch and process (unless two scores are so close that rounding
-    decides which is the highest), no global state of a random generator is touched, and another picture or another
-    text gets others. To draw again for the same picture, rephrase the text.
+    patches. So an image gets the same patches in any batch and process (unless two scores are so close that rounding
+    decides which is the highest), no global state of a random generator is touched, and another image or another
+    text gets others. To draw again for the same image, rephrase the text.
 
     Returns:
         `torch.LongTensor` of shape `(B, K)`.

@@ -11,26 +11,24 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""SparseVLM: in three layers, the language model keeps the visual tokens that words about the picture attend to."""
+"""SparseVLM: in three layers, the language model keeps the visual tokens that words about the image attend to."""
 
 from typing import Any
 
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import register_pruning_method
+from ..modeling.pruning_litelvlm import register_layerwise_pruner
 from .common import gather_rows
-from .layerwise import PromptRows, attention_of_last_rows, run_in_segments
+from .layerwise import PromptTokens, attention_of_last_tokens, run_in_segments
 
 _LAYERS, _OF_LAYERS = (2, 6, 15), 32
 # Published: of 576 visual tokens, how many are left in each of these layers for a budget; nothing and all complete it
 _TABLE = {0: (0, 0, 0), 64: (66, 30, 17), 128: (303, 110, 36), 192: (300, 200, 110), 576: (576, 576, 576)}
 
 
-@register_pruning_method(
+@register_layerwise_pruner(
     "sparsevlm",
-    needs_texts=False,
-    inside_language_model=True,
     source='Zhang et al., "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference", '
     "arXiv 2410.04417",
 )
@@ -42,7 +40,7 @@ def run_sparsevlm(
     **inputs: Any,
 ) -> tuple[Any, torch.Tensor | None]:
     """
-    In three layers of the language model, the visual tokens that the words most about the picture attend to.
+    In three layers of the language model, the visual tokens that the words most about the image attend to.
 
     With V the visual and T the text tokens as they enter the language model, raters are the texts t with
     mean_v softmax_t(V T^T) at least the mean over texts. A visual token's score is the attention that it gets from
@@ -62,28 +60,28 @@ def run_sparsevlm(
     cuts = sparsevlm_cuts(num_retained_tokens, config)
     num_visual = config.num_patches
 
-    def score(language_model: Any, layer: int, rows: PromptRows, prompt: PromptRows) -> torch.Tensor:
-        raters = raters_of(prompt, num_visual)  # [B, M], of the last M rows, which are never dropped
-        attention = attention_of_last_rows(language_model, layer, rows, raters.shape[1])  # [B, M, R]
+    def score(language_model: Any, layer: int, tokens: PromptTokens, prompt: PromptTokens) -> torch.Tensor:
+        raters = raters_of(prompt, num_visual)  # [B, M], of the last M tokens, which are never dropped
+        attention = attention_of_last_tokens(language_model, layer, tokens, raters.shape[1])  # [B, M, R]
         return (raters.to(attention)[..., None] * attention).sum(dim=1)  # ranks as the mean does
 
     return run_in_segments(language_model, is_image, cuts, score, num_visual, **inputs)
 
 
-def raters_of(prompt: PromptRows, num_visual: int) -> torch.Tensor:
+def raters_of(prompt: PromptTokens, num_visual: int) -> torch.Tensor:
     """
     Which of the texts behind the image are most about it.
 
     Returns:
-        `torch.BoolTensor` of shape `(B, L - N)`, for the last L - N rows: all texts behind the image are among them.
+        `torch.BoolTensor` of shape `(B, L - N)`, for the last L - N tokens: all texts behind the image are among them.
     """
-    num_rows = prompt.source.shape[1]
+    num_tokens = prompt.source.shape[1]
     is_behind = prompt.is_image.cumsum(dim=-1) == num_visual
     is_text = (is_behind & ~prompt.is_image & prompt.attention_mask.bool())[:, num_visual:]
-    places = prompt.is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :num_visual]
+    positions = prompt.is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :num_visual]
     hidden_states = prompt.hidden_states.float()
-    visual = gather_rows(hidden_states, places.to(hidden_states.device))
-    texts = hidden_states[:, num_visual - num_rows :]
+    visual = gather_rows(hidden_states, positions.to(hidden_states.device))
+    texts = hidden_states[:, num_visual - num_tokens :]
     affinity = (visual @ texts.transpose(1, 2)).to(is_text.device)  # [B, N, L - N]
     affinity = affinity.masked_fill(~is_text[:, None], torch.finfo(torch.float32).min)
     relevance = affinity.softmax(dim=-1).mean(dim=1)

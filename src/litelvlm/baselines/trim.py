@@ -16,11 +16,11 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, RetainedTokens, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, RetainedTokens, register_token_selector
 from .common import gather_rows, mean_over_texts, top_indices
 
 
-@register_pruning_method(
+@register_token_selector(
     "trim",
     source='Song et al., "Less is More: A Simple yet Effective Token Reduction Method for Efficient Multi-modal '
     'LLMs", arXiv 2409.10994',

@@ -16,11 +16,11 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, RetainedTokens, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, RetainedTokens, register_token_selector
 from .common import gather_rows, top_indices, unit_rows, vision_attention
 
 
-@register_pruning_method(
+@register_token_selector(
     "visionzip",
     needs_texts=False,
     vision_layers=(-2,),

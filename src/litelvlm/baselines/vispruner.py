@@ -16,13 +16,13 @@
 import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.pruning_litelvlm import PruningSignals, rank, register_pruning_method
+from ..modeling.pruning_litelvlm import PruningSignals, rank, register_token_selector
 from .common import gather_rows, unit_rows, vision_attention
 
 _MOST_PER_ROUND = 8
 
 
-@register_pruning_method(
+@register_token_selector(
     "vispruner",
     needs_texts=False,
     vision_layers=(-2,),
@@ -34,7 +34,7 @@ def select_vispruner(signals: PruningSignals, num_retained_tokens: int, config: 
     The K // 2 patches of most class attention, and of the rest those that resemble each other least; raster order.
 
     Attention is the class token's in the last layer but one of the vision tower, averaged over heads. The rest, by
-    falling attention, is thinned out in rounds until K - K // 2 are left: its even places are compared with its odd
+    falling attention, is thinned out in rounds until K - K // 2 are left: its even positions are compared with its odd
     ones, and of the even ones up to 8 with the highest cosine to any odd one are dropped.
 
     Deviations: after a round the rest is again in the order of attention.
@@ -54,9 +54,9 @@ def select_vispruner(signals: PruningSignals, num_retained_tokens: int, config: 
         num_dropped = min(_MOST_PER_ROUND, excess, even.shape[1])
         is_dropped = rank(resemblance, descending=True) < num_dropped
         # Dropped ones go behind all others, which stay in order
-        place = torch.arange(rest.shape[1], device=rest.device).expand_as(rest)
-        place = place.scatter_add(1, place[:, ::2], is_dropped * rest.shape[1])
-        rest = rest.gather(1, place.argsort(dim=-1)[:, : rest.shape[1] - num_dropped])
+        position = torch.arange(rest.shape[1], device=rest.device).expand_as(rest)
+        position = position.scatter_add(1, position[:, ::2], is_dropped * rest.shape[1])
+        rest = rest.gather(1, position.argsort(dim=-1)[:, : rest.shape[1] - num_dropped])
     return torch.cat([important, rest], dim=1).sort(dim=-1).values
 
 

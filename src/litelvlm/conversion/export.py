@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
 
 
 class VisionSide(nn.Module):
@@ -37,12 +38,12 @@ class VisionSide(nn.Module):
 
     def __init__(self, model: LiteLVLMForSegmentation):
         super().__init__()
-        budget = model.config.resolve_budget()
-        if budget is None or hasattr(model.config.backbone_config, "image_grid_pinpoints"):
+        plan = PruningPlan.resolve(model.config)
+        if plan.selector is KEEP_ALL or model.config.has_crops:
             raise ValueError(
                 "Only a model that prunes, and whose images are not in crops, has a vision side to export."
             )
-        self.model, self.budget, self.method = model.model, budget, model.config.pruning_method
+        self.model, self.plan = model.model, plan
 
     def forward(
         self,
@@ -61,12 +62,8 @@ class VisionSide(nn.Module):
             Visual tokens `(B, K, hidden_size)` in the order for the language model, and their patches `(B, K)`.
         """
         state = self.model.encode_image(pixel_values)
-        tokens, _ = self.model.select_tokens(state, guide_input_ids, guide_attention_mask, self.budget, self.method)
-        features = tokens.features
-        if features is None:
-            index = tokens.indices[..., None].expand(-1, -1, state.image_features.shape[-1])
-            features = state.image_features.gather(1, index)
-        return self.model.backbone.multi_modal_projector(features), tokens.indices
+        tokens, _ = self.model.select_tokens(state, guide_input_ids, guide_attention_mask, self.plan)
+        return self.model.project(state, tokens), tokens.indices
 
 
 class MaskSide(nn.Module):

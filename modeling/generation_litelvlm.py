@@ -1,0 +1,128 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Generation from a pruned prompt: what Transformers' [`GenerationMixin`] must know of tokens that were dropped."""
+
+from typing import Any
+
+import torch
+from transformers import Cache, GenerationConfig, GenerationMixin
+from transformers.utils import ModelOutput
+
+from .pruning_litelvlm import LayerwisePruner, PruningPlan
+from .versions_litelvlm import CACHE_NAME
+
+# What only the mask decoder reads: masks are decoded once, after the answer
+_FOR_MASKS = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
+# What only the first step reads, whose prompt holds the image
+_FOR_PROMPT = ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask")
+
+# What an output says of the tokens that were kept
+SELECTION = ("retained_indices", "similarity", "contribution")
+
+
+class GenerationRecord:
+    """What `segment` keeps of a generation: per step the one hidden state that predicts a token, and the selection."""
+
+    def __init__(self) -> None:
+        self.hidden_states: list[torch.Tensor] = []
+        self.selection: dict[str, torch.Tensor | None] = {}
+
+    def add(self, outputs: ModelOutput) -> None:
+        if not self.hidden_states:
+            self.selection = {name: outputs.get(name) for name in SELECTION}
+        # A copy: a compiled step writes the next one's output into the same memory
+        self.hidden_states.append(outputs.last_hidden_state[:, -1].clone())
+
+
+class LiteLVLMGenerationMixin(GenerationMixin):
+    """For models whose `forward` drops tokens of the prompt and returns the mask and positions of those left."""
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
+        is_first_iteration: bool = False,
+        generation_record: GenerationRecord | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in [`GenerationMixin`]; `generation_record` is for `segment` and does not reach `forward`."""
+        if cache is not None and past_key_values is not None:
+            raise ValueError(f"`cache` and `past_key_values` are both given; this Transformers knows `{CACHE_NAME}`.")
+        cache = past_key_values if cache is None else cache
+        for name in _FOR_MASKS:
+            kwargs.pop(name, None)
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            attention_mask=attention_mask,
+            is_first_iteration=is_first_iteration,
+            **{CACHE_NAME: cache},
+            **kwargs,
+        )
+        if not kwargs.get("use_cache", True):
+            return model_inputs
+        if not is_first_iteration:
+            for name in _FOR_PROMPT:
+                model_inputs.pop(name, None)
+        elif _has_image(kwargs):
+            if cache is not None and int(cache.get_seq_length()) > 0:
+                raise ValueError(
+                    f"`generate` got an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache entries "
+                    "than tokens, so a cached conversation cannot be continued; pass the whole conversation instead."
+                )
+            # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
+            model_inputs["attention_mask"] = attention_mask
+        return model_inputs
+
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> None:
+        """As in [`GenerationMixin`], with a static cache for the tokens that pruning leaves."""
+        # Images in crops have different numbers of tokens, of which the first is not known yet
+        if _has_image(model_kwargs) and not self.config.has_crops:
+            max_cache_length -= self._plan(model_kwargs).num_dropped
+        super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+        )
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (record := model_kwargs.get("generation_record")) is not None:
+            record.add(outputs)
+        if outputs.retained_indices is not None and model_kwargs.get("use_cache", True):
+            # Only the tokens that were kept of the prompt are in the cache: mask and positions go on from those
+            model_kwargs["attention_mask"] = outputs.attention_mask
+            model_kwargs["position_ids"] = outputs.position_ids
+        elif outputs.retained_indices is not None and isinstance(self._plan(model_kwargs).method, LayerwisePruner):
+            # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
+            model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
+    def _plan(self, model_kwargs: dict[str, Any]) -> PruningPlan:
+        chosen = (model_kwargs.get(name) for name in ("num_retained_tokens", "pruning_method"))
+        return PruningPlan.resolve(self.config, *chosen)
+
+
+def _has_image(kwargs: dict[str, Any]) -> bool:
+    return kwargs.get("pixel_values") is not None or kwargs.get("image_state") is not None
+
+
+__all__ = ["SELECTION", "GenerationRecord", "LiteLVLMGenerationMixin"]

@@ -1,0 +1,87 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The guide: the parts of CLIP that an LVLM leaves out, which bring texts and patches into one space."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
+
+# The CLIP checkpoints that the LLaVA family was built on, by width, patch size and image size of the vision tower
+_KNOWN_CLIPS = {
+    (1024, 14, 224): "openai/clip-vit-large-patch14",
+    (1024, 14, 336): "openai/clip-vit-large-patch14-336",
+}
+
+
+class LiteLVLMGuide(nn.Module):
+    """CLIP's text tower and the projection of its vision tower."""
+
+    def __init__(self, text_config: CLIPTextConfig, vision_config: CLIPVisionConfig):
+        super().__init__()
+        self.text_model = CLIPTextModelWithProjection._from_config(text_config)
+        self.visual_projection = nn.Linear(vision_config.hidden_size, vision_config.projection_dim, bias=False)
+
+    def take_from(self, clip: CLIPModel) -> None:
+        """Takes the modules of a CLIP over: no second copy of its weights."""
+        self.visual_projection = clip.visual_projection
+        self.text_model.text_model, self.text_model.text_projection = clip.text_model, clip.text_projection
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`): ids of CLIP's tokenizer,
+                padded on the right.
+            attention_mask (`torch.Tensor` of the same shape): not used here.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, P)`: projected [EOS] outputs, not normalised, or the mean of the sentences'
+            normalised ones, as CLIP's prompt ensembles are made; arbitrary for absent texts.
+        """
+        # The tower is causal and read at [EOS], so padding on the right changes nothing; a mask would cost a device
+        # sync, as Transformers searches it for padding
+        text_embeds = self.text_model(input_ids=input_ids.flatten(0, -2)).text_embeds
+        text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
+        return text_embeds if input_ids.ndim == 3 else nn.functional.normalize(text_embeds, dim=-1).mean(dim=2)
+
+    def encode_patches(self, pixel_values: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): not used here.
+            patches (`torch.Tensor` of shape `(B, N, D)`): after the vision tower's last norm.
+
+        Returns:
+            `torch.Tensor` of shape `(B, N, P)`: the patches in CLIP's joint space.
+        """
+        return self.visual_projection(patches)
+
+
+def default_guide(vision_config: Any) -> str:
+    """
+    The Hub id of the CLIP checkpoint that a vision tower of these sizes comes from in the LLaVA family.
+
+    Raises:
+        ValueError: no known CLIP has these sizes.
+    """
+    sizes = (vision_config.hidden_size, vision_config.patch_size, vision_config.image_size)
+    if sizes not in _KNOWN_CLIPS:
+        raise ValueError(
+            f"No CLIP is known for a vision tower of width {sizes[0]}, patch size {sizes[1]} and image size "
+            f"{sizes[2]}; name the CLIP checkpoint that it comes from as `guide`."
+        )
+    return _KNOWN_CLIPS[sizes]
+
+
+__all__ = ["LiteLVLMGuide", "default_guide"]

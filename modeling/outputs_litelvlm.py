@@ -1,0 +1,169 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What LiteLVLM models take and give beside Transformers' own outputs.
+
+B = batch, L = sequence length before and R after pruning, T = texts per image, N = patches, K = retained tokens,
+D = width of the vision tower, P = width of CLIP's joint space.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import ModelOutput, auto_docstring
+
+
+@auto_docstring
+@dataclass
+class LiteLVLMImageState(ModelOutput):
+    """
+    What is computed of images alone, to be asked any number of questions.
+
+    Args:
+        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
+        patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
+        contribution (`torch.Tensor` of shape `(B, N)`, float32): contribution of each patch to the class token by the
+            paper's rule; `None` if not pruned.
+        cosine_contribution (`torch.Tensor` of shape `(B, N)`): the same by the released rule; `None` if not pruned.
+        class_features (`torch.Tensor` of shape `(B, D)`): the class token at the layers of `image_features`; `None`
+            if not pruned, or in crops.
+        layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`): what enters the n layers of the vision tower that
+            the pruning method looks at; `None` if it looks at none.
+        is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
+            the others are ends of lines, or padding where another image has more. `None` where all are patches.
+        is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of lines; `None` likewise.
+        sam_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
+    """
+
+    image_features: torch.Tensor = None  # type: ignore[assignment]
+    patch_embeds: torch.Tensor | None = None
+    contribution: torch.Tensor | None = None
+    cosine_contribution: torch.Tensor | None = None
+    class_features: torch.Tensor | None = None
+    layer_inputs: torch.Tensor | None = None
+    is_patch: torch.Tensor | None = None
+    is_token: torch.Tensor | None = None
+    sam_image_embeddings: torch.Tensor | None = None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.items())
+        return f"{type(self).__name__}({shapes}, {self.image_features.dtype}, {self.image_features.device})"
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LiteLVLMImageState":
+        """A copy on another device, or with another dtype of what is floating point."""
+        moved = {
+            name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            for name, value in self.items()
+        }
+        return LiteLVLMImageState(**moved)
+
+    def without_sam(self) -> "LiteLVLMImageState":
+        """A view for the language model, which has no use for SAM's embeddings."""
+        return replace(self, sam_image_embeddings=None)
+
+    def repeat_for(self, batch_size: int) -> "LiteLVLMImageState":
+        """
+        The state of b images for B prompts: each image serves B / b prompts in a row.
+
+        Raises:
+            ValueError: B is no multiple of b.
+        """
+        num_images = self.image_features.shape[0]
+        if batch_size % num_images:
+            raise ValueError(
+                f"There are {num_images} images for {batch_size} prompts; allowed are one image per prompt, or an "
+                "equal number of prompts in a row for each image."
+            )
+        repeats = batch_size // num_images
+        if repeats == 1:
+            return self
+        return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in self.items()})
+
+    def num_tokens(self) -> int | list[int]:
+        """Visual tokens of each image before pruning: one number, or one per image where they differ."""
+        if self.is_token is None:
+            return self.image_features.shape[1]
+        return self.is_token.sum(dim=-1).tolist()
+
+
+@auto_docstring
+@dataclass
+class LiteLVLMModelOutput(BaseModelOutputWithPast):
+    """
+    What the language model gives for the R tokens that pruning leaves; each layer of its cache has R entries too.
+
+    Args:
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
+            token that is no single patch; `None` where all tokens are kept.
+        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
+        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token, by the selection rule.
+        source_positions (`torch.LongTensor` of shape `(B, R)`): for each token that the language model saw, its
+            position in `input_ids`; `None` where nothing was pruned.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
+    """
+
+    retained_indices: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
+    contribution: torch.Tensor | None = None
+    source_positions: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
+
+
+@auto_docstring
+@dataclass
+class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
+    """
+    What the language model gives for the R tokens that pruning leaves; each layer of its cache has R entries too.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`): weighted sum of the losses below, with `labels` or `mask_labels`.
+        ce_loss (`torch.Tensor` of shape `()`): of the answers' tokens, before weighting.
+        bce_loss (`torch.Tensor` of shape `()`): of the masks' pixels, before weighting.
+        dice_loss (`torch.Tensor` of shape `()`): of the masks, before weighting.
+        logits (`torch.Tensor` of shape `(B, R, vocab_size)`): of the positions that `logits_to_keep` names.
+        pred_masks (`list[torch.Tensor]`): per sample `(num_masks, h, h)` low-resolution mask logits in the frame of
+            SAM's square input, one mask per [SEG]; `(0, h, h)` for an answer without any.
+        mask_scores (`list[torch.Tensor]`): per sample `(num_masks,)`: the IoU that SAM predicts for each mask.
+        seg_embeddings (`list[torch.Tensor]`): per sample `(num_masks, mask_embedding_size)`.
+        sequences (`torch.LongTensor` of shape `(B, L + new_tokens)`): prompt and answer, as `generate` gives them
+            (`segment` only).
+        last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): see [`LiteLVLMModelOutput`], as are the next five.
+        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
+        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
+        source_positions (`torch.LongTensor` of shape `(B, R)`): positions in `input_ids`.
+        attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
+        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
+    """
+
+    ce_loss: torch.Tensor | None = None
+    bce_loss: torch.Tensor | None = None
+    dice_loss: torch.Tensor | None = None
+    pred_masks: list[torch.Tensor] | None = None
+    mask_scores: list[torch.Tensor] | None = None
+    seg_embeddings: list[torch.Tensor] | None = None
+    sequences: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    retained_indices: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
+    contribution: torch.Tensor | None = None
+    source_positions: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
+
+
+__all__ = ["LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput"]

@@ -1,0 +1,212 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+A prompt on its way into the language model: which of its tokens stay, with which mask and which positions.
+
+The placeholders of an image stay in `input_ids` as the LVLM's processor writes them. Pruning keeps K of a sample's N
+placeholders; all that belongs to the others is dropped: ids, attention mask, labels, position ids. All of it is
+decided here, by gathers and stable sorts alone, so that shapes depend on no values and nothing waits for the device.
+
+B = batch, L = sequence length before and R after pruning, N = patches, K = retained tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.utils.import_utils import is_tracing, torch_compilable_check
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from .pruning_litelvlm import RetainedTokens
+
+
+@dataclass
+class Prompt:
+    """
+    Args:
+        input_ids (`torch.LongTensor` of shape `(B, R)`, *optional*): `None` where embeddings are given instead.
+        attention_mask (`torch.Tensor` of shape `(B, R)`, *optional*): 0 for padding.
+        position_ids (`torch.LongTensor` of shape `(B, R)`, *optional*): `None` leaves them to the language model.
+        is_image (`torch.BoolTensor` of shape `(B, R)`, *optional*): the visual tokens; `None` without an image.
+        is_padded (`bool`): whether any token is masked, as far as that is known without a device sync.
+        has_gaps (`bool`): whether positions jump, where tokens were dropped between them.
+        source_positions (`torch.LongTensor` of shape `(B, R)`, *optional*): each token's position before pruning;
+            `None` where nothing was dropped.
+    """
+
+    input_ids: torch.Tensor | None
+    attention_mask: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    is_image: torch.Tensor | None = None
+    is_padded: bool = False
+    has_gaps: bool = False
+    source_positions: torch.Tensor | None = None
+
+    @classmethod
+    def build(
+        cls,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        has_image: bool,
+        config: LiteLVLMConfig,
+    ) -> "Prompt":
+        """
+        Reads a prompt as `forward` gets it.
+
+        Raises:
+            ValueError: a sample does not hold the placeholders of exactly one image. For images in crops, whose
+                numbers of placeholders differ, [`Prompt.keep`] looks at that.
+        """
+        if not has_image:
+            return cls(input_ids, attention_mask, position_ids, is_padded=attention_mask is not None)
+        if input_ids is None:
+            raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
+        is_image = input_ids == config.image_token_id
+        is_right = all_visible = input_ids.new_ones((), dtype=torch.bool)
+        if not config.has_crops:
+            is_right = (is_image.sum(dim=-1) == config.num_patches).all()
+        if attention_mask is not None:
+            all_visible = attention_mask.bool().all()
+        message = _wrong_placeholders(config.num_patches, config.image_token_id)
+        if is_tracing(input_ids):  # a graph cannot depend on values
+            torch_compilable_check(is_right, message)
+            return cls(input_ids, attention_mask, position_ids, is_image, attention_mask is not None)
+        # The only device sync; keep it before any kernel is launched
+        is_right, all_visible = torch.stack([is_right, all_visible]).tolist()
+        if not is_right:
+            raise ValueError(message)
+        return cls(input_ids, attention_mask, position_ids, is_image, not all_visible)
+
+    def keep(self, tokens: RetainedTokens, num_tokens: int | list[int], config: LiteLVLMConfig) -> "Prompt":
+        """
+        The prompt with the retained visual tokens only.
+
+        Args:
+            tokens ([`RetainedTokens`]): which stay, and in which order.
+            num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
+            config ([`LiteLVLMConfig`]): says which positions the tokens have.
+
+        Raises:
+            ValueError: the samples hold other numbers of placeholders.
+        """
+        if isinstance(num_tokens, list):
+            counts = torch.as_tensor(num_tokens, device=self._is_image.device)
+            torch_compilable_check(
+                (self._is_image.sum(dim=-1) == counts).all(), _wrong_placeholders(num_tokens, config.image_token_id)
+            )
+        if tokens.indices is None:  # all stay
+            return self
+        indices = tokens.indices.to(self._is_image.device)
+        source, is_image, is_padding = retained_positions(self._is_image, indices, num_tokens)
+        if tokens.is_valid is not None:
+            is_missing = torch.zeros_like(is_image).masked_scatter(is_image, ~tokens.is_valid.to(source.device))
+            is_padding = is_missing if is_padding is None else is_padding | is_missing
+        keeps_positions = config.position_mode == "original"
+        attention_mask = None if self.attention_mask is None else self.attention_mask.gather(1, source)
+        if attention_mask is None and (is_padding is not None or keeps_positions):
+            attention_mask = torch.ones_like(source)
+        if is_padding is not None and attention_mask is not None:
+            attention_mask = attention_mask.masked_fill(is_padding, 0)
+        return Prompt(
+            input_ids=None if self.input_ids is None else self.input_ids.gather(1, source),
+            attention_mask=attention_mask,
+            position_ids=self._original_positions(source) if keeps_positions else _count(attention_mask),
+            is_image=is_image,
+            is_padded=self.is_padded or is_padding is not None,
+            has_gaps=keeps_positions,
+            source_positions=source,
+        )
+
+    def _original_positions(self, source: torch.Tensor) -> torch.Tensor:
+        """Positions in the un-pruned prompt; without padding those are simply the indices of its tokens."""
+        positions = _count(self.attention_mask) if self.position_ids is None else self.position_ids
+        return source if positions is None else positions.expand(source.shape[0], -1).gather(1, source)
+
+    def scatter(self, inputs_embeds: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+        """
+        Puts visual tokens in place of their placeholders.
+
+        Args:
+            inputs_embeds (`torch.Tensor` of shape `(B, R, hidden_size)`): embeddings of `input_ids`.
+            visual_tokens (`torch.Tensor` of shape `(B, K, hidden_size)` or `(tokens, hidden_size)`): in the order of
+                samples and placeholders.
+        """
+        visual_tokens = visual_tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+        return inputs_embeds.masked_scatter(self._is_image[..., None].to(inputs_embeds.device), visual_tokens)
+
+    def mask_for_language_model(self, uses_cache: bool) -> torch.Tensor | None:
+        """
+        The attention mask, or `None` where it says nothing: Transformers would search it for padding, which is a
+        device sync. Without a mask and a cache it would take gaps in the positions for several sequences.
+        """
+        return self.attention_mask if self.is_padded or (self.has_gaps and not uses_cache) else None
+
+    def patches_at(self, source: torch.Tensor, num_patches: int) -> torch.Tensor:
+        """The patches `(B, K)` among the tokens at positions `source` of this prompt, `(B, R)`, in their order."""
+        num_dropped = self._is_image.shape[1] - source.shape[1]
+        visual_first = self._is_image.gather(1, source).int().argsort(dim=-1, descending=True, stable=True)
+        patch = (self._is_image.cumsum(dim=-1) - 1).gather(1, source)
+        return patch.gather(1, visual_first[:, : num_patches - num_dropped])
+
+    @property
+    def _is_image(self) -> torch.Tensor:
+        if self.is_image is None:
+            raise ValueError("The prompt has no image.")
+        return self.is_image
+
+
+def retained_positions(
+    is_image: torch.Tensor, retained: torch.Tensor, num_tokens: int | list[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """
+    Which positions of the prompt the language model sees.
+
+    Args:
+        is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample.
+        retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; a token that is
+            no single patch (-1) gets the position of the first.
+        num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
+
+    Returns:
+        `torch.LongTensor` of shape `(B, R)`: for each token left its position in the prompt, the retained patches in
+        their order where the first K placeholders stood; R = L - N + K for the smallest number N of placeholders. Then
+        which of them are visual tokens; and which are padding, on the left of samples that had more placeholders, or
+        `None` if all had as many.
+    """
+    num_retained = retained.shape[1]
+    fewest, most = (num_tokens, num_tokens) if isinstance(num_tokens, int) else (min(num_tokens), max(num_tokens))
+    is_kept = ~is_image | (is_image.cumsum(dim=-1) <= num_retained)
+    # A stable sort of two values is a partition that keeps the order, without a shape that depends on data
+    source = is_kept.int().argsort(dim=-1, stable=True)[:, fewest - num_retained :]
+    position_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
+    is_kept = is_kept.gather(1, source)
+    is_image = is_image.gather(1, source) & is_kept
+    source = source.masked_scatter(is_image, position_of_patch.gather(1, retained.clamp(min=0)))
+    return source, is_image, None if fewest == most else ~is_kept
+
+
+def _count(attention_mask: Any) -> Any:
+    """Position ids of shape `(B, L)` that count the visible tokens of an attention mask from 0; `None` of `None`."""
+    return None if attention_mask is None else (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str:
+    return (
+        f"Each sample must hold {num_tokens} image placeholders (id {image_token_id}), those of exactly one image; "
+        "several images per prompt are not supported."
+    )
+
+
+__all__ = ["Prompt", "retained_positions"]
