@@ -44,4 +44,4 @@ def test_the_model_is_left_as_it_was(make_model, tiny_preset):
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     measure(model, tiny_preset(model), num_runs=1, budgets=[5])
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
-    assert len(model.model.guide._forward_hooks) == 0 and "encode_image" not in vars(model.model)
+    assert len(model.model.guide._forward_hooks) == 0 and "_encode" not in vars(model.model)

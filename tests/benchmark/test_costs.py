@@ -50,6 +50,14 @@ def test_clip_with_guide_and_selection_costs_less_than_clip_alone(budget):
     assert flops["clip"] + flops["guide"] + flops["selection"] < flops["plain_clip"]
 
 
+@pytest.mark.parametrize(("method", "stages"), [("visionzip", {"guide", "selection"}), ("fastv", set())])
+def test_methods_cost_nothing_in_stages_that_they_do_not_have(method, stages):
+    """VisionZip selects without reading the text; FastV selects inside the language model."""
+    flops = model_flops(PRESETS["cpu-small"].make_config(), 20, 192, method)
+    assert flops.keys() & {"guide", "selection"} == stages
+    assert flops.get("guide", 0) == 0 and flops.get("selection", 0) >= 0
+
+
 def test_presets_have_the_published_sizes():
     """Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64."""
     sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19}

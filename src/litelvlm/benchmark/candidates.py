@@ -100,7 +100,7 @@ class Benchmark:
             (inner.guide, "guide"),
         ):
             self.clock.watch(module, name)
-        self.clock.watch_method(inner, "encode_image", "clip")
+        self.clock.watch_method(inner, "_encode", "clip")  # which `forward` and `encode_image` share
         if self.makes_masks:
             self.clock.watch(model.sam.vision_encoder, "sam_encoder")
             self.clock.watch_method(model.sam, "decode_masks", "mask_decoder")

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
 from .presets import build_model
 
 # Tokens of a question as CLIP reads it, in every measurement
@@ -59,6 +60,7 @@ def count_flops(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
+@torch.no_grad()
 def model_flops(
     config: LiteLVLMConfig, num_text_tokens: int, num_retained_tokens: int | None, pruning_method: str = "litelvlm"
 ) -> dict[str, int]:
@@ -70,12 +72,12 @@ def model_flops(
         config: of the model; with one [SEG] if it has a SAM.
         num_text_tokens (`int`): tokens of the prompt that are not visual.
         num_retained_tokens (`int`, *optional*): the budget; `None` prunes nothing.
-        pruning_method (`str`): the method that is asked for the budget.
+        pruning_method (`str`): the method that is given the budget.
 
     Returns:
-        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip`, `guide`,
-        `selection`, `prefill` (the language model alone), `head` (the logits of one token), `sam_encoder` and
-        `mask_decoder`, and `total` of all but `plain_clip`.
+        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip`, `guide` and
+        `selection` (of methods that prune before the language model), `prefill` (the language model alone), `head`
+        (the logits of one token), `sam_encoder` and `mask_decoder`, and `total` of all but `plain_clip`.
     """
     # Copied, since a configuration remembers the dtype and attention of the model made with it
     model = build_model(deepcopy(config), "meta")
@@ -83,18 +85,19 @@ def model_flops(
     num_tokens = num_text_tokens + (num_retained_tokens or config.num_patches)
     with torch.device("meta"):
         pixel_values = torch.empty(1, 3, size, size)
-        guide_ids, guide_mask = torch.zeros(2, 1, 1, GUIDE_LENGTH, dtype=torch.long).unbind()
+        guide_ids = guide_mask = torch.zeros(1, 1, GUIDE_LENGTH, dtype=torch.long)
         embeds = torch.empty(1, num_tokens, text.hidden_size)
     tower = model.model.backbone.vision_tower
     flops = {"plain_clip": count_flops(lambda: tower(pixel_values))}
-    pruned = num_retained_tokens is not None
-    method = pruning_method if pruned else "none"
-    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=method))
-    if num_retained_tokens is not None:
-        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids, torch.ones_like(guide_ids)))
-        state, budget = model.model.encode_image(pixel_values, pruning_method=method), num_retained_tokens
-        both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, budget, pruning_method))
-        flops["selection"] = both - flops["guide"]
+    plan = PruningPlan.resolve(
+        model.config, num_retained_tokens, "none" if num_retained_tokens is None else pruning_method
+    )
+    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=plan.method.name))
+    if plan.selector is not KEEP_ALL:
+        state = model.model.encode_image(pixel_values, pruning_method=plan.method.name)
+        both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, plan))
+        guide = count_flops(lambda: model.model.guide(guide_ids, guide_mask)) if plan.selector.needs_texts else 0
+        flops |= {"guide": guide, "selection": both - guide}
     flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=embeds))
     flops["head"] = count_flops(lambda: model.lm_head(embeds[:, -1]))
     if config.sam_config is not None:

@@ -77,7 +77,7 @@ def check_candidates(
     budgets = [config.num_patches // 3, config.num_patches // 9] if budgets is None else list(budgets)
     for method in methods:
         for budget in budgets:
-            config.resolve_budget(budget, method)
+            config.resolve_pruning(budget, method)
             if method == "none":
                 raise ValueError("The method 'none' is always measured; name methods that prune.")
     return methods, budgets

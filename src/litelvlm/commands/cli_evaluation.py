@@ -171,7 +171,7 @@ def parse_budget(text: str, config: LiteLVLMConfig) -> int:
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"--budgets holds {text!r}; allowed are numbers, shares such as 192/576, and all.") from None
     retained = int(value) if "/" not in text and value.denominator == 1 else round(value * config.num_patches)
-    config.resolve_budget(retained)
+    config.resolve_pruning(retained)
     return retained
 
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from ..modeling.pruning_litelvlm import get_pruning_method
+from ..modeling.pruning_litelvlm import list_pruning_methods
 from .bootstrap import mean_with_interval
 from .heatmaps import draw_heatmaps
 from .measure import read_masks
@@ -61,17 +61,19 @@ def diagnose(
         target, or no patch of its own) and `broken`.
 
     Raises:
-        ValueError: a method that chooses inside the language model, a form of the guide's texts, or nothing to look
-            at.
+        ValueError: a method that selects no tokens before the language model, a form of the guide's texts, or nothing
+            to look at.
     """
     for run in runs:
         if run.guide_form:
             raise ValueError(
                 f"{run.variant!r} sets `guide_form`, but the similarity is that of the questions; omit it."
             )
-        method = get_pruning_method(run.method)
-        if method is None or method.inside_language_model:
-            raise ValueError(f"{run.method!r} chooses no tokens before the language model; diagnose another method.")
+        if run.method not in list_pruning_methods(before=True):
+            raise ValueError(
+                f"{run.method!r} selects no tokens before the language model; allowed are "
+                f"{', '.join(list_pruning_methods(before=True))}."
+            )
     entries_by_key = {f"{name}/{split}/{e.id}": e for (name, split), entries in data.items() for e in entries}
     found: list[Diagnosis] = []
     broken: list[str] = []

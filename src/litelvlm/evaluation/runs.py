@@ -75,7 +75,7 @@ def parse_variant(text: str, config: LiteLVLMConfig) -> tuple[str, tuple[tuple[s
                 f"guide_form ({', '.join(GUIDE_FORMS)})."
             )
         settings.append((name, _parse_value(value)))
-    config.resolve_budget(pruning_method=method)
+    config.resolve_pruning(pruning_method=method)
     with configured(config, dict(settings)):
         return method, tuple(settings), guide_form
 

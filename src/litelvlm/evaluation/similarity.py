@@ -24,7 +24,7 @@ from torch import nn
 from ..data.samples import Referring, required
 from ..modeling.modeling_litelvlm import LiteLVLMImageState, LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from ..modeling.pruning_litelvlm import patch_text_similarity
+from ..modeling.pruning_litelvlm import PruningPlan, patch_text_similarity
 from .runs import Run, configured
 
 
@@ -155,9 +155,11 @@ def _retained(
 ) -> torch.Tensor:
     """Patches that a method retains for each question asked alone, `(num_questions, K)`."""
     texts = inputs["guide_input_ids"]
-    repeated = LiteLVLMImageState(**{name: value.repeat_interleave(len(texts), 0) for name, value in state.items()})
     with configured(model.config, dict(run.settings)):
-        tokens, _ = model.select_tokens(repeated, texts, inputs["guide_attention_mask"], run.retained, run.method)
+        plan = PruningPlan.resolve(model.config, run.retained, run.method)
+        tokens, _ = model.select_tokens(state.repeat_for(len(texts)), texts, inputs["guide_attention_mask"], plan)
+    if tokens.indices is None:
+        raise ValueError(f"{run.method!r} keeps all tokens; diagnose a method that selects some.")
     return tokens.indices.cpu()
 
 
