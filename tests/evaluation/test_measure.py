@@ -21,7 +21,7 @@ import torch
 
 from litelvlm.data.samples import Referring, ReferringImage
 from litelvlm.evaluation.measure import measure
-from litelvlm.evaluation.runs import Run
+from litelvlm.evaluation.runs import Run, configured
 
 RUNS = [Run("generation", "none", 256), Run("generation", "litelvlm", 85)]
 
@@ -68,3 +68,18 @@ def test_guide_form_decides_what_is_kept(embedded, val, form, monkeypatch):
         expected = model(**inputs, num_retained_tokens=85, pruning_method="litelvlm").retained_indices
     assert torch.equal(seen[0][0].indices, expected)
     assert processor.guide_form == "question"
+
+
+def test_one_state_serves_both_selection_rules(embedded, val, monkeypatch):
+    """CLIP sees an image once for a method; what each rule keeps is what the model keeps that is configured so."""
+    model, processor = embedded
+    rules, kept, select = ("paper", "released"), [], type(model.model).select_tokens
+    monkeypatch.setattr(type(model.model), "select_tokens", lambda *a: kept.append(select(*a)) or kept[-1])
+    measure(model, processor, val[0], [Run("generation", "litelvlm", 85, (("selection_rule", r),)) for r in rules])
+    monkeypatch.undo()
+    inputs = processor(val[0].load_image(), [expression.text for expression in val[0].expressions])
+    for rule, (tokens, _) in zip(rules, kept, strict=True):
+        with torch.no_grad(), configured(model.config, {"selection_rule": rule}):
+            expected = model(**inputs, num_retained_tokens=85, pruning_method="litelvlm").retained_indices
+        assert torch.equal(tokens.indices, expected)
+    assert not torch.equal(kept[0][0].indices, kept[1][0].indices)

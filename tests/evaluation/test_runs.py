@@ -28,3 +28,11 @@ def test_variants_change_the_configuration_for_a_while(embedded):
         assert config.position_mode == "consecutive" and config.num_context_tokens == 16
         raise RuntimeError
     assert config.position_mode == "original" and config.num_context_tokens is None
+
+
+def test_both_selection_rules_are_variants(embedded):
+    config = embedded[0].config
+    for rule in ("paper", "released"):
+        assert parse_variant(f"litelvlm:selection_rule={rule}", config)[1] == (("selection_rule", rule),)
+    with pytest.raises(ValueError, match="`selection_rule` is 'papers'; allowed are 'paper', 'released'"):
+        parse_variant("litelvlm:selection_rule=papers", config)
