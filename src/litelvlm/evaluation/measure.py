@@ -98,7 +98,9 @@ def measure(
     # once for each method, as methods look at different parts of it.
     inputs: dict[tuple[str, str], list[Any]] = {}
     states: dict[str, LiteLVLMImageState] = {}
-    for run in (run for run in runs if parts[run.protocol]):
+    for run in runs:
+        if not parts[run.protocol]:
+            continue
         form = run.guide_form or processor.guide_form
         if (run.protocol, form) not in inputs:
             forming = copy(processor)
@@ -112,14 +114,19 @@ def measure(
             states[run.method] = _encode(model, inputs[run.protocol, form][0].to(model.device), run.method, known)
         choice: dict[str, Any] = {"pruning_method": run.method}
         choice |= {"num_retained_tokens": run.retained} if run.method != "none" else {}
-        with configured(model.config, dict(run.settings)):
-            for (_, part), prepared in zip(parts[run.protocol], inputs[run.protocol, form], strict=True):
+        for (_, part), prepared in zip(parts[run.protocol], inputs[run.protocol, form], strict=True):
+            with configured(model.config, dict(run.settings)):
                 answers = ask(model, processor, prepared.to(model.device), states[run.method], choice)
-                for (expression, expected), masks in zip(part, answers, strict=True):
-                    size = masks.shape[-2:]
-                    predicted = masks[0].cpu().numpy() if len(masks) else np.zeros(size, dtype=bool)
-                    counts[run.name].append([expression.id, *count_pixels(predicted, expected)])
+            counts[run.name] += [
+                [expression.id, *count_pixels(_first_or_empty(masks), expected)]
+                for (expression, expected), masks in zip(part, answers, strict=True)
+            ]
     return {"counts": counts, "broken": wrong}
+
+
+def _first_or_empty(masks: torch.Tensor) -> np.ndarray:
+    """The first of some masks `(num_masks, H, W)`."""
+    return masks[0].cpu().numpy() if len(masks) else np.zeros(masks.shape[-2:], dtype=bool)
 
 
 def _passes(
