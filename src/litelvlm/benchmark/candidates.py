@@ -160,8 +160,7 @@ class Benchmark:
             if not self.makes_masks:
                 return self.model.generate(**prompt, **inputs, **options)
             output = self.model.segment(**prompt, **inputs, **options)
-            with self.clock.stage("post_processing"):
-                return [mask.cpu() for mask in self.processor.post_process_masks(output, inputs)]
+            return self._post_process(output.pred_masks, inputs)
 
     def _run_transformers(self) -> Any:
         """Transformers' LLaVA, then its SAM, unchanged; the hidden state of [SEG] is read from the whole history."""
@@ -182,9 +181,12 @@ class Benchmark:
             sam = self.model.sam
             embedding = self.model.seg_head(output.hidden_states[-1][-1][:, -1:])
             image_embeddings = sam.get_image_embeddings(inputs["sam_pixel_values"])
-            output.pred_masks = list(sam.decode_masks(embedding, image_embeddings)[0])
-            with self.clock.stage("post_processing"):
-                return [mask.cpu() for mask in self.processor.post_process_masks(output, inputs)]
+            return self._post_process(list(sam.decode_masks(embedding, image_embeddings)[0]), inputs)
+
+    def _post_process(self, masks: list[torch.Tensor], inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        with self.clock.stage("post_processing"):
+            sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
+            return [mask.cpu() for mask in self.processor.post_process_masks(masks, *sizes)]
 
     def milliseconds(self) -> dict[str, float]:
         """The stages of the run that just ended."""

@@ -66,11 +66,12 @@ def ask(
     """
     in_state_or_loss = ("pixel_values", "sam_pixel_values", "image_sizes", "labels")
     prompt = {name: value for name, value in inputs.items() if name not in in_state_or_loss}
+    sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
     if "labels" in inputs:
         output = model(**prompt, **choice, image_state=state, logits_to_keep=1)
-        return list(torch.cat(processor.post_process_masks(output, inputs)).split(1))
+        return list(torch.cat(processor.post_process_masks(output.pred_masks, *sizes)).split(1))
     output = model.segment(**prompt, **choice, image_state=state, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    return processor.post_process_masks(output, inputs)
+    return processor.post_process_masks(output.pred_masks, *sizes)
 
 
 __all__ = ["ANSWER", "PROTOCOLS", "ask", "prompts"]
