@@ -30,12 +30,17 @@ from transformers.utils import logging
 
 from .. import EXAMPLE_IMAGE, TINY_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor, __version__
 from ..benchmark.benchmark import add_commands as add_benchmark_command
-from ..configuration.configuration_litelvlm import PRUNING_METHODS
 from ..conversion.convert import DTYPES, REPORT, convert
 from ..conversion.processors import CONVERSATIONS
 from ..hub_cards import TARGETS, push, write_card
 from ..modeling.images_litelvlm import load_rgb
-from ..modeling.pruning_litelvlm import PruningSignals, get_pruning_method, similarity_aware_patches
+from ..modeling.pruning_litelvlm import (
+    PruningSignals,
+    TokenSelector,
+    get_pruning_method,
+    list_pruning_methods,
+    similarity_aware_patches,
+)
 from ..visualization import overlay_masks, overlay_tokens, side_by_side
 from .cli_evaluation import add_commands
 
@@ -170,13 +175,13 @@ def segment_command(options: argparse.Namespace) -> dict[str, Any]:
 
 def methods_command(options: argparse.Namespace) -> dict[str, Any]:
     """Runs `litelvlm methods`."""
-    methods = [method for name in sorted(PRUNING_METHODS) if (method := get_pruning_method(name)) is not None]
+    methods = [get_pruning_method(name) for name in list_pruning_methods()]
     return {
         "methods": [
             {
                 "name": method.name,
-                "where": f"{'inside' if method.inside_language_model else 'before'} the language model",
-                "reads_text": method.needs_texts or method.inside_language_model,
+                "where": f"{'before' if isinstance(method, TokenSelector) else 'inside'} the language model",
+                "reads_text": not isinstance(method, TokenSelector) or method.needs_texts,
                 "summary": inspect.cleandoc(method.function.__doc__ or "").partition("\n")[0],
                 "source": method.source,
             }

@@ -28,10 +28,12 @@ from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..conversion.convert import DTYPES
 from ..data.registry import NAMES, load_split, splits_of
 from ..data.samples import ReferringImage, required
-from ..evaluation.diagnose import diagnose, load_clip
+from ..evaluation.clip import load_clip
+from ..evaluation.diagnose import diagnose
 from ..evaluation.evaluate import evaluate
-from ..evaluation.protocol import PROTOCOLS, Run, parse_variant
+from ..evaluation.protocol import PROTOCOLS
 from ..evaluation.report import paper_tables, write_report
+from ..evaluation.runs import Run, parse_variant
 
 BUDGETS = ("all", "192/576", "128/576", "64/576")
 """Those of the paper, as shares, so that they hold for any number of patches."""
@@ -169,7 +171,7 @@ def parse_budget(text: str, config: LiteLVLMConfig) -> int:
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"--budgets holds {text!r}; allowed are numbers, shares such as 192/576, and all.") from None
     retained = int(value) if "/" not in text and value.denominator == 1 else round(value * config.num_patches)
-    config.resolve_budget(retained)
+    config.resolve_pruning(retained)
     return retained
 
 
