@@ -28,7 +28,7 @@ from typing import Any
 
 from litelvlm import load_tiny
 from litelvlm.baselines import average_tokens
-from litelvlm.commands.cli import main as litelvlm
+from litelvlm.commands.main import main as litelvlm
 from litelvlm.evaluation.evaluate import RESULTS
 from litelvlm.hub_cards.cards import RECOMMENDED, results_table
 
@@ -81,7 +81,7 @@ def main() -> None:
         # All tokens once
         budgets = ["all", str(budget)] if share == SHARES[0] else [str(budget)]
         asked = ["--images", options.images, "--seed", options.seed, "--device", "cpu", "--output", str(folder)]
-        if litelvlm(["evaluate", *asked, "--budgets", *budgets, "--methods", *names]):
+        if litelvlm(["evaluate", *asked, "--num-retained-tokens", *budgets, "--methods", *names]):
             raise SystemExit(2)
         for row in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["results"]:
             method = row["variant"].partition(":")[0]

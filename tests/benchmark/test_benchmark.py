@@ -20,7 +20,7 @@ import torch
 
 from litelvlm import TINY_MODEL
 from litelvlm.benchmark.candidates import STAGES
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 
 SUMMARY = {"prefill_speedup", "selection_share", "end_to_end_speedup", "activation_ratio", "flops_ratio"}
 
@@ -62,7 +62,7 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
     ("options", "message"),
     [
         (["--runs", "0"], "`num_runs` is 0; allowed are integers of at least 1."),
-        (["--budgets", "999"], "`num_retained_tokens` is 999; allowed are integers from 1 to 256"),
+        (["--num-retained-tokens", "999"], "`num_retained_tokens` is 999; allowed are integers from 1 to 256"),
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "none"], "The method 'none' is always measured"),
     ],

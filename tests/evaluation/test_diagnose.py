@@ -21,7 +21,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import litelvlm
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.data.registry import load_split
 from litelvlm.evaluation.clip import load_clip
 from litelvlm.evaluation.diagnose import verdict
@@ -114,7 +114,18 @@ def test_verdict_follows_the_interval(auroc, words):
 
 
 def test_command_prints_a_verdict_and_writes_figures_and_maps(tmp_path, capsys):
-    options = ["--images", "2", "--split", "testA", "--budgets", "85", "--device", "cpu", "--output", str(tmp_path)]
+    options = [
+        "--images",
+        "2",
+        "--split",
+        "testA",
+        "--num-retained-tokens",
+        "85",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path),
+    ]
     assert main(["diagnose", *options]) == 0
     report = json.loads((tmp_path / "diagnosis.json").read_text())
     assert capsys.readouterr().out.startswith(report["verdict"])

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import litelvlm
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.data.refcoco import write_refcoco
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.data.registry import load_split
@@ -80,11 +80,23 @@ def test_folder_of_another_evaluation_is_refused(embedded, val, finished):
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    options = ["evaluate", "--images", "3", "--split", "val", "--budgets", "all", "85", "--device", "cpu", "--output"]
+    options = [
+        "evaluate",
+        "--images",
+        "3",
+        "--split",
+        "val",
+        "--num-retained-tokens",
+        "all",
+        "85",
+        "--device",
+        "cpu",
+        "--output",
+    ]
     assert main([*options, str(tmp_path / "one")]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(litelvlm.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [*launch, "-m", "litelvlm.commands.cli", *options, str(tmp_path / "two")]
+    command = [*launch, "-m", "litelvlm", *options, str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     parts = [path.read_text().count("\n") - 1 for path in sorted((tmp_path / "two").glob("samples-*.jsonl"))]
@@ -119,9 +131,9 @@ def test_broken_annotations_are_named_or_skipped_and_counted(embedded, val, tmp_
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
         (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
-        (["--methods", "none", "--budgets", "85"], "--methods names only 'none'"),
-        (["--budgets", "some"], "--budgets holds 'some'"),
-        (["--budgets", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
+        (["--methods", "none", "--num-retained-tokens", "85"], "--methods names only 'none'"),
+        (["--num-retained-tokens", "some"], "--num-retained-tokens holds 'some'"),
+        (["--num-retained-tokens", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
         (["--images", "0"], "--images is 0"),
         (["--model", "none/at all"], "The model 'none/at all' cannot be loaded"),
     ],

@@ -15,7 +15,7 @@
 
 import json
 
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.evaluation.report import latex, markdown, markdown_table
 
 
@@ -75,7 +75,7 @@ def test_cells_are_written_as_they_are():
 
 def test_results_are_tables_and_plots_too(tmp_path, capsys):
     options = ["--data", "refshapes", "--split", "val", "testA", "--images", "1", "--device", "cpu"]
-    assert main(["evaluate", *options, "--budgets", "all", "192/576", "9", "--output", str(tmp_path)]) == 0
+    assert main(["evaluate", *options, "--num-retained-tokens", "all", "192/576", "9", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     # Columns are padded to one width
     printed, markdown, latex = (

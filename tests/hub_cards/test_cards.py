@@ -22,7 +22,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.hub_cards import TARGETS, render_card
 from litelvlm.hub_cards.cards import FOLDER, RECOMMENDED
 

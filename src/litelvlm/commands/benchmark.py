@@ -19,59 +19,66 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
-from .candidates import STAGES, TRANSFORMERS, Benchmark
-from .counting import count
-from .measuring import measure
-from .presets import PRESETS, Preset, build_model
-
-# --- the command ---------------------------------------------------------------------------------------------------
+from .flags import add_command, add_methods
 
 
-def add_commands(commands: Any) -> None:
-    """Adds `benchmark` to the command line's sub-parsers."""
-    benchmark = commands.add_parser(
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    parser = add_command(
+        commands,
         "benchmark",
         help="measure what pruning saves on this machine",
         description="Times every stage with and without pruning, and counts memory and floating-point operations.",
     )
-    what = benchmark.add_mutually_exclusive_group(required=True)
-    what.add_argument("--preset", choices=list(PRESETS), help="a model of this size with random weights")
-    what.add_argument("--model", metavar="DIR", help="folder or Hub id of a model")
-    benchmark.add_argument("--methods", nargs="+", default=["litelvlm"], metavar="NAME", help="(default: litelvlm)")
-    benchmark.add_argument(
-        "--budgets", nargs="+", type=int, metavar="K", help="tokens to keep (default: a third and a ninth)"
-    )
-    benchmark.add_argument("--runs", type=int, default=20, help="timed rounds (default: 20)")
-    benchmark.add_argument("--questions", type=int, default=0, metavar="Q", help="compare Q questions with Q calls")
-    benchmark.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--preset", help="a model of known size with random weights: cpu-small, glamm-7b and others")
+    what.add_argument("--model", metavar="NAME", help="folder or Hub id of a model")
+    add_methods(parser, "a third and a ninth")
+    parser.add_argument("--runs", type=int, default=20, help="timed rounds (default: 20)")
+    parser.add_argument("--questions", type=int, default=0, metavar="Q", help="compare Q questions with Q calls")
+    parser.add_argument(
         "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
     )
-    benchmark.add_argument("--device", default="cpu", help="such as cpu or cuda:0; meta only counts (default: cpu)")
-    benchmark.add_argument("--output", type=Path, metavar="FOLDER", help="write results.json and plots")
-    benchmark.add_argument("--json", action="store_true", help="print one JSON object")
-    benchmark.set_defaults(run=benchmark_command, show=print_benchmark)
+    parser.add_argument(
+        "--device", help="such as cpu or cuda:0; meta only counts (default: the accelerator where there is one)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and plots")
+    return parser
 
 
-def benchmark_command(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs `litelvlm benchmark`."""
-    device = torch.device(options.device)
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from ..benchmark.counting import count
+    from ..benchmark.measuring import measure
+    from ..benchmark.presets import PRESETS, Preset, build_model
+    from ..data.samples import required
+    from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+    from .loading import default_device, parse_budget
+
+    device = torch.device(options.device) if options.device else default_device()
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device is {options.device} but no GPU is available here; allowed is cpu.")
-    choices = {"methods": options.methods, "budgets": options.budgets}
-    if options.preset is not None:
-        preset = PRESETS[options.preset]
-    else:
+    draws = options.output is not None and device.type != "meta"
+    if draws:
+        required("matplotlib")
+    if options.preset is None:
         model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype="auto")
         preset = Preset(lambda: model.config, model.dtype)
+    elif options.preset in PRESETS:
+        preset = PRESETS[options.preset]
+    else:
+        raise ValueError(f"--preset is {options.preset!r}; allowed are {', '.join(PRESETS)}.")
+    config = preset.make_config()
+    budgets = options.num_retained_tokens and [parse_budget(text, config) for text in options.num_retained_tokens]
+    if budgets and None in budgets:
+        raise ValueError("--num-retained-tokens holds all, which is always measured; name numbers that prune.")
+    choices = {"methods": options.methods or ["litelvlm"], "budgets": budgets or None}
     report = {"preset": options.preset or str(options.model), "command": " ".join(["litelvlm", *sys.argv[1:]])}
     if device.type == "meta":
         report |= count(preset, **choices)
     else:
         if options.preset is not None:
-            model = build_model(preset.make_config(), device, preset.dtype)
+            model = build_model(config, device, preset.dtype)
         report |= measure(
             model.to(device).eval(),
             preset,
@@ -83,26 +90,19 @@ def benchmark_command(options: argparse.Namespace) -> dict[str, Any]:
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-        if device.type != "meta":
-            report["plots"] = _write_plots(report, options.output)
+    if draws:
+        from ..benchmark.plots import plot_benchmark
+
+        report["plots"] = [str(path) for path in plot_benchmark(report, options.output)]
     return report
 
 
-def _write_plots(report: dict[str, Any], folder: Path) -> list[str]:
-    """Plots need matplotlib, of the extra `eval`; figures alone do not."""
-    try:
-        from .benchmark_plots import plot_benchmark
-    except ImportError:
-        return []
-    return [str(path) for path in plot_benchmark(report, folder)]
-
-
-def print_benchmark(report: dict[str, Any]) -> None:
+def show(report: dict[str, Any]) -> None:
     rows = report["rows"]
     print(f"{report['preset']}, {report['dtype']}, {report['num_text_tokens']} text tokens")
     if "device" in report:
-        _print_times(report)
-    rows = [row for row in rows if row["method"] != TRANSFORMERS]
+        show_times(report)
+    rows = [row for row in rows if row["method"] != "transformers"]
     print(f"\n{'counted':20}" + "".join(f"{_name(row):>18}" for row in rows))
     lines = [("rows", [row["num_rows"] for row in rows])]
     for title, key, scale in (
@@ -129,7 +129,9 @@ def print_benchmark(report: dict[str, Any]) -> None:
         print(f"batch of {entry['batch_size']}: {entry['images_per_second']:.2f} images per second")
 
 
-def _print_times(report: dict[str, Any]) -> None:
+def show_times(report: dict[str, Any]) -> None:
+    from ..benchmark.candidates import STAGES
+
     device, rows = report["device"], report["rows"]
     print(
         f"{device['name']}: copies {device['copy_bytes_per_second'] / 1e9:.1f} GB/s, matrix products "
@@ -155,4 +157,4 @@ def _cell(spread: dict[str, float] | None) -> str:
     return f"{spread['median']:10.1f} ±{(spread['q3'] - spread['q1']) / 2:6.1f}"
 
 
-__all__ = ["Benchmark", "add_commands", "count", "measure"]
+__all__ = ["add_parser", "run", "show"]
