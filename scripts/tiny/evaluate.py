@@ -44,6 +44,7 @@ FIGURES = ("split", "retained", "patches", "expressions", "images", "ciou", "gio
 def variants(budget: int) -> dict[str, str]:
     """What to measure, by the name that the table gives it; where that names no setting, it is the paper's."""
     quarter = f"num_context_tokens={budget // 4}"
+    released = "selection_rule=released"
     lowest, highest = "similarity_order=lowest", "similarity_order=highest"
     consecutive, original = "position_mode=consecutive", "position_mode=original"
     recommended = f"{highest},{original},{quarter}"
@@ -52,8 +53,11 @@ def variants(budget: int) -> dict[str, str]:
         "litelvlm, raster order": f"{lowest},{consecutive},token_order=raster",
         "litelvlm, original positions": f"{lowest},{original}",
         "litelvlm, original positions, a quarter for context": f"{lowest},{original},{quarter}",
+        "litelvlm, released rule": f"{lowest},{consecutive},{released}",
+        "litelvlm, released rule, original positions": f"{lowest},{original},{released}",
         "litelvlm, highest": f"{highest},{consecutive}",
         "litelvlm, highest, original positions": f"{highest},{original}",
+        "litelvlm, highest, released rule, original positions": f"{highest},{original},{released}",
         RECOMMENDED: recommended,
         f"{RECOMMENDED}, expression": f"{recommended},guide_form=expression",
         f"{RECOMMENDED}, templates": f"{recommended},guide_form=templates",
