@@ -44,6 +44,9 @@ from .images_litelvlm import load_rgb
 
 GUIDE_FORMS = ("question", "expression", "templates")
 
+# What a chat template has around answers, for the labels
+_GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
 # Options of tokenizers that are heeded when a conversation becomes token ids
 _TEXT_OPTIONS = {"max_length", "padding", "padding_side", "return_tensors", "truncation"}
 
@@ -146,7 +149,8 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Raises:
             ValueError: no or empty text, counts or sizes that do not fit, answered and open conversations in one
-                batch, an image that cannot be read, an unknown option, or a length that would cut an image.
+                batch, answers that the chat template does not mark for `labels`, an image that cannot be read, an
+                unknown option, or a length that would cut an image.
         """
         text_options, image_options = self._options(kwargs)
         turns = as_turns("text", text)
@@ -290,6 +294,12 @@ class LiteLVLMProcessor(ProcessorMixin):
             )
             for i, c in enumerate(conversations)
         ]
+        if all(answered) and not all(any(label != -100 for label in labels) for _, labels in encoded):
+            raise ValueError(
+                "The chat template does not say which tokens are the answer, so there are no labels to learn from. "
+                "Put `{% generation %}` and `{% endgeneration %}` around the answer in it, or leave the last answer "
+                "open."
+            )
         image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         encoded = [_truncate(row, labels, image_token_id, **text_options) for row, labels in encoded]
         padding = {"padding_side": self.tokenizer.padding_side} | text_options
@@ -327,25 +337,26 @@ class LiteLVLMProcessor(ProcessorMixin):
         for message in messages:
             # Answers hold [SEG] rightly, but only the template may place an image
             tokens = added_tokens(self.tokenizer) if message["role"] == "user" else {self.image_token}
+            # Templates such as LLaVA's write nothing for a content that is one string
             content = message["content"]
-            if isinstance(content, str):
-                content = protect(content, tokens)
-            else:
-                # Images themselves are none of the template's business
-                content = [
-                    {"type": part["type"]} | ({"text": protect(part["text"], tokens)} if "text" in part else {})
-                    for part in content
-                ]
-            protected.append({"role": message["role"], "content": content})
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            # The template needs the position of an image, not the image
+            parts = [
+                {"type": part["type"]} | ({"text": protect(part["text"], tokens)} if "text" in part else {})
+                for part in parts
+            ]
+            protected.append({"role": message["role"], "content": parts})
         if add_generation_prompt is None:
             add_generation_prompt = messages[-1]["role"] == "user"
+        template = chat_template or self.chat_template
+        marks_answers = _GENERATION_BLOCK.search(template) is not None
         rendered, spans = render_jinja_template(
             conversations=[protected],
-            chat_template=chat_template or self.chat_template,
-            return_assistant_tokens_mask=True,
+            chat_template=template,
+            return_assistant_tokens_mask=marks_answers,
             add_generation_prompt=add_generation_prompt,
         )
-        return rendered[0], spans[0]
+        return rendered[0], spans[0] if marks_answers else []
 
     def _encode_conversation(
         self,
@@ -382,13 +393,14 @@ class LiteLVLMProcessor(ProcessorMixin):
         int64: behind the ids of an open prompt they make those of the answered one.
 
         Raises:
-            ValueError: no text, or a tokenizer that joins the end of a prompt with the beginning of its answer.
+            ValueError: no text, a chat template that leaves it out, or a tokenizer that joins the end of a prompt with
+                the beginning of its answer.
         """
         as_turns("answer", answer)
         question = {"role": "user", "content": "?"}
         asked, _ = self._encode_conversation([question], 0, True, None)
         answered, _ = self._encode_conversation([question, {"role": "assistant", "content": answer}], 0, False, None)
-        if answered[: len(asked)] != asked:
+        if len(answered) == len(asked) or answered[: len(asked)] != asked:
             raise ValueError(
                 f"The tokens of {answer!r} cannot be told from those of the prompt before it; pass it to the "
                 "processor as `answers` instead."
@@ -523,7 +535,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         inputs: Any,
         threshold: float = 0.0,
         mask_threshold: float = 0.5,
-        text_labels: Sequence[Sequence[str]] | None = None,
+        text_labels: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
     ) -> list[list[dict[str, Any]]]:
         """
         Masks with what belongs to each.
@@ -533,8 +545,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             inputs: what this processor made.
             threshold (`float`): masks of a lower score are left out.
             mask_threshold (`float`): pixels of a higher probability are inside.
-            text_labels (`list[list[str]]`, *optional*): the texts of each conversation, by default those that the
-                processor was given.
+            text_labels (`list[list[str]]`, *optional*): the texts of each conversation, nested as the processor's
+                `text`; by default those that it was given.
 
         Returns:
             `list[list[dict]]`: per conversation, for each mask `mask` (`(height, width)`, bool), `score` (mean
@@ -542,23 +554,29 @@ class LiteLVLMProcessor(ProcessorMixin):
             text) and `box` (`[left, top, right, bottom]` in pixels, the last two exclusive; `None` for an empty mask).
 
         Raises:
-            ValueError: thresholds that are no probabilities, or no texts.
+            ValueError: thresholds that are no probabilities, or no texts, or texts of another number of conversations.
         """
         for name, value in (("threshold", threshold), ("mask_threshold", mask_threshold)):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` is {value!r}; allowed are probabilities from 0 to 1.")
         text_labels = getattr(inputs, "text_labels", None) if text_labels is None else text_labels
-        if text_labels is None or len(text_labels) != len(outputs.pred_masks):
+        if text_labels is None:
             raise ValueError(
                 "`inputs` do not say what was asked; pass the processor's output as it is, or `text_labels` with the "
                 "texts of each conversation."
+            )
+        turns = as_turns("text_labels", text_labels)
+        if len(turns) != len(outputs.pred_masks):
+            raise ValueError(
+                f"There are texts of {len(turns)} conversations in `text_labels` and masks of "
+                f"{len(outputs.pred_masks)}; allowed are equal numbers."
             )
         logits = self.post_process_masks(
             outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"], binarize=False
         )
         results = []
         for probabilities, scores, texts in zip(
-            (values.sigmoid() for values in logits), outputs.mask_scores, text_labels, strict=True
+            (values.sigmoid() for values in logits), outputs.mask_scores, turns, strict=True
         ):
             # Of a conversation with a mask for each turn every mask has its own text; a generated answer is the last's
             labels = texts if len(texts) == len(probabilities) else [texts[-1]] * len(probabilities)

@@ -32,6 +32,15 @@ SYSTEM = (
 )
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
 ASK = "Can you segment {} in this image?"
+# As LLaVA's own: a content that is one string is left out, and answers end with a space
+LLAVA_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ part['text'] + ' ' }}{% endgeneration %}"
+    "{% else %}{{ part['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 
 
 def decode(processor, ids) -> str:
@@ -387,9 +396,13 @@ def test_an_encoded_answer_completes_an_open_prompt(processor, text, answer):
     metaspace.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    for own in (processor, metaspace):
+    llava = copy.deepcopy(metaspace)
+    llava.chat_template = LLAVA_CHAT_TEMPLATE
+    for own in (processor, metaspace, llava):
         asked, answered = own(IMAGE, text)["input_ids"][0], own(IMAGE, text, answers=answer)["input_ids"][0]
         assert torch.equal(torch.cat([asked, own.encode_answer(answer)]), answered)
+        shown = own.tokenizer.decode(own.encode_answer(answer)).replace("▁", " ")
+        assert answer.replace(" ", "") in shown.replace(" ", "")
 
 
 def test_an_answer_that_cannot_be_told_from_its_prompt_is_refused(processor):
@@ -398,8 +411,30 @@ def test_an_answer_that_cannot_be_told_from_its_prompt_is_refused(processor):
     )
     with pytest.raises(ValueError, match="cannot be told from those of the prompt"):
         processor.encode_answer("It is [SEG].")
+    processor.chat_template = "{{ messages[0]['role'] }}"  # without the answer
+    with pytest.raises(ValueError, match="cannot be told from those of the prompt"):
+        processor.encode_answer("It is [SEG].")
     with pytest.raises(ValueError, match="texts that are not empty"):
         processor.encode_answer(" ")
+
+
+def test_a_message_of_one_string_is_that_text_in_every_template(processor):
+    processor.chat_template = LLAVA_CHAT_TEMPLATE
+    conversation = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "It is [SEG]."}]
+    assert processor.apply_chat_template(conversation) == "USER: hello ASSISTANT: It is [SEG]. "
+    inputs = processor.apply_chat_template(conversation, tokenize=True)
+    assert torch.equal(
+        inputs["input_ids"], processor(text="hello", answers="It is [SEG].", question_template="{}")["input_ids"]
+    )
+
+
+def test_answers_that_the_template_does_not_mark_give_no_labels_but_an_error(processor):
+    processor.chat_template = LLAVA_CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    with pytest.raises(ValueError, match="does not say which tokens are the answer"):
+        processor(IMAGE, "a", answers="It is [SEG].")
+    history = processor(IMAGE, [["a", "b"]], answers=[["It is [SEG]."]])  # nothing to learn: nothing to mark
+    assert "ASSISTANT: It is [SEG]." in decode(processor, history["input_ids"][0].tolist())
+    assert decode(processor, processor.encode_answer("It is [SEG].").tolist()) == " It is [SEG]. "
 
 
 def test_one_answer_serves_every_turn_of_every_conversation(processor):
@@ -499,8 +534,11 @@ def test_instances_need_texts_and_probabilities(processor):
     inputs = processor(IMAGE, "a")
     with pytest.raises(ValueError, match="`inputs` do not say what was asked"):
         processor.post_process_instance_segmentation(outputs_with([1.0]), dict(inputs))
-    given = processor.post_process_instance_segmentation(outputs_with([1.0]), dict(inputs), text_labels=[["a"]])
-    assert given[0][0]["label"] == "a"
+    for texts in ("the dog", ["the dog"], [["the dog"]]):
+        given = processor.post_process_instance_segmentation(outputs_with([1.0]), dict(inputs), text_labels=texts)
+        assert given[0][0]["label"] == "the dog"
+    with pytest.raises(ValueError, match="texts of 2 conversations in `text_labels` and masks of 1"):
+        processor.post_process_instance_segmentation(outputs_with([1.0]), inputs, text_labels=["a", "b"])
     for name in ("threshold", "mask_threshold"):
         with pytest.raises(ValueError, match=f"`{name}` is 2; allowed are probabilities"):
             processor.post_process_instance_segmentation(outputs_with([1.0]), inputs, **{name: 2})
