@@ -14,6 +14,9 @@
 """Every kind of image arrives upright, in RGB, with the values that a person sees."""
 
 import base64
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -122,9 +125,24 @@ def test_what_is_no_image_is_named(tmp_path):
             load_rgb(image)
 
 
-def test_a_data_url_shows_what_its_file_shows(tmp_path):
-    clear = np.dstack([COLOUR, GREY])
-    Image.fromarray(clear).save(tmp_path / "clear.png")
-    encoded = base64.b64encode((tmp_path / "clear.png").read_bytes()).decode()
-    np.testing.assert_array_equal(pixels(f"data:image/png;base64,{encoded}"), pixels(tmp_path / "clear.png"))
-    assert (pixels(tmp_path / "clear.png")[0, 0] == 255).all()
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """`serve(name)` is the URL of a file of `tmp_path`, from a server on this machine."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield lambda name: f"http://127.0.0.1:{server.server_port}/{name}"
+        server.shutdown()
+
+
+def test_a_url_shows_what_its_file_shows(tmp_path, serve):
+    Image.fromarray(np.dstack([COLOUR, GREY])).save(tmp_path / "clear.png")
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    for name in ("clear.png", "deep.png"):
+        encoded = base64.b64encode((tmp_path / name).read_bytes()).decode()
+        for url in (f"data:image/png;base64,{encoded}", serve(name)):
+            np.testing.assert_array_equal(pixels(url), pixels(tmp_path / name))
+    assert (pixels(serve("clear.png"))[0, 0] == 255).all() and pixels(serve("deep.png"))[0, 1, 0] == GREY[0, 1]
+    with pytest.raises(ValueError, match=r"none\.png' cannot be fetched as an image: HTTP Error 404"):
+        load_rgb(serve("none.png"))
