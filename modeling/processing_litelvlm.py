@@ -18,13 +18,21 @@ masks back at the size of the image.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin, SamImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+    SamImageProcessor,
+)
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -47,7 +55,12 @@ GUIDE_FORMS = ("question", "expression", "templates")
 # What a chat template has around answers, for the labels
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
+# Options of `from_pretrained`: how to reach the Hub, and which files of one repository to read
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
+_LOADING_OPTIONS = (*_HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
+
 # Options of tokenizers that are heeded when a conversation becomes token ids
+_CALL_ARGUMENTS = ("answers", "guide_text", "images", "question_template", "segmentation_maps", "text")
 _TEXT_OPTIONS = {"max_length", "padding", "padding_side", "return_tensors", "truncation"}
 
 
@@ -200,9 +213,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         given |= {name: value for group in groups for name, value in (kwargs.get(group) or {}).items()}
         for name in given:
             if name not in _TEXT_OPTIONS | of_images:
-                near = get_close_matches(name, _TEXT_OPTIONS | of_images, n=1)
-                hint = f" Did you mean `{near[0]}`?" if near else ""
-                raise ValueError(f"`{name}` is no option of this processor.{hint}")
+                raise _unknown_option(name, {*_CALL_ARGUMENTS, *_TEXT_OPTIONS, *of_images})
         merged = self._merge_kwargs(LiteLVLMProcessorKwargs, **kwargs)
         text = {name: value for name, value in merged["text_kwargs"].items() if name in _TEXT_OPTIONS}
         images = {name: value for name, value in merged["images_kwargs"].items() if name in given}
@@ -602,24 +613,53 @@ class LiteLVLMProcessor(ProcessorMixin):
 
     @classmethod
     def from_backbone(
-        cls, backbone: str | os.PathLike, guide: str | os.PathLike | None = None, **kwargs: Any
+        cls,
+        backbone: str | os.PathLike | PreTrainedModel,
+        guide: str | os.PathLike | None = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
     ) -> "LiteLVLMProcessor":
         """
         The processor of an LVLM in Transformers' format, for [`LiteLVLMForConditionalGeneration.from_backbone`].
 
         Args:
-            backbone (`str`): Hub id or folder of the LVLM.
+            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of a CLIP-based LVLM, or that model loaded.
             guide (`str`, *optional*): Hub id or folder of its CLIP, by default as [`default_guide`] says.
-            kwargs: those of the backbone's `from_pretrained`, such as `revision` or `token`.
+            chat_template (`str`, *optional*): in the place of the LVLM's own.
+            kwargs: those of the backbone's `from_pretrained`, such as `revision`. Those that say how to reach the Hub,
+                such as `token` and `cache_dir`, are the guide's too.
+
+        Raises:
+            ValueError: an unknown option, a model that does not know where it was loaded from, a vision tower that is
+                not CLIP's or of sizes not known, or an LVLM without a chat template.
         """
-        own = AutoProcessor.from_pretrained(backbone, **kwargs)
-        vision_config = AutoConfig.from_pretrained(backbone, **kwargs).vision_config
-        guide_tokenizer = AutoTokenizer.from_pretrained(default_guide(vision_config) if guide is None else guide)
+        for name in kwargs:
+            if name not in _LOADING_OPTIONS:
+                raise _unknown_option(name, _LOADING_OPTIONS)
+        if isinstance(backbone, PreTrainedModel):
+            source, config = backbone.name_or_path, backbone.config
+            if not source:
+                raise ValueError("`backbone` does not know where it was loaded from; give its Hub id or folder.")
+        else:
+            source, config = backbone, AutoConfig.from_pretrained(backbone, **kwargs)
+        vision_config = getattr(config, "vision_config", None)
+        if getattr(vision_config, "model_type", None) != "clip_vision_model":
+            raise ValueError(
+                f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's vision tower; allowed "
+                "are LVLMs with one, such as LLaVA."
+            )
+        if guide is None:
+            guide = default_guide(vision_config)
+        own = AutoProcessor.from_pretrained(source, **kwargs)
+        chat_template = chat_template or own.chat_template or own.tokenizer.chat_template
+        if chat_template is None:
+            raise ValueError(f"{str(source)!r} has no chat template; give one as `chat_template`.")
+        reaching = {name: value for name, value in kwargs.items() if name in _HUB_OPTIONS}
         return cls(
             own.image_processor,
             own.tokenizer,
-            guide_tokenizer,
-            chat_template=own.chat_template,
+            AutoTokenizer.from_pretrained(guide, **reaching),
+            chat_template=chat_template,
             image_token=own.image_token,
             num_image_tokens=(vision_config.image_size // vision_config.patch_size) ** 2,
             question_template="{}",
@@ -635,6 +675,12 @@ class LiteLVLMProcessor(ProcessorMixin):
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory))), **kwargs)
         return written
+
+
+def _unknown_option(name: str, known: Iterable[str]) -> ValueError:
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return ValueError(f"`{name}` is no option of this processor.{hint}")
 
 
 def _truncate(

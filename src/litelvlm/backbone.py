@@ -44,10 +44,10 @@ def from_backbone(
     Raises:
         ValueError: as there.
     """
-    name = backbone.name_or_path if isinstance(backbone, PreTrainedModel) else backbone
     reading = {option: kwargs[option] for option in _FOR_BOTH if option in kwargs}
-    model = LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs)
-    return model, LiteLVLMProcessor.from_backbone(name, guide, **reading)
+    # First what is small: its errors come before a large model is loaded
+    processor = LiteLVLMProcessor.from_backbone(backbone, guide, **reading)
+    return LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs), processor
 
 
 __all__ = ["from_backbone"]

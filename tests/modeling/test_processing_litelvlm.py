@@ -15,6 +15,7 @@
 
 import copy
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,15 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 from litelvlm.modeling.chat_litelvlm import QUESTION_TEMPLATES
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
@@ -477,6 +487,8 @@ def test_truncation_never_cuts_an_image(processor):
     [
         ({"paddin": True}, "`paddin` is no option of this processor. Did you mean `padding`"),
         ({"text_kwargs": {"max_lenght": 5}}, "`max_lenght` is no option of this processor. Did you mean `max_length`"),
+        ({"answer": "[SEG]"}, "`answer` is no option of this processor. Did you mean `answers`"),
+        ({"image": IMAGE}, "`image` is no option of this processor. Did you mean `images`"),
         ({"add_special_tokens": False}, "`add_special_tokens` is no option"),
         ({"return_tensors": "np"}, "`return_tensors` is 'np'; allowed is 'pt'"),
         ({"text_kwargs": {"return_tensors": "tf"}}, "`return_tensors` is 'tf'; allowed is 'pt'"),
@@ -542,3 +554,78 @@ def test_instances_need_texts_and_probabilities(processor):
     for name in ("threshold", "mask_threshold"):
         with pytest.raises(ValueError, match=f"`{name}` is 2; allowed are probabilities"):
             processor.post_process_instance_segmentation(outputs_with([1.0]), inputs, **{name: 2})
+
+
+@pytest.fixture
+def llava(processor, config_values, tmp_path):
+    """LLaVA's own processor; it and a configuration are saved in `lvlm`, and the guide's tokenizer in `clip`."""
+    tokenizer = processor.tokenizer
+    values = config_values["backbone_config"] | {"image_token_index": tokenizer.convert_tokens_to_ids("<image>")}
+    LlavaConfig(**{name: value for name, value in values.items() if name != "model_type"}).save_pretrained(
+        tmp_path / "lvlm"
+    )
+    own = LlavaProcessor(
+        processor.image_processor,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=LLAVA_CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+    own.save_pretrained(tmp_path / "lvlm")
+    processor.guide_tokenizer.save_pretrained(tmp_path / "clip")
+    return own
+
+
+def test_processor_of_a_backbone_writes_what_the_backbones_own_writes(llava, tmp_path):
+    wrapped = LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip")
+    conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    prompt = llava.apply_chat_template(conversation, add_generation_prompt=True)
+    expected = llava(images=IMAGE, text=prompt, return_tensors="pt")
+    inputs = wrapped(IMAGE, "What is this?")
+    assert inputs["input_ids"][0].tolist() == [wrapped.tokenizer.bos_token_id, *expected["input_ids"][0].tolist()]
+    assert torch.equal(inputs["pixel_values"], expected["pixel_values"]) and "sam_pixel_values" not in inputs
+    guide = wrapped.guide_tokenizer
+    assert guide.decode(inputs["guide_input_ids"][0, 0], skip_special_tokens=True) == "What is this?"
+
+
+def test_processor_of_a_loaded_backbone_is_that_of_its_name(llava, tmp_path):
+    config = LlavaConfig.from_pretrained(tmp_path / "lvlm")
+    model = LlavaForConditionalGeneration(config)
+    with pytest.raises(ValueError, match="does not know where it was loaded from"):
+        LiteLVLMProcessor.from_backbone(model, tmp_path / "clip")
+    model.save_pretrained(tmp_path / "lvlm")
+    loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "lvlm")
+    named, wrapped = (LiteLVLMProcessor.from_backbone(b, tmp_path / "clip") for b in (tmp_path / "lvlm", loaded))
+    assert torch.equal(wrapped(IMAGE, "a")["input_ids"], named(IMAGE, "a")["input_ids"])
+
+
+def test_options_of_loading_reach_the_backbone_and_those_of_the_hub_the_guide(llava, tmp_path, monkeypatch):
+    given = {"revision": "main", "token": "secret", "cache_dir": str(tmp_path)}
+    seen = {}
+    for auto_class in (AutoConfig, AutoProcessor, AutoTokenizer):
+        load = auto_class.from_pretrained
+
+        def recorded(name, load=load, **kwargs):
+            seen.setdefault(Path(name).name, []).append(kwargs)
+            return load(name, **kwargs)
+
+        monkeypatch.setattr(auto_class, "from_pretrained", recorded)
+    LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip", **given)
+    assert all(given.items() <= kwargs.items() for kwargs in seen["lvlm"][:2])
+    assert seen["clip"][0] == {name: given[name] for name in ("token", "cache_dir")}
+
+
+def test_backbones_without_what_a_processor_needs_are_refused(llava, tmp_path):
+    with pytest.raises(ValueError, match=r"`revison` is no option of this processor\. Did you mean `revision`"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip", revison="main")
+    with pytest.raises(ValueError, match="No CLIP is known for a vision tower of width 32"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "lvlm")
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    with pytest.raises(ValueError, match="is a 'llama' model without CLIP's vision tower"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "llama")
+    (tmp_path / "lvlm" / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="has no chat template; give one as `chat_template`"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip")
+    given = LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip", chat_template=LLAVA_CHAT_TEMPLATE)
+    assert given.apply_chat_template([{"role": "user", "content": "a"}]) == "USER: a ASSISTANT:"

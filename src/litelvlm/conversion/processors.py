@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.processing_litelvlm import LLAVA_V1_CHAT_TEMPLATE, LiteLVLMProcessor
@@ -105,18 +105,18 @@ def build_processor(
     kind: Kind, conversation: str | None, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig
 ) -> LiteLVLMProcessor:
     """The processor of a converted checkpoint; `source` and `clip` are folders."""
-    vision_config = config.backbone_config.vision_config
-    options: dict[str, Any] = {"num_image_tokens": (vision_config.image_size // vision_config.patch_size) ** 2}
-    image_processor: Any
     if kind is LLAVA:
-        own = AutoProcessor.from_pretrained(source)
-        image_processor = own.image_processor
-        options |= {"chat_template": own.chat_template, "question_template": "{}", "with_masks": False}
-    else:
-        image_processor = CLIPImageProcessor.from_pretrained(clip)
-        template = GLAMM_CHAT_TEMPLATE if kind is GLAMM else CONVERSATIONS[str(conversation)]
-        options |= {"chat_template": template, "question_template": _QUESTION}
-    return LiteLVLMProcessor(image_processor, tokenizer, AutoTokenizer.from_pretrained(clip), **options)
+        processor = LiteLVLMProcessor.from_backbone(source, clip)
+        processor.tokenizer = tokenizer
+        return processor
+    return LiteLVLMProcessor(
+        CLIPImageProcessor.from_pretrained(clip),
+        tokenizer,
+        AutoTokenizer.from_pretrained(clip),
+        chat_template=GLAMM_CHAT_TEMPLATE if kind is GLAMM else CONVERSATIONS[str(conversation)],
+        num_image_tokens=config.num_patches_per_side**2,
+        question_template=_QUESTION,
+    )
 
 
 __all__ = ["build_processor", "has_tokenizer", "load_tokenizer"]
