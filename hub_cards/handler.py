@@ -43,8 +43,8 @@ class EndpointHandler:
         Returns:
             `{"answer": str, "masks": [str, ...], "scores": [...], "predicted_ious": [...], "boxes": [...]}`, each mask
             a PNG in base64, 255 inside and 0 outside, at the size of the image; of each mask the mean probability of
-            its pixels, the IoU that SAM predicts and `[left, top, right, bottom]`. A model that answers in text only gives
-            no masks. With the parameter `answer`, such as `"It is [SEG]."`, nothing is generated.
+            its pixels, the IoU that SAM predicts and `[left, top, right, bottom]`. A model that answers in text only
+            gives no masks. With the parameter `answer`, such as `"It is [SEG]."`, nothing is generated.
 
         Raises:
             ValueError: a request that cannot be answered; the endpoint hands the message to who has asked.

@@ -48,7 +48,7 @@ GUIDE_FORMS = ("question", "expression", "templates")
 _TEXT_OPTIONS = {"max_length", "padding", "padding_side", "return_tensors", "truncation"}
 
 
-class LiteLVLMProcessorKwargs(ProcessingKwargs, total=False):
+class LiteLVLMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Transformers' usual keywords of a processor."""
 
 
