@@ -187,8 +187,8 @@ class LiteLVLMConfig(PreTrainedConfig):
         if self.sam_config is not None:
             self.sam_config = _as_config(self.sam_config, SamConfig)
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
-        kwargs = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)} | kwargs
-        kwargs["custom_pipelines"] = _TASKS(kwargs["custom_pipelines"])
+        kwargs = {"auto_map": dict(_AUTO_MAP)} | kwargs
+        kwargs["custom_pipelines"] = _TASKS(kwargs.get("custom_pipelines") or deepcopy(_CUSTOM_PIPELINES))
         super().__post_init__(**kwargs)
         self.check()
 

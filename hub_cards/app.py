@@ -59,7 +59,7 @@ def build(model: Any, processor: Any) -> Any:
         [
             gradio.Image(type="pil", label="Image"),
             gradio.Textbox(label="What to segment"),
-            gradio.Slider(1, patches, min(model.config.num_retained_tokens, patches), step=1, label="Visual tokens kept"),
+            gradio.Slider(1, patches, model.config.num_retained_tokens, step=1, label="Visual tokens kept"),
         ],
         [gradio.AnnotatedImage(label="Masks"), gradio.Textbox(label="Answer")],
         title="LiteLVLM",

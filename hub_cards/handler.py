@@ -41,10 +41,10 @@ class EndpointHandler:
                 its URL, and of the parameters those in `PARAMETERS`.
 
         Returns:
-            `{"answer": str, "masks": [str, ...], "scores": [...], "predicted_ious": [...], "boxes": [...]}`, each mask a
-            PNG in base64, 255 inside and 0 outside, at the size of the image; of each mask the mean probability of its
-            pixels, the IoU that SAM predicts and `[left, top, right, bottom]`. A model that answers in text only gives
-            no masks. With the parameter `answer`, such as `"It is [SEG]."`, nothing is generated.
+            `{"answer": str, "masks": [str, ...], "scores": [...], "predicted_ious": [...], "boxes": [...]}`, each mask
+            a PNG in base64, 255 inside and 0 outside, at the size of the image; of each mask the mean probability of
+            its pixels, the IoU that SAM predicts and `[left, top, right, bottom]`. A model that answers in text only
+            gives no masks. With the parameter `answer`, such as `"It is [SEG]."`, nothing is generated.
 
         Raises:
             ValueError: a request that cannot be answered; the endpoint hands the message to who has asked.
@@ -54,7 +54,9 @@ class EndpointHandler:
             raise ValueError('The request has no image or no text; send {"inputs": {"image": ..., "text": ...}}.')
         if unknown := sorted(set(parameters) - set(PARAMETERS)):
             raise ValueError(f"Unknown parameters {unknown}; allowed are {', '.join(PARAMETERS)}.")
-        inputs = self.processor(images=decode_image(request["image"]), text=request["text"], return_tensors="pt").to(self.model.device)
+        inputs = self.processor(images=decode_image(request["image"]), text=request["text"], return_tensors="pt").to(
+            self.model.device
+        )
         if parameters.get("answer") is None:
             parameters = {"max_new_tokens": 64} | parameters
         else:

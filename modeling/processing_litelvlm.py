@@ -64,7 +64,7 @@ _CALL_ARGUMENTS = ("answers", "guide_text", "images", "question_template", "segm
 _TEXT_OPTIONS = {"max_length", "padding", "padding_side", "return_tensors", "truncation"}
 
 
-class LiteLVLMProcessorKwargs(ProcessingKwargs, total=False):
+class LiteLVLMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Transformers' usual keywords of a processor."""
 
 

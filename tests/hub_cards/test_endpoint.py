@@ -40,15 +40,15 @@ class Hidden:
             raise ModuleNotFoundError("litelvlm is hidden")
 
 sys.meta_path.insert(0, Hidden())
-image, text_only = sys.argv[1:]
+path, text_only = sys.argv[1:]
 
 import app, handler
 from PIL import Image
 
-image = base64.b64encode(open(image, "rb").read()).decode()
+image = base64.b64encode(open(path, "rb").read()).decode()
 request = {"inputs": {"image": image, "text": "the red circle"}}
 answers = {"masks": handler.EndpointHandler(".")(request), "text": handler.EndpointHandler(text_only)(request)}
-(shown, masks), answer = app.segment(*app.load("."), Image.open(image), "the red circle", 85)
+(shown, masks), answer = app.segment(*app.load("."), Image.open(path), "the red circle", 85)
 answers["space"] = {"size": shown.size, "masks": [[int(mask.sum()), label] for mask, label in masks], "answer": answer}
 assert not any(name.partition(".")[0] in ("litelvlm", "gradio") for name in sys.modules)
 print(json.dumps(answers))

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     budgets = options.num_retained_tokens and [parse_budget(text, config) for text in options.num_retained_tokens]
     if budgets and None in budgets:
         raise ValueError("--num-retained-tokens holds all, which is always measured; name numbers that prune.")
-    choices = {"methods": options.methods or ["litelvlm"], "budgets": budgets or None}
+    choices: dict[str, Any] = {"methods": options.methods or ["litelvlm"], "budgets": budgets or None}
     report = {"preset": options.preset or str(options.model), "command": " ".join(["litelvlm", *sys.argv[1:]])}
     if device.type == "meta":
         report |= count(preset, **choices)

@@ -96,12 +96,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "milliseconds": {name: round(value, 1) for name, value in milliseconds.items()},
     }
     if options.output is not None:
-        images = [overlay_masks(image, masks)]
+        drawn = [overlay_masks(image, masks)]
         if options.show_tokens:
             kinds = patch_kinds(model, output, inputs, options.method or model.config.pruning_method)
             cropped = bool(processor.image_processor.do_center_crop)
-            images.insert(0, overlay_tokens(image, *kinds, cropped=cropped))
-        side_by_side(images).save(options.output)
+            drawn.insert(0, overlay_tokens(image, *kinds, cropped=cropped))
+        side_by_side(drawn).save(options.output)
     if options.mask is not None:
         Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
     return report
