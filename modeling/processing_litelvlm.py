@@ -17,7 +17,6 @@ masks back at the size of the image.
 """
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -35,25 +34,13 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.processing_utils import ProcessingKwargs, Unpack
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from .chat_litelvlm import (
-    LLAVA_V1_CHAT_TEMPLATE,
-    QUESTION_TEMPLATES,
-    SPLIT,
-    added_tokens,
-    as_turns,
-    message_text,
-    protect,
-)
+from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text
+from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .guide_litelvlm import default_guide
+from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import export_code
 from .images_litelvlm import load_rgb
-
-GUIDE_FORMS = ("question", "expression", "templates")
-
-# What a chat template has around answers, for the labels
-_GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 # Options of `from_pretrained`: how to reach the Hub, and which files of one repository to read
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
@@ -175,7 +162,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             replies = [as_turns("answers", [answers])[0] * len(conversation) for conversation in turns]
         else:
             replies = [[] for _ in turns] if answers is None else as_turns("answers", answers, may_be_empty=True)
-        guides = self._guide_sentences(turns, template)
+        guides = guide_sentences(turns, self.guide_form, template)
         if guide_text is not None:
             guides = [[[text] for text in texts] for texts in as_turns("guide_text", guide_text)]
         if len(replies) != len(turns) or len(guides) != len(turns):
@@ -183,23 +170,10 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"There are {len(turns)} conversations in `text`, {len(replies)} in `answers` and {len(guides)} in "
                 "`guide_text`; allowed are equal numbers."
             )
-        conversations = []
-        for asked, answered in zip(questions, replies, strict=True):
-            if len(answered) not in (len(asked), len(asked) - 1):
-                raise ValueError(
-                    f"A conversation has {len(asked)} questions and {len(answered)} answers; give an answer to every "
-                    "question, or to all but the last. For several questions of one image that do not follow "
-                    "each other, pass the image alone with a list of texts."
-                )
-            messages: list[dict[str, Any]] = []
-            for i, question in enumerate(asked):
-                content: list[dict[str, str]] = [{"type": "text", "text": question}]
-                if i == 0 and images is not None:
-                    content.insert(0, {"type": "image"})
-                messages.append({"role": "user", "content": content})
-                if i < len(answered):
-                    messages.append({"role": "assistant", "content": [{"type": "text", "text": answered[i]}]})
-            conversations.append(messages)
+        conversations = [
+            build_messages(asked, answered, with_image=images is not None)
+            for asked, answered in zip(questions, replies, strict=True)
+        ]
         inputs = self._encode(conversations, guides, images, segmentation_maps, text_options, image_options)
         inputs.text_labels = turns
         return inputs
@@ -264,7 +238,13 @@ class LiteLVLMProcessor(ProcessorMixin):
             images += [next((p[k] for k in ("image", "url", "path") if k in p), None) for p in parts_with_image]
         if not tokenize:
             rendered = [
-                self._render(messages, add_generation_prompt, chat_template)[0].replace(SPLIT, "")
+                render_conversation(
+                    messages,
+                    self.tokenizer,
+                    self.image_token,
+                    chat_template or self.chat_template,
+                    add_generation_prompt,
+                )[0].replace(SPLIT, "")
                 for messages in conversations
             ]
             return rendered[0] if single else rendered
@@ -299,29 +279,22 @@ class LiteLVLMProcessor(ProcessorMixin):
         # Of images in crops, each has a number of tokens of its own
         counts = [self._num_image_tokens(size) for size in prepared.get("image_sizes", torch.empty(0, 2)).tolist()]
         counts = counts or [self.num_image_tokens]
+        chat_template = chat_template or self.chat_template
         encoded = [
-            self._encode_conversation(
-                c, counts[i * len(counts) // len(conversations)], add_generation_prompt, chat_template
+            encode_conversation(
+                messages,
+                self.tokenizer,
+                self.image_token,
+                counts[i * len(counts) // len(conversations)],
+                chat_template,
+                add_generation_prompt,
             )
-            for i, c in enumerate(conversations)
+            for i, messages in enumerate(conversations)
         ]
-        if all(answered) and not all(any(label != -100 for label in labels) for _, labels in encoded):
-            raise ValueError(
-                "The chat template does not say which tokens are the answer, so there are no labels to learn from. "
-                "Put `{% generation %}` and `{% endgeneration %}` around the answer in it, or leave the last answer "
-                "open."
-            )
-        image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        encoded = [_truncate(row, labels, image_token_id, **text_options) for row, labels in encoded]
-        padding = {"padding_side": self.tokenizer.padding_side} | text_options
-        data: dict[str, Any] = {
-            "input_ids": _pad([row for row, _ in encoded], self.tokenizer.pad_token_id, **padding),
-            "attention_mask": _pad([[1] * len(row) for row, _ in encoded], 0, **padding),
-        }
-        if all(answered):
-            data["labels"] = _pad([labels for _, labels in encoded], -100, **padding)
-
-        data |= self._encode_guides(guides)
+        data: dict[str, Any] = batch_conversations(
+            encoded, self.tokenizer, self.image_token, with_labels=all(answered), **text_options
+        )
+        data |= encode_guide_texts(guides, self.guide_tokenizer)
         data |= prepared
         if segmentation_maps is not None:
             if len(segmentation_maps) != len(conversations):
@@ -340,64 +313,6 @@ class LiteLVLMProcessor(ProcessorMixin):
                     )
         return BatchFeature(data)
 
-    def _render(
-        self, messages: list[dict[str, Any]], add_generation_prompt: bool | None, chat_template: str | None
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """A conversation as the model reads it, with user text protected, and the spans of its answers."""
-        protected = []
-        for message in messages:
-            # Answers hold [SEG] rightly, but only the template may place an image
-            tokens = added_tokens(self.tokenizer) if message["role"] == "user" else {self.image_token}
-            # Templates such as LLaVA's write nothing for a content that is one string
-            content = message["content"]
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            # The template needs the position of an image, not the image
-            parts = [
-                {"type": part["type"]} | ({"text": protect(part["text"], tokens)} if "text" in part else {})
-                for part in parts
-            ]
-            protected.append({"role": message["role"], "content": parts})
-        if add_generation_prompt is None:
-            add_generation_prompt = messages[-1]["role"] == "user"
-        template = chat_template or self.chat_template
-        marks_answers = _GENERATION_BLOCK.search(template) is not None
-        rendered, spans = render_jinja_template(
-            conversations=[protected],
-            chat_template=template,
-            return_assistant_tokens_mask=marks_answers,
-            add_generation_prompt=add_generation_prompt,
-        )
-        return rendered[0], spans[0] if marks_answers else []
-
-    def _encode_conversation(
-        self,
-        messages: list[dict[str, Any]],
-        num_image_tokens: int,
-        add_generation_prompt: bool | None,
-        chat_template: str | None,
-    ) -> tuple[list[int], list[int]]:
-        """
-        Token ids and labels. What stands around an image, or around a protected special token, is tokenised apart, as
-        the published checkpoints were trained: joining the texts first would join their tokens.
-        """
-        rendered, spans = self._render(messages, add_generation_prompt, chat_template)
-        image_ids = [self.tokenizer.convert_tokens_to_ids(self.image_token)] * num_image_tokens
-        bos = self.tokenizer.bos_token_id
-        ids, labels = ([], []) if bos is None else ([bos], [-100])
-        start = 0
-        for piece in re.split(f"({re.escape(self.image_token)}|{SPLIT})", rendered):
-            if piece == self.image_token:
-                ids += image_ids
-                labels += [-100] * len(image_ids)
-            elif piece and piece != SPLIT:
-                tokens = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
-                ids += tokens["input_ids"]
-                for token, (low, high) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
-                    answered = any(start + low < end and begin < start + high for begin, end in spans)
-                    labels.append(token if answered else -100)
-            start += len(piece)
-        return ids, labels
-
     def encode_answer(self, answer: str) -> torch.Tensor:
         """
         The token ids of an answer as they stand in an answered conversation, its end token included, shape `(A,)`,
@@ -408,45 +323,17 @@ class LiteLVLMProcessor(ProcessorMixin):
                 the beginning of its answer.
         """
         as_turns("answer", answer)
-        question = {"role": "user", "content": "?"}
-        asked, _ = self._encode_conversation([question], 0, True, None)
-        answered, _ = self._encode_conversation([question, {"role": "assistant", "content": answer}], 0, False, None)
+        reading = {"tokenizer": self.tokenizer, "image_token": self.image_token, "num_image_tokens": 0}
+        asked, answered = (
+            encode_conversation(build_messages(["?"], answers, False), **reading, chat_template=self.chat_template)[0]
+            for answers in ([], [answer])
+        )
         if len(answered) == len(asked) or answered[: len(asked)] != asked:
             raise ValueError(
                 f"The tokens of {answer!r} cannot be told from those of the prompt before it; pass it to the "
                 "processor as `answers` instead."
             )
         return torch.tensor(answered[len(asked) :])
-
-    def _guide_sentences(self, turns: list[list[str]], question_template: str) -> list[list[list[str]]]:
-        """What CLIP reads of each text of each conversation: one sentence, or several."""
-        if self.guide_form not in GUIDE_FORMS:
-            raise ValueError(f"`guide_form` is {self.guide_form!r}; allowed are {', '.join(map(repr, GUIDE_FORMS))}.")
-        forms = {"question": (question_template,), "expression": ("{}",), "templates": QUESTION_TEMPLATES}
-        return [[[form.replace("{}", text) for form in forms[self.guide_form]] for text in texts] for texts in turns]
-
-    def _encode_guides(self, guides: list[list[list[str]]]) -> dict[str, torch.Tensor]:
-        """Ids and masks of shape `(B, T, G)`, or `(B, T, sentences, G)`; each text has as many sentences."""
-        rows = [[[self._encode_guide(text) for text in sentences] for sentences in texts] for texts in guides]
-        length = max(len(ids) for texts in rows for sentences in texts for ids in sentences)
-        shape = (len(rows), max(map(len, rows)), len(rows[0][0]), length)
-        input_ids = torch.full(shape, self.guide_tokenizer.pad_token_id)
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        for i, texts in enumerate(rows):
-            for j, sentences in enumerate(texts):
-                for k, ids in enumerate(sentences):
-                    input_ids[i, j, k, : len(ids)] = torch.tensor(ids)
-                    attention_mask[i, j, k, : len(ids)] = 1
-        data = {"guide_input_ids": input_ids, "guide_attention_mask": attention_mask}
-        return {name: value.squeeze(2) for name, value in data.items()}
-
-    def _encode_guide(self, text: str) -> list[int]:
-        """Token ids for the guide, cut to its length with the end token kept."""
-        tokenizer = self.guide_tokenizer
-        first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        pieces = protect(text, added_tokens(tokenizer)).split(SPLIT)
-        ids = [token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
-        return [*first, *ids[: tokenizer.model_max_length - len(first) - 1], tokenizer.eos_token_id]
 
     # --- images ---------------------------------------------------------------------------------------------------
 
@@ -681,50 +568,6 @@ def _unknown_option(name: str, known: Iterable[str]) -> ValueError:
     near = get_close_matches(name, known, n=1)
     hint = f" Did you mean `{near[0]}`?" if near else ""
     return ValueError(f"`{name}` is no option of this processor.{hint}")
-
-
-def _truncate(
-    row: list[int],
-    labels: list[int],
-    image_token_id: int,
-    truncation: Any = None,
-    max_length: int | None = None,
-    **_: Any,
-) -> tuple[list[int], list[int]]:
-    """The first `max_length` tokens where `truncation` asks for it; never a part of an image."""
-    if not truncation or truncation == "do_not_truncate" or max_length is None or len(row) <= max_length:
-        return row, labels
-    if image_token_id in row[max_length:]:
-        end = len(row) - row[::-1].index(image_token_id)
-        raise ValueError(
-            f"`max_length` is {max_length}, but the image's tokens end at {end}; allowed are lengths that leave the "
-            "image whole."
-        )
-    return row[:max_length], labels[:max_length]
-
-
-def _pad(
-    rows: list[list[int]],
-    value: int,
-    padding: Any = True,
-    padding_side: str = "left",
-    max_length: int | None = None,
-    **_: Any,
-) -> torch.Tensor:
-    """Rows of different lengths as one tensor `(B, L)`."""
-    if padding not in (True, False, None, "longest", "max_length", "do_not_pad"):
-        raise ValueError(f"`padding` is {padding!r}; allowed are True, False, 'longest' and 'max_length'.")
-    lengths = {len(row) for row in rows}
-    if padding in (False, None, "do_not_pad") and len(lengths) > 1:
-        raise ValueError(
-            f"`padding` is {padding!r}, but the conversations have {sorted(lengths)} tokens; allow padding."
-        )
-    if padding == "max_length" and max_length is None:
-        raise ValueError("`padding` is 'max_length', but `max_length` is not given.")
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=padding_side)
-    missing = max(0, (max_length or 0) - padded.shape[1]) if padding == "max_length" else 0
-    return torch.nn.functional.pad(padded, (missing, 0) if padding_side == "left" else (0, missing), value=value)
 
 
 def _describe(probability: torch.Tensor, predicted_iou: float, label: str, mask_threshold: float) -> dict[str, Any]:

@@ -31,11 +31,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm import LiteLVLMForSegmentation
 from litelvlm.configuration.configuration_litelvlm import OpenCLIPGuideConfig
 from litelvlm.conversion import convert
 from litelvlm.conversion.open_clip import save_open_clip
 from litelvlm.modeling.guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
+from litelvlm.modeling.guide_texts_litelvlm import encode_guide_text
 
 LISA = Path(__file__).parents[1] / "golden" / "lisa_tiny" / "checkpoint"
 TINY = {
@@ -215,8 +216,7 @@ def test_other_architectures_guide_with_a_tower_of_their_own(tmp_path, config_va
     save_open_clip(f"local-dir:{folder}", tmp_path)
     words = AutoTokenizer.from_pretrained(tmp_path)
     texts = ["The dog, on  the_left!", "two cats"]
-    processor = LiteLVLMProcessor(CLIPImageProcessor(), words, words)
-    ids = [processor._encode_guide(text) for text in texts]
+    ids = [encode_guide_text(text, words) for text in texts]
     theirs = open_clip.get_tokenizer(f"local-dir:{folder}")(texts)
     assert [row[: len(own)].tolist() for row, own in zip(theirs, ids, strict=True)] == ids
     length = max(map(len, ids))

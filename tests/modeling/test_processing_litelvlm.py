@@ -469,8 +469,30 @@ def test_conversations_are_padded_as_transformers_says(processor):
         processor(images, texts, padding=False)
     with pytest.raises(ValueError, match="`max_length` is not given"):
         processor(images, texts, padding="max_length")
-    with pytest.raises(ValueError, match="`padding` is 'most'; allowed are"):
-        processor(images, texts, padding="most")
+    with pytest.raises(ValueError, match=f"has {long} tokens, but `max_length` is {long - 1}"):
+        processor(images, texts, padding="max_length", max_length=long - 1)
+    for name, value in {"padding": "most", "truncation": "some", "padding_side": "top", "max_length": 0}.items():
+        with pytest.raises(ValueError, match=f"`{name}` is {value!r}; allowed are"):
+            processor(images, texts, **{name: value})
+    processor.tokenizer.model_max_length = long + 3
+    assert processor(images, texts, padding="max_length")["input_ids"].shape == (2, long + 3)
+
+
+def test_labels_are_padded_with_their_tokens(processor):
+    texts, answers = ["a", "longer"], ["x", "y"]
+    inputs = processor(text=texts, answers=answers, padding="max_length", max_length=300, padding_side="right")
+    alone = processor(text="a", answers="x")
+    length = alone["labels"].shape[1]
+    assert torch.equal(inputs["labels"][0, :length], alone["labels"][0]) and inputs["labels"].shape == (2, 300)
+    assert (inputs["labels"][0, length:] == -100).all()
+
+
+def test_a_tokenizer_without_a_token_for_padding_reads_one_conversation_at_a_time(processor):
+    expected = processor(IMAGE, "a")["input_ids"]
+    processor.tokenizer.pad_token = None
+    assert torch.equal(processor(IMAGE, "a")["input_ids"], expected)
+    with pytest.raises(ValueError, match="does not have a padding token"):
+        processor([IMAGE] * 2, ["a", "longer"])
 
 
 def test_truncation_never_cuts_an_image(processor):
@@ -480,6 +502,15 @@ def test_truncation_never_cuts_an_image(processor):
     assert torch.equal(processor(IMAGE, "a much longer text", max_length=9)["input_ids"], whole)  # not asked for
     with pytest.raises(ValueError, match="`max_length` is 40, but the image's tokens end at"):
         processor(IMAGE, "a", truncation=True, max_length=40)
+    with pytest.raises(ValueError, match="`max_length` is not given"):
+        processor(IMAGE, "a", truncation=True)
+    processor.tokenizer.model_max_length = whole.shape[1] - 4
+    assert torch.equal(processor(IMAGE, "a much longer text", truncation="longest_first")["input_ids"], cut)
+    processor.tokenizer.truncation_side = "left"
+    from_left = processor(IMAGE, "a much longer text", truncation=True)["input_ids"]
+    assert torch.equal(from_left, whole[:, 4:])
+    with pytest.raises(ValueError, match=r"the image's tokens end at \d+ and begin at"):
+        processor(IMAGE, "a", truncation=True, max_length=10)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.processing_litelvlm import LLAVA_V1_CHAT_TEMPLATE, LiteLVLMProcessor
+from ..modeling.chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE
+from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .key_mappings import GLAMM, LLAVA, Kind
 
 GLAMM_CHAT_TEMPLATE = LLAVA_V1_CHAT_TEMPLATE.replace(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.processing_litelvlm import GUIDE_FORMS
+from ..modeling.guide_texts_litelvlm import GUIDE_FORMS
 
 
 @dataclass(frozen=True)
