@@ -78,8 +78,8 @@ class ReferringSegmentationPipeline(Pipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess = {} if question_template is None else {"question_template": question_template}
         thresholds = {"threshold": threshold, "mask_threshold": mask_threshold}
-        postprocess = {name: value for name, value in thresholds.items() if value is not None}
-        return preprocess, segment_kwargs, postprocess
+        forward = segment_kwargs | {name: value for name, value in thresholds.items() if value is not None}
+        return preprocess, forward, {}
 
     def preprocess(self, inputs: dict[str, Any], question_template: str | None = None) -> dict[str, Any]:
         if not isinstance(inputs, dict) or not {"image", "text"} <= inputs.keys():
@@ -126,7 +126,9 @@ class ReferringSegmentationPipeline(Pipeline):
         outputs = self.forward({"batch": batch}, **forward_params)
         yield from self.postprocess(outputs, **postprocess_params)
 
-    def _forward(self, model_inputs: dict[str, Any], **segment_kwargs: Any) -> dict[str, Any]:
+    def _forward(
+        self, model_inputs: dict[str, Any], threshold: float = 0.0, mask_threshold: float = 0.5, **segment_kwargs: Any
+    ) -> dict[str, Any]:
         batch = model_inputs["batch"]
         inputs = self.processor(
             images=[item["image"] for item in batch],
@@ -139,22 +141,23 @@ class ReferringSegmentationPipeline(Pipeline):
         elif self.model.generation_config.max_new_tokens is None and not lengths & segment_kwargs.keys():
             segment_kwargs["max_new_tokens"] = 32
         outputs = self.model.segment(**inputs.to(self.device), **segment_kwargs)
-        return {"outputs": outputs, "inputs": inputs, "texts": [item["text"] for item in batch]}
+        # Here, and not after Transformers has moved everything to the CPU: masks grow where the model runs
+        return {
+            "texts": [item["text"] for item in batch],
+            "answers": self.processor.decode_answers(outputs, inputs),
+            "num_masks": [len(masks) for masks in outputs.pred_masks],
+            "found": self.processor.post_process_instance_segmentation(outputs, inputs, threshold, mask_threshold),
+        }
 
-    def postprocess(self, model_outputs: dict[str, Any], **thresholds: float) -> list[list[dict[str, Any]]]:
-        outputs, inputs = model_outputs["outputs"], model_outputs["inputs"]
-        found = self.processor.post_process_instance_segmentation(
-            outputs, inputs, **thresholds, text_labels=[[text] for text in model_outputs["texts"]]
-        )
-        answers = self.processor.decode_answers(outputs, inputs)
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[list[dict[str, Any]]]:
         results = []
-        for text, answer, masks, entries in zip(
-            model_outputs["texts"], answers, outputs.pred_masks, found, strict=True
+        for text, answer, num_masks, entries in zip(
+            *(model_outputs[name] for name in ("texts", "answers", "num_masks", "found")), strict=True
         ):
             for entry in entries:
-                entry["mask"] = Image.fromarray((entry["mask"] * 255).to(torch.uint8).cpu().numpy())
+                entry["mask"] = Image.fromarray((entry["mask"] * 255).to(torch.uint8).numpy())
                 entry["answer"] = answer
-            if not len(masks):
+            if not num_masks:
                 nothing: dict[str, Any] = dict.fromkeys(("score", "predicted_iou", "mask", "box"))
                 entries = [{"label": text, "answer": answer} | nothing]
             results.append(entries)

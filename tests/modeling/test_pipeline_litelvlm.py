@@ -130,6 +130,13 @@ def test_masks_of_a_low_score_are_left_out(pipe):
         pipe(ITEMS[0], threshold=1.5)
 
 
+def test_options_of_the_pipeline_hold_in_its_calls(pipe):
+    options = {"mask_threshold": 0.25, "num_retained_tokens": 3, "question_template": "Where is {}?"}
+    configured = ReferringSegmentationPipeline(model=pipe.model, processor=pipe.processor, **options)
+    expected = pipe(ITEMS[0], threshold=0.1, **options)
+    assert same(configured(ITEMS[0], threshold=0.1), expected) and not same(pipe(ITEMS[0]), expected)
+
+
 def test_an_answer_is_taken_as_given(make_text_model, processor):
     pipe = ReferringSegmentationPipeline(model=make_text_model(), processor=processor)
     results = pipe(ITEMS, answer="It is [SEG].", batch_size=2)
