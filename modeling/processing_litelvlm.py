@@ -204,11 +204,15 @@ class LiteLVLMProcessor(ProcessorMixin):
         add_generation_prompt: bool | None = None,
         return_dict: bool = True,
         return_tensors: str = "pt",
+        processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> str | list[str] | BatchFeature:
         """
         As [`ProcessorMixin.apply_chat_template`] for one conversation or several, each with at most one image. User
         text stays text, and guides the pruning as it is; `question_template` is not applied.
+
+        Args:
+            processor_kwargs (`dict`, *optional*): options as in [`__call__`], such as `{"padding": "max_length"}`.
 
         Raises:
             ValueError: several images in a conversation, or options that this processor does not know.
@@ -218,8 +222,9 @@ class LiteLVLMProcessor(ProcessorMixin):
         if unknown or not return_dict or return_tensors != "pt":
             raise ValueError(
                 f"Unknown options {unknown}, `return_dict={return_dict}`, `return_tensors={return_tensors!r}`; "
-                "allowed are `return_dict=True` and `return_tensors='pt'`."
+                "allowed are `return_dict=True` and `return_tensors='pt'`, and others in `processor_kwargs`."
             )
+        text_options, image_options = self._options(processor_kwargs or {})
         single = bool(conversation) and isinstance(conversation[0], dict)
         conversations: list[list[dict[str, Any]]] = [conversation] if single else list(conversation)  # type: ignore
         images: list[Any] = []
@@ -251,7 +256,14 @@ class LiteLVLMProcessor(ProcessorMixin):
         if images and any(image is None for image in images):
             raise ValueError("An image part holds no image; give it under 'image', 'url' or 'path'.")
         inputs = self._encode(
-            conversations, guides, images or None, None, {}, {}, add_generation_prompt, chat_template
+            conversations,
+            guides,
+            images or None,
+            None,
+            text_options,
+            image_options,
+            add_generation_prompt,
+            chat_template,
         )
         inputs.text_labels = [[sentences[0] for sentences in texts] for texts in guides]
         return inputs
@@ -491,11 +503,23 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Args:
             sequences (`torch.LongTensor` of shape `(B, L + new_tokens)`): prompts and answers, as `generate` gives
-                them, or an output that holds them as `sequences`.
+                them, or an output that holds them as `sequences`. Of several answers to each prompt, those of one
+                prompt follow each other.
             inputs: what this processor made: prompts of L tokens.
+
+        Raises:
+            ValueError: the sequences do not begin with the prompts.
         """
         sequences = getattr(sequences, "sequences", sequences)
-        answers = sequences[:, inputs["input_ids"].shape[1] :]
+        prompts = inputs["input_ids"].to(sequences.device)
+        num_answers = max(1, len(sequences) // len(prompts))
+        length = prompts.shape[1]
+        if not torch.equal(sequences[:, :length], prompts.repeat_interleave(num_answers, dim=0)):
+            raise ValueError(
+                f"`sequences` of shape {tuple(sequences.shape)} do not begin with the prompts of `inputs`, of shape "
+                f"{tuple(prompts.shape)}; give what `generate` or `segment` returned for these `inputs`."
+            )
+        answers = sequences[:, length:]
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     @classmethod

@@ -329,6 +329,12 @@ def test_decoded_answers_keep_seg_and_lose_special_tokens(processor):
     sequences = torch.cat([inputs["input_ids"], torch.tensor(ids)], dim=1)
     for output in (sequences, SimpleNamespace(sequences=sequences)):
         assert processor.decode_answers(output, inputs) == ["It is [SEG].", "No."]
+    # As `generate` gives them with `num_return_sequences=2`
+    twice = sequences.repeat_interleave(2, dim=0)
+    assert processor.decode_answers(twice, inputs) == ["It is [SEG]."] * 2 + ["No."] * 2
+    for wrong in (sequences[:, inputs["input_ids"].shape[1] :], sequences.flip(0), sequences[:1]):
+        with pytest.raises(ValueError, match="do not begin with the prompts"):
+            processor.decode_answers(wrong, inputs)
 
 
 @pytest.mark.parametrize(
@@ -528,6 +534,16 @@ def test_truncation_never_cuts_an_image(processor):
 def test_options_that_are_not_heeded_are_refused(processor, options, message):
     with pytest.raises(ValueError, match=message):
         processor(IMAGE, "a", **options)
+
+
+def test_options_for_the_processor_reach_it_from_a_chat_too(processor):
+    conversation = [{"role": "user", "content": "a"}]
+    inputs = processor.apply_chat_template(
+        conversation, tokenize=True, processor_kwargs={"padding": "max_length", "max_length": 250}
+    )
+    assert inputs["input_ids"].shape == (1, 250)
+    with pytest.raises(ValueError, match="`paddin` is no option"):
+        processor.apply_chat_template(conversation, tokenize=True, processor_kwargs={"paddin": True})
 
 
 def test_options_of_images_reach_the_vision_towers_images_only(processor):
