@@ -61,6 +61,20 @@ _CUSTOM_PIPELINES = {
 }
 
 
+class _InstalledTasks(dict):
+    """
+    Tasks whose pipelines the installed package has registered. Transformers infers a task from them, but asks whether
+    it is among them only to load its code from the repository, for which it wants `trust_remote_code`.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return False
+
+
+# The same file is part of the package and of every Hub repository
+_TASKS = _InstalledTasks if __name__.partition(".")[0] == "litelvlm" else dict
+
+
 # @strict would raise other errors than ValueError, and @auto_docstring replace what is said below.
 # trf-ignore: TRF010  trf-ignore: TRF057
 class OpenCLIPGuideConfig(PreTrainedConfig):
@@ -173,7 +187,8 @@ class LiteLVLMConfig(PreTrainedConfig):
         if self.sam_config is not None:
             self.sam_config = _as_config(self.sam_config, SamConfig)
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
-        kwargs = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)} | kwargs
+        kwargs = {"auto_map": dict(_AUTO_MAP)} | kwargs
+        kwargs["custom_pipelines"] = _TASKS(kwargs.get("custom_pipelines") or deepcopy(_CUSTOM_PIPELINES))
         super().__post_init__(**kwargs)
         self.check()
 

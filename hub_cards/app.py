@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-A Space: name something in a picture and see its mask. It shows the model whose folder or Hub id the variable MODEL_ID
+A Space: name something in an image and see its mask. It shows the model whose folder or Hub id the variable MODEL_ID
 holds, and otherwise the one in whose folder this file stands.
 """
 
@@ -33,13 +33,14 @@ def load(model_id: str) -> tuple[Any, Any]:
 def segment(
     model: Any, processor: Any, image: Image.Image | None, text: str, num_retained_tokens: int
 ) -> tuple[tuple[Image.Image, list[tuple[Any, str]]], str]:
-    """The picture with its masks, each a bool array `(height, width)` and its label, and the answer."""
+    """The image with its masks, each a bool array `(height, width)` and its label, and the answer."""
     if image is None:
-        raise ValueError("There is no picture; choose one.")
+        raise ValueError("There is no image; choose one.")
     inputs = processor(images=image, text=text).to(model.device)
     output = model.segment(**inputs, num_retained_tokens=num_retained_tokens, max_new_tokens=64)
-    masks = processor.post_process_masks(output, inputs)[0].cpu().numpy()
-    return (image, [(mask, text) for mask in masks]), processor.decode_answers(output)[0]
+    (found,) = processor.post_process_instance_segmentation(output, inputs)
+    masks = [(entry["mask"].cpu().numpy(), entry["label"]) for entry in found]
+    return (image, masks), processor.decode_answers(output, inputs)[0]
 
 
 def build(model: Any, processor: Any) -> Any:
@@ -56,9 +57,9 @@ def build(model: Any, processor: Any) -> Any:
     return gradio.Interface(
         answer,
         [
-            gradio.Image(type="pil", label="Picture"),
+            gradio.Image(type="pil", label="Image"),
             gradio.Textbox(label="What to segment"),
-            gradio.Slider(1, patches, model.config.num_retained_tokens or patches, step=1, label="Visual tokens kept"),
+            gradio.Slider(1, patches, model.config.num_retained_tokens, step=1, label="Visual tokens kept"),
         ],
         [gradio.AnnotatedImage(label="Masks"), gradio.Textbox(label="Answer")],
         title="LiteLVLM",

@@ -11,20 +11,23 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pictures as people have them, to RGB as a vision tower wants them."""
+"""Images as people have them, to RGB as a vision tower wants them."""
 
 import os
+from http.client import HTTPException
+from io import BytesIO
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.image_utils import load_image
+from transformers.utils.hub import http_user_agent
 
 
 def load_rgb(image: Any) -> Image.Image:
     """
-    One picture as an RGB `PIL.Image` of 8 bits: upright by its EXIF orientation, 16-bit values scaled (not cut),
+    One image as an RGB `PIL.Image` of 8 bits: upright by its EXIF orientation, 16-bit values scaled (not cut),
     transparency laid over white.
 
     Args:
@@ -32,7 +35,7 @@ def load_rgb(image: Any) -> Image.Image:
             `(C, H, W)` with C of 1, 3 or 4; unsigned integers span their whole range, floats span 0 to 1.
 
     Raises:
-        ValueError: the file is missing or no picture, the URL gives none, or the array has another shape or range.
+        ValueError: the file is missing or no image, the URL gives none, or the array has another shape or range.
     """
     if isinstance(image, (str, os.PathLike)):
         image = _open(image)
@@ -48,21 +51,29 @@ def load_rgb(image: Any) -> Image.Image:
     return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def _open(path: str | os.PathLike) -> Image.Image:
-    if str(path).startswith(("http://", "https://", "data:image/")):
-        try:
-            return load_image(str(path))
-        except Exception as error:  # of whichever client Transformers fetches with
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{str(path)[:80]!r} cannot be fetched as an image: {reason[0]}") from error
+def _open(source: str | os.PathLike) -> Image.Image:
+    """
+    A file or URL, as it is stored: Transformers' `load_image` converts to RGB at once, which cuts 16-bit values and
+    drops transparency.
+    """
+    name = str(source)
+    is_url = name.startswith(("http://", "https://", "data:image/"))
     try:
-        image = Image.open(path)
+        image = Image.open(_fetch(name) if is_url else source)
         image.load()
     except FileNotFoundError:
-        raise ValueError(f"There is no file {str(path)!r}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
+        raise ValueError(f"There is no file {name!r}.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, HTTPException) as error:
+        verb = "fetched" if is_url else "read"
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{name[:80]!r} cannot be {verb} as an image: {reason[0]}") from error
     return image
+
+
+def _fetch(url: str) -> BytesIO:
+    # Some servers refuse the name that Python gives itself
+    with urlopen(Request(url, headers={"User-Agent": http_user_agent()})) as response:
+        return BytesIO(response.read())
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The `referring-segmentation` pipeline: a picture and a text in, masks and the answer out."""
+"""The `referring-segmentation` pipeline: an image and a text in, masks and the answer out."""
 
 import os
 from typing import Any
@@ -30,13 +30,13 @@ class ReferringSegmentationPipeline(Pipeline):
     ```python
     >>> pipe = pipeline(model="org/litelvlm-lisa-7b", trust_remote_code=True)
     >>> pipe("street.jpg", "the dog on the left")
-    [{'label': 'the dog on the left', 'score': 0.98, 'mask': <PIL.Image.Image mode=L>, 'answer': 'It is [SEG].'}]
+    [{'label': 'the dog on the left', 'score': 0.98, 'predicted_iou': 0.95, 'mask': <PIL.Image.Image mode=L>, ...}]
     ```
 
-    Inputs are a picture and a text, a `{"image": ..., "text": ...}`, or a list, data set or generator of those. Each
-    gives a list with one entry per mask: `label` (the text), `score` (mean probability of the mask's pixels), `mask`
-    (0 or 255, at the size of the picture) and `answer`. An answer without a mask gives one entry whose `score` and
-    `mask` are `None`.
+    Inputs are an image and a text, a `{"image": ..., "text": ...}`, or a list, dataset or generator of those. Each
+    gives a list with one entry per mask: `label` (the text), `score` (mean probability of the mask's pixels),
+    `predicted_iou` (SAM's own estimate), `mask` (0 or 255, at the size of the image), `box` (`[left, top, right,
+    bottom]`) and `answer`. An answer without a mask gives one entry in which only `label` and `answer` are not `None`.
     """
 
     _load_processor = True
@@ -47,11 +47,13 @@ class ReferringSegmentationPipeline(Pipeline):
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
         Args:
-            inputs: a picture (see [`load_rgb`]), a list of pictures, or the forms named above.
-            text (`str` or `list[str]`, *optional*): what to segment, or one text for each picture. A single picture
+            inputs: an image (see [`load_rgb`]), a list of images, or the forms named above.
+            text (`str` or `list[str]`, *optional*): what to segment, or one text for each image. A single image
                 with a list of texts is asked each of them.
             batch_size (`int`): conversations per forward pass.
-            threshold (`float`): logits above it are inside the mask.
+            answer (`str`): taken as given in place of a generated one, such as `"It is [SEG]."`: always a mask.
+            threshold (`float`): masks of a lower score are left out (0 by default).
+            mask_threshold (`float`): pixels of a higher probability are inside the mask (0.5 by default).
             question_template (`str`): as in the processor.
             kwargs: those of [`LiteLVLMForSegmentation.segment`], such as `num_retained_tokens`, `pruning_method` and
                 `max_new_tokens` (32 unless another length is given here or in the model's generation configuration).
@@ -71,10 +73,12 @@ class ReferringSegmentationPipeline(Pipeline):
         self,
         question_template: str | None = None,
         threshold: float | None = None,
+        mask_threshold: float | None = None,
         **segment_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess = {} if question_template is None else {"question_template": question_template}
-        postprocess = {} if threshold is None else {"threshold": threshold}
+        thresholds = {"threshold": threshold, "mask_threshold": mask_threshold}
+        postprocess = {name: value for name, value in thresholds.items() if value is not None}
         return preprocess, segment_kwargs, postprocess
 
     def preprocess(self, inputs: dict[str, Any], question_template: str | None = None) -> dict[str, Any]:
@@ -95,7 +99,7 @@ class ReferringSegmentationPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Any:
-        # By index where there is a length: a data set need not know its own end otherwise
+        # By index where there is a length: a dataset need not know its own end otherwise
         items = (inputs[i] for i in range(len(inputs))) if hasattr(inputs, "__len__") else inputs
         batch: list[Any] = []
         for item in items:
@@ -130,28 +134,35 @@ class ReferringSegmentationPipeline(Pipeline):
             question_template=batch[0]["question_template"],
         )
         lengths = {"max_new_tokens", "max_length", "generation_config"}
-        if self.model.generation_config.max_new_tokens is None and not lengths & segment_kwargs.keys():
+        if segment_kwargs.get("answer") is not None:
+            segment_kwargs["processor"] = self.processor
+        elif self.model.generation_config.max_new_tokens is None and not lengths & segment_kwargs.keys():
             segment_kwargs["max_new_tokens"] = 32
-        output = self.model.segment(**inputs.to(self.device), **segment_kwargs)
-        masks = self.processor.post_process_masks(output, inputs, binarize=False)
-        return {"batch": batch, "answers": self.processor.decode_answers(output), "masks": masks}
+        outputs = self.model.segment(**inputs.to(self.device), **segment_kwargs)
+        return {"outputs": outputs, "inputs": inputs, "texts": [item["text"] for item in batch]}
 
-    def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.0) -> list[list[dict[str, Any]]]:
+    def postprocess(self, model_outputs: dict[str, Any], **thresholds: float) -> list[list[dict[str, Any]]]:
+        outputs, inputs = model_outputs["outputs"], model_outputs["inputs"]
+        found = self.processor.post_process_instance_segmentation(
+            outputs, inputs, **thresholds, text_labels=[[text] for text in model_outputs["texts"]]
+        )
+        answers = self.processor.decode_answers(outputs, inputs)
         results = []
-        for item, answer, logits in zip(*(model_outputs[k] for k in ("batch", "answers", "masks")), strict=True):
-            common = {"label": item["text"], "answer": answer}
-            entries: list[dict[str, Any]] = []
-            for mask_logits in logits.cpu():
-                mask = mask_logits > threshold
-                score = mask_logits.sigmoid()[mask].mean().item() if mask.any() else 0.0
-                picture = Image.fromarray((mask * 255).to(torch.uint8).numpy())
-                entries.append(common | {"score": score, "mask": picture})
-            results.append(entries or [common | {"score": None, "mask": None}])
+        for text, answer, masks, entries in zip(
+            model_outputs["texts"], answers, outputs.pred_masks, found, strict=True
+        ):
+            for entry in entries:
+                entry["mask"] = Image.fromarray((entry["mask"] * 255).to(torch.uint8).cpu().numpy())
+                entry["answer"] = answer
+            if not len(masks):
+                nothing: dict[str, Any] = dict.fromkeys(("score", "predicted_iou", "mask", "box"))
+                entries = [{"label": text, "answer": answer} | nothing]
+            results.append(entries)
         return results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model and the processor, both with the code that loads them."""
-        # In the place of the base's, which leaves out the guide's tokenizer and the pictures for masks
+        # In the place of the base's, which leaves out the guide's tokenizer and the images for masks
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 

@@ -89,7 +89,7 @@ def main() -> None:
     command = [
         sys.executable,
         "-m",
-        "litelvlm.commands.cli",
+        "litelvlm",
         "convert",
         str(source),
         str(dest),

@@ -28,7 +28,7 @@ from typing import Any
 
 from litelvlm import load_tiny
 from litelvlm.baselines import average_tokens
-from litelvlm.commands.cli import main as litelvlm
+from litelvlm.commands.main import main as litelvlm
 from litelvlm.evaluation.evaluate import RESULTS
 from litelvlm.hub_cards.cards import RECOMMENDED, results_table
 
@@ -44,6 +44,7 @@ FIGURES = ("split", "retained", "patches", "expressions", "images", "ciou", "gio
 def variants(budget: int) -> dict[str, str]:
     """What to measure, by the name that the table gives it; where that names no setting, it is the paper's."""
     quarter = f"num_context_tokens={budget // 4}"
+    released = "selection_rule=released"
     lowest, highest = "similarity_order=lowest", "similarity_order=highest"
     consecutive, original = "position_mode=consecutive", "position_mode=original"
     recommended = f"{highest},{original},{quarter}"
@@ -52,8 +53,11 @@ def variants(budget: int) -> dict[str, str]:
         "litelvlm, raster order": f"{lowest},{consecutive},token_order=raster",
         "litelvlm, original positions": f"{lowest},{original}",
         "litelvlm, original positions, a quarter for context": f"{lowest},{original},{quarter}",
+        "litelvlm, released rule": f"{lowest},{consecutive},{released}",
+        "litelvlm, released rule, original positions": f"{lowest},{original},{released}",
         "litelvlm, highest": f"{highest},{consecutive}",
         "litelvlm, highest, original positions": f"{highest},{original}",
+        "litelvlm, highest, released rule, original positions": f"{highest},{original},{released}",
         RECOMMENDED: recommended,
         f"{RECOMMENDED}, expression": f"{recommended},guide_form=expression",
         f"{RECOMMENDED}, templates": f"{recommended},guide_form=templates",
@@ -81,7 +85,7 @@ def main() -> None:
         # All tokens once
         budgets = ["all", str(budget)] if share == SHARES[0] else [str(budget)]
         asked = ["--images", options.images, "--seed", options.seed, "--device", "cpu", "--output", str(folder)]
-        if litelvlm(["evaluate", *asked, "--budgets", *budgets, "--methods", *names]):
+        if litelvlm(["evaluate", *asked, "--num-retained-tokens", *budgets, "--methods", *names]):
             raise SystemExit(2)
         for row in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["results"]:
             method = row["variant"].partition(":")[0]

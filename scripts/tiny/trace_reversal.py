@@ -28,8 +28,10 @@ import numpy as np
 from litelvlm import TINY_MODEL
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.data.registry import refshapes_entries
-from litelvlm.evaluation.diagnose import diagnose_image, load_clip
-from litelvlm.evaluation.protocol import Run, read_masks
+from litelvlm.evaluation.clip import load_clip
+from litelvlm.evaluation.measure import read_masks
+from litelvlm.evaluation.runs import Run
+from litelvlm.evaluation.similarity import diagnose_image
 
 
 def main() -> None:

@@ -14,30 +14,61 @@
 """
 LiteLVLM: fast pixel grounding in large vision-language models by training-free visual token pruning.
 
-Importing the package makes its models known to Transformers, so that `AutoModel` and `AutoProcessor` load LiteLVLM
-checkpoints with the installed code and without `trust_remote_code`; `pipeline` does so with
-`pipeline_class=litelvlm.ReferringSegmentationPipeline`.
+Importing the package makes its models known to Transformers, so that `AutoModel`, `AutoProcessor` and `pipeline` load
+LiteLVLM checkpoints with the installed code and without `trust_remote_code`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
-
-from . import baselines
-from .configuration.configuration_litelvlm import LiteLVLMConfig
-from .modeling.modeling_litelvlm import (
-    LiteLVLMForConditionalGeneration,
-    LiteLVLMForSegmentation,
-    LiteLVLMModel,
-)
-from .modeling.pipeline_litelvlm import ReferringSegmentationPipeline
-from .modeling.processing_litelvlm import LiteLVLMProcessor
-from .tiny import EXAMPLE_IMAGE, TINY_MODEL, load_tiny
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-AutoConfig.register("litelvlm", LiteLVLMConfig, exist_ok=True)
-AutoModel.register(LiteLVLMConfig, LiteLVLMForSegmentation, exist_ok=True)
-AutoModelForImageTextToText.register(LiteLVLMConfig, LiteLVLMForSegmentation, exist_ok=True)
-AutoProcessor.register(LiteLVLMConfig, LiteLVLMProcessor, exist_ok=True)
+# Names of the face, and the module that each is looked up in when it is asked for
+_FACE = {
+    "EXAMPLE_IMAGE": "tiny",
+    "LiteLVLMConfig": "configuration.configuration_litelvlm",
+    "LiteLVLMForConditionalGeneration": "modeling.modeling_litelvlm",
+    "LiteLVLMForSegmentation": "modeling.modeling_litelvlm",
+    "LiteLVLMModel": "modeling.modeling_litelvlm",
+    "LiteLVLMProcessor": "modeling.processing_litelvlm",
+    "ReferringSegmentationPipeline": "modeling.pipeline_litelvlm",
+    "TINY_MODEL": "tiny",
+    "average_tokens": "baselines",
+    "from_backbone": "backbone",
+    "list_pruning_methods": "modeling.pruning_litelvlm",
+    "load_tiny": "tiny",
+}
+
+if TYPE_CHECKING:
+    from .backbone import from_backbone
+    from .baselines import average_tokens
+    from .configuration.configuration_litelvlm import LiteLVLMConfig
+    from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation, LiteLVLMModel
+    from .modeling.pipeline_litelvlm import ReferringSegmentationPipeline
+    from .modeling.processing_litelvlm import LiteLVLMProcessor
+    from .modeling.pruning_litelvlm import list_pruning_methods
+    from .tiny import EXAMPLE_IMAGE, TINY_MODEL, load_tiny
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_FACE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FACE])
+
+
+def _is_command_line() -> bool:
+    """Whether the `litelvlm` command or `python -m litelvlm` imports this; commands load Transformers as they run."""
+    return Path(sys.argv[0]).stem == "litelvlm" or sys.orig_argv[1:3] == ["-m", "litelvlm"]
+
+
+if not _is_command_line():
+    from . import registration  # noqa: F401
 
 __all__ = [
     "EXAMPLE_IMAGE",
@@ -48,6 +79,8 @@ __all__ = [
     "LiteLVLMModel",
     "LiteLVLMProcessor",
     "ReferringSegmentationPipeline",
-    "baselines",
+    "average_tokens",
+    "from_backbone",
+    "list_pruning_methods",
     "load_tiny",
 ]

@@ -19,16 +19,10 @@ import pytest
 import torch
 
 from litelvlm import TINY_MODEL
-from litelvlm.benchmark.benchmark import STAGES, Benchmark, measure
-from litelvlm.benchmark.presets import Preset
-from litelvlm.benchmark.roofline import floor_ms
-from litelvlm.commands.cli import main
+from litelvlm.benchmark.candidates import STAGES
+from litelvlm.commands.main import main
 
 SUMMARY = {"prefill_speedup", "selection_share", "end_to_end_speedup", "activation_ratio", "flops_ratio"}
-
-
-def tiny_preset(model):
-    return Preset(lambda: model.config, torch.float32, num_text_tokens=8, num_new_tokens=3)
 
 
 def test_the_command_writes_every_row_and_the_summary(tmp_path, capsys):
@@ -64,46 +58,11 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
     assert [round(row["language_model_macs"] / 1e12, 2) for row in rows] == [4.69, 2.1, 1.25]
 
 
-def test_masks_of_a_pruned_run_are_there_at_full_size(make_model):
-    model = make_model()
-    bench = Benchmark(model, tiny_preset(model))
-    for method, budget in (("transformers", None), ("none", None), ("litelvlm", 5)):
-        masks = bench.run(method, budget)
-        assert [tuple(mask.shape) for mask in masks] == [(1, 480, 640)]
-        assert "selection" in bench.milliseconds() or method != "litelvlm"
-
-
-def test_both_ways_without_pruning_give_the_same_mask(make_model):
-    model = make_model()
-    bench = Benchmark(model, tiny_preset(model))
-    with torch.no_grad():
-        expected, got = (bench.run(method, None)[0] for method in ("transformers", "none"))
-    assert torch.equal(got, expected) and 0 < got.float().mean() < 1
-
-
-def test_the_model_is_left_as_it_was(make_model):
-    model = make_model()
-    bench = Benchmark(model, tiny_preset(model))
-    bench.run("transformers", None)  # Transformers hangs hooks of its own into layers whose states are asked for
-    bench.clock.close()
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
-    measure(model, tiny_preset(model), num_runs=1, budgets=[5])
-    assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
-    assert len(model.model.guide._forward_hooks) == 0 and "encode_image" not in vars(model.model)
-
-
-def test_a_model_without_masks_is_measured_too(make_model):
-    model = make_model(sam_config=None)
-    report = measure(model, tiny_preset(model), num_runs=1, budgets=[4])
-    assert "sam_encoder" not in report["rows"][2]["milliseconds"]
-    assert report["summary"]["4"]["prefill_speedup"] > 0
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--runs", "0"], "`num_runs` is 0; allowed are integers of at least 1."),
-        (["--budgets", "999"], "`num_retained_tokens` is 999; allowed are integers from 1 to 256"),
+        (["--num-retained-tokens", "999"], "`num_retained_tokens` is 999; allowed are integers from 1 to 256"),
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "none"], "The method 'none' is always measured"),
     ],
@@ -118,18 +77,3 @@ def test_what_cannot_be_measured_is_refused_in_one_line(options, message, capsys
 def test_a_gpu_that_is_not_there_is_named(capsys):
     assert main(["benchmark", "--preset", "glamm-7b", "--device", "cuda"]) == 2
     assert "no GPU is available" in capsys.readouterr().err
-
-
-def test_plots_are_drawn(make_model, tmp_path):
-    pytest.importorskip("matplotlib")
-    from litelvlm.benchmark.plots import plot_benchmark
-
-    model = make_model()
-    report = {"preset": "tiny"} | measure(model, tiny_preset(model), num_runs=1)
-    assert all(path.stat().st_size > 1000 for path in plot_benchmark(report, tmp_path))
-
-
-def test_the_floor_is_the_slower_of_computing_and_reading():
-    rates = {"matmul_flops_per_second": 1e9, "copy_bytes_per_second": 1e6}
-    assert floor_ms(2e9, 1e6, rates) == 2000
-    assert floor_ms(1e9, 3e6, rates) == 3000

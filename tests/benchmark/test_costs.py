@@ -50,6 +50,14 @@ def test_clip_with_guide_and_selection_costs_less_than_clip_alone(budget):
     assert flops["clip"] + flops["guide"] + flops["selection"] < flops["plain_clip"]
 
 
+@pytest.mark.parametrize(("method", "stages"), [("visionzip", {"guide", "selection"}), ("fastv", set())])
+def test_methods_cost_nothing_in_stages_that_they_do_not_have(method, stages):
+    """VisionZip selects without reading the text; FastV selects inside the language model."""
+    flops = model_flops(PRESETS["cpu-small"].make_config(), 20, 192, method)
+    assert flops.keys() & {"guide", "selection"} == stages
+    assert flops.get("guide", 0) == 0 and flops.get("selection", 0) >= 0
+
+
 def test_presets_have_the_published_sizes():
     """Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64."""
     sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19}
@@ -61,28 +69,27 @@ def test_presets_have_the_published_sizes():
     assert PRESETS["cpu-small"].make_config().num_patches == 576
 
 
-@pytest.mark.parametrize("budget", [None, 5])
-def test_cache_bytes_are_those_of_the_cache(make_model, make_batch, budget):
-    model, batch = make_model(num_retained_tokens=budget), make_batch(batch_size=1)
+@pytest.mark.parametrize(("method", "num_tokens"), [("none", 30), ("litelvlm", 30 - 16 + 5)])
+def test_cache_bytes_are_those_of_the_cache(make_model, make_batch, method, num_tokens):
+    model, batch = make_model(pruning_method=method, num_retained_tokens=5), make_batch(batch_size=1)
     with torch.no_grad():
         layers = model(**batch, use_cache=True).past_key_values.layers
-    num_rows = 30 if budget is None else 30 - 16 + budget
-    assert layers[0].keys.shape[2] == num_rows
+    assert layers[0].keys.shape[2] == num_tokens
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-    assert held == kv_cache_bytes(model.config, num_rows, torch.float32)
+    assert held == kv_cache_bytes(model.config, num_tokens, torch.float32)
 
 
-def test_pruning_saves_the_operations_of_the_rows_it_drops(make_model, make_batch):
+def test_pruning_saves_the_operations_of_the_tokens_it_drops(make_model, make_batch):
     model, batch = make_model(), make_batch(batch_size=1)
     batch.pop("sam_pixel_values")
     pruned, full = (count_flops(lambda b=b: model(**batch, num_retained_tokens=b)) for b in (5, 16))
-    # By hand: 4d² + 3dm per dropped row and layer, the head's d times the vocabulary, the projector's two products,
-    # and attention, quadratic in the rows
-    layers, d, m, rows = 2, 48, 64, 30
-    per_row = layers * (4 * d**2 + 3 * d * m) + d * 99 + 32 * d + d * d
-    attention = 2 * layers * d * (rows**2 - (rows - 11) ** 2)
+    # By hand: 4d² + 3dm per dropped token and layer, the head's d times the vocabulary, the projector's two products,
+    # and attention, quadratic in the tokens
+    layers, d, m, tokens = 2, 48, 64, 30
+    per_token = layers * (4 * d**2 + 3 * d * m) + d * 99 + 32 * d + d * d
+    attention = 2 * layers * d * (tokens**2 - (tokens - 11) ** 2)
     rotary = 11 * d // 4 // 2  # a product in some versions of Transformers
-    assert full - pruned in (2 * (11 * per_row + attention), 2 * (11 * per_row + attention + rotary))
+    assert full - pruned in (2 * (11 * per_token + attention), 2 * (11 * per_token + attention + rotary))
 
 
 def test_live_memory_is_the_peak_of_what_the_block_makes():

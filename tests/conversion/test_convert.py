@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
 
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.conversion import convert, weights
 
 LISA = Path(__file__).parent.parent / "golden" / "lisa_tiny"

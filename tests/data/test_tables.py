@@ -60,19 +60,19 @@ def test_reasonseg_asks_the_first_text_and_leaves_ignored_areas_out(reasonseg):
     assert asked.load_mask()[3, 4:6].tolist() == [IGNORED] * 2 and (asked.load_mask() == 1).sum() == 10
     with pytest.raises(BrokenAnnotation, match=r"c\.json' cannot be read"):
         unread.load_image()
-    with pytest.raises(ValueError, match="There is no picture in"):
+    with pytest.raises(ValueError, match="There is no image in"):
         load_split("reasonseg", "test", reasonseg)
 
 
-def test_parquet_with_pictures_run_lengths_lists_and_no_target(tmp_path):
+def test_parquet_with_images_run_lengths_lists_and_no_target(tmp_path):
     datasets = pytest.importorskip("datasets")
-    picture = png(np.zeros((8, 10, 3), np.uint8))
+    image = png(np.zeros((8, 10, 3), np.uint8))
     for i, (text, mask) in enumerate([("one", png(SQUARE * 255)), ("none", None)]):
-        datasets.Dataset.from_list([{"image": picture, "text": text, "mask": mask}]).to_parquet(
+        datasets.Dataset.from_list([{"image": image, "text": text, "mask": mask}]).to_parquet(
             tmp_path / f"val-0000{i}-of-00002.parquet"
         )
     runs = encode_mask(SQUARE)
-    row = {"image": picture, "text": ["a", "b"], "mask": [runs, None]}
+    row = {"image": image, "text": ["a", "b"], "mask": [runs, None]}
     datasets.Dataset.from_list([row]).to_parquet(tmp_path / "test.parquet")
     assert splits_of(str(tmp_path)) == ("test", "val")
 
@@ -85,7 +85,7 @@ def test_parquet_with_pictures_run_lengths_lists_and_no_target(tmp_path):
     assert np.array_equal(both.expressions[0].load_mask(), SQUARE) and both.expressions[1].load_mask() is None
 
 
-def test_parquet_as_datasets_writes_pictures(tmp_path):
+def test_parquet_as_datasets_writes_images(tmp_path):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"image": datasets.Image(), "text": datasets.Value("string"), "mask": datasets.Image()}
@@ -101,7 +101,7 @@ def test_parquet_that_lacks_a_column_or_holds_a_broken_cell_is_named(tmp_path):
     datasets.Dataset.from_list([{"image": png(SQUARE), "text": "a"}]).to_parquet(tmp_path / "bare.parquet")
     with pytest.raises(ValueError, match=r"bare\.parquet' has no column mask"):
         load_split(str(tmp_path), "bare")
-    cell = {"bytes": b"no picture", "path": None}
+    cell = {"bytes": b"no image", "path": None}
     datasets.Dataset.from_list([{"image": cell, "text": "a", "mask": cell}]).to_parquet(tmp_path / "val.parquet")
     (entry,) = load_split(str(tmp_path), "val")
     with pytest.raises(BrokenAnnotation, match=r"val\.parquet': row 0"):
@@ -130,5 +130,5 @@ def test_coco_json_with_texts(tmp_path):
         load_split(str(tmp_path), "test")
     with pytest.raises(ValueError, match="splits in the folder: test, val"):
         load_split(str(tmp_path), "train")
-    with pytest.raises(ValueError, match="There is no data set 'nowhere'; allowed are refshapes, refcoco,"):
+    with pytest.raises(ValueError, match="There is no dataset 'nowhere'; allowed are refshapes, refcoco,"):
         load_split("nowhere", "val")

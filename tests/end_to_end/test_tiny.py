@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import litelvlm
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.evaluation.metrics import CumulativeIoU
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Diagnosis: what is counted of a patch, the verdict, and any CLIP without a language model."""
+"""Diagnosis: what is seen of a patch, the verdict, and any CLIP without a language model."""
 
 import json
 
@@ -21,10 +21,12 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import litelvlm
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.data.registry import load_split
-from litelvlm.evaluation.diagnose import diagnose_image, load_clip, look, object_cover, similarities, verdict
-from litelvlm.evaluation.protocol import Run
+from litelvlm.evaluation.clip import load_clip
+from litelvlm.evaluation.diagnose import verdict
+from litelvlm.evaluation.runs import Run
+from litelvlm.evaluation.similarity import diagnose_image, look, object_cover, reversal_auroc, similarities
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,14 @@ def test_cover_is_the_share_of_each_patch_that_clip_sees():
     # The central square is columns 2 to 9
     assert object_cover(mask, 2, cropped=True).tolist() == [0.5, 0, 0, 0]
     assert object_cover(mask * 255, 2, cropped=False).sum() == 0  # ignored pixels are no object
+
+
+def test_auroc_of_the_reversal_counts_pairs_of_patches_and_ties_by_half():
+    similarity = torch.tensor([1.0, 3.0, 2.0, 3.0, 9.0])
+    is_object = torch.tensor([True, True, False, False, False])
+    is_background = torch.tensor([False, False, True, True, False])
+    # 1 < 2, 1 < 3, 3 > 2 and a tie; the last patch is neither
+    assert reversal_auroc(similarity, is_object, is_background) == pytest.approx(2.5 / 4)
 
 
 def test_similarity_is_that_of_the_whole_model_though_no_language_model_is_read(entry):
@@ -78,13 +88,14 @@ def test_plain_clip_is_diagnosed_like_the_model_it_is_part_of(entry, tmp_path):
         assert one.figures == pytest.approx(other.figures, abs=1e-4)
 
 
-def test_recall_of_litelvlm_for_one_text_is_the_share_in_the_lowest_patches(entry):
+def test_recall_without_context_for_one_text_is_the_share_in_the_lowest_patches(entry):
     model, processor = load_clip(str(litelvlm.TINY_MODEL))
-    runs = [Run("generation", "litelvlm", 85, (("similarity_order", order),)) for order in ("lowest", "highest")]
-    for one in diagnose_image(model, processor, "a", entry.load_image(), asked(entry), runs):
-        assert one.figures["recall/litelvlm:similarity_order=lowest/85"] == one.figures["lowest_85"]
-        assert one.figures["recall/litelvlm:similarity_order=highest/85"] == one.figures["highest_85"]
-        assert 0 <= one.figures["auroc"] <= 1
+    alone = ("num_context_tokens", 0)  # whatever the rule, no budget goes to the context
+    for order in ("lowest", "highest"):
+        run = Run("generation", "litelvlm", 85, (("similarity_order", order), alone))
+        for one in diagnose_image(model, processor, "a", entry.load_image(), asked(entry), [run]):
+            assert one.figures[f"recall/{run.variant}/85"] == one.figures[f"{order}_85"]
+            assert 0 <= one.figures["auroc"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -103,7 +114,18 @@ def test_verdict_follows_the_interval(auroc, words):
 
 
 def test_command_prints_a_verdict_and_writes_figures_and_maps(tmp_path, capsys):
-    options = ["--images", "2", "--split", "testA", "--budgets", "85", "--device", "cpu", "--output", str(tmp_path)]
+    options = [
+        "--images",
+        "2",
+        "--split",
+        "testA",
+        "--num-retained-tokens",
+        "85",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path),
+    ]
     assert main(["diagnose", *options]) == 0
     report = json.loads((tmp_path / "diagnosis.json").read_text())
     assert capsys.readouterr().out.startswith(report["verdict"])

@@ -11,45 +11,33 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Evaluation: the protocols, going on after a crash, several processes, broken data, and what is written."""
+"""Evaluation: going on after a crash, several processes, broken data, and what is written."""
 
 import json
 import os
 import subprocess
 import sys
-from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import litelvlm
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.data.refcoco import write_refcoco
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.data.registry import load_split
 from litelvlm.data.samples import BrokenAnnotation, Referring, ReferringImage, broken
 from litelvlm.evaluation.evaluate import evaluate
-from litelvlm.evaluation.protocol import Run, ask, configured, measure, parse_variant, prompts
+from litelvlm.evaluation.runs import Run
 
 RUNS = [Run("generation", "none", 256), Run("generation", "litelvlm", 85), Run("conversation", "litelvlm", 85)]
 SEED = 1234
 
 
 @pytest.fixture(scope="module")
-def embedded():
-    return litelvlm.load_tiny()
-
-
-@pytest.fixture(scope="module")
-def val():
-    return load_split("refshapes", "val", num_images=3, size=256, seed=SEED)
-
-
-@pytest.fixture(scope="module")
 def finished(embedded, val, tmp_path_factory):
-    """A folder of an evaluation that nobody disturbed, and its results."""
+    """A folder of an evaluation that was not stopped, and its results."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, evaluate(*embedded, {("refshapes", "val"): val}, RUNS, folder, seed=SEED)
 
@@ -59,7 +47,7 @@ def test_refcocos_layout_gives_the_same_figures_as_refshapes_itself(embedded, va
     read = load_split("refcoco", "val", tmp_path)
     report = evaluate(*embedded, {("refcoco", "val"): read}, RUNS, tmp_path / "run", seed=SEED)
     for direct, other in zip(finished[1]["results"], report["results"], strict=True):
-        # Pictures have other names, so the bootstrap may draw others; the figures themselves are the same
+        # Images have other ids, so the bootstrap may draw others; the figures themselves are the same
         assert {k: v for k, v in direct.items() if not k.endswith(("_low", "_high", "data"))} == {
             k: v for k, v in other.items() if not k.endswith(("_low", "_high", "data"))
         }
@@ -69,7 +57,7 @@ def test_refcocos_layout_gives_the_same_figures_as_refshapes_itself(embedded, va
 def test_evaluation_goes_on_wherever_it_was_killed(embedded, val, finished, tmp_path, share):
     folder, report = finished
     written = (folder / "samples-0.jsonl").read_bytes()
-    # As a kill leaves it, of a start with more processes: cut anywhere, and a picture that both have
+    # As a kill leaves it, of a start with more processes: cut anywhere, and an image that both have
     (tmp_path / "samples-0.jsonl").write_bytes(written[: int(share * len(written))])
     lines = written.splitlines(keepends=True)
     (tmp_path / "samples-7.jsonl").write_bytes(lines[0] + lines[1] + lines[2][:30])
@@ -92,11 +80,23 @@ def test_folder_of_another_evaluation_is_refused(embedded, val, finished):
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    options = ["evaluate", "--images", "3", "--split", "val", "--budgets", "all", "85", "--device", "cpu", "--output"]
+    options = [
+        "evaluate",
+        "--images",
+        "3",
+        "--split",
+        "val",
+        "--num-retained-tokens",
+        "all",
+        "85",
+        "--device",
+        "cpu",
+        "--output",
+    ]
     assert main([*options, str(tmp_path / "one")]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(litelvlm.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [*launch, "-m", "litelvlm.commands.cli", *options, str(tmp_path / "two")]
+    command = [*launch, "-m", "litelvlm", *options, str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     parts = [path.read_text().count("\n") - 1 for path in sorted((tmp_path / "two").glob("samples-*.jsonl"))]
@@ -118,107 +118,22 @@ def test_broken_annotations_are_named_or_skipped_and_counted(embedded, val, tmp_
         evaluate(*embedded, data, RUNS[:1], tmp_path)
     report = evaluate(*embedded, data, RUNS[:1], tmp_path, skip_broken=True)
     assert len(report["broken"]) == 3 + len(second.expressions)
-    assert "mask of shape (3, 3), but the picture is 256 high and 256 wide" in report["broken"][1]
+    assert "mask of shape (3, 3), but the image is 256 high and 256 wide" in report["broken"][1]
     assert report["results"][0]["expressions"] == len(first.expressions) and report["results"][0]["images"] == 1
-
-
-def test_conversation_shares_one_selection_among_up_to_three_texts(embedded, val, monkeypatch):
-    model, processor = embedded
-    image, seen = val[0].load_image(), []
-    questions = [f"Can you segment the {colour} object in this image?" for colour in ("red", "blue", "green", "pink")]
-    decode = model._decode_masks
-    monkeypatch.setattr(model, "_decode_masks", lambda *a: (seen.append(a[1].sum(-1).tolist()), decode(*a))[1])
-    inputs = processor(image, **prompts("conversation", questions), question_template="{}")
-    state = model.encode_image(inputs["pixel_values"], inputs["sam_pixel_values"])
-    choice = {"pruning_method": "litelvlm", "num_retained_tokens": 85}
-    with torch.inference_mode():
-        masks = ask(model, processor, inputs, state, choice)
-    assert seen == [[3, 1]] and [tuple(mask.shape) for mask in masks] == [(1, 256, 256)] * 4
-
-
-def test_generation_does_not_depend_on_what_else_is_asked(embedded, val):
-    alone = ReferringImage(val[0].id, val[0].load_image, val[0].expressions[:1])
-    (run,) = RUNS[1:2]
-    together = measure(*embedded, val[0], [run])["counts"][run.name][0]
-    single = measure(*embedded, alone, [run])["counts"][run.name][0]
-    assert together[0] == single[0] and np.allclose(together[1:], single[1:], atol=20)
-
-
-def test_no_target_is_right_when_the_answer_is_empty(embedded, val):
-    model, processor = embedded
-    nothing = ReferringImage("a", val[0].load_image, (Referring("n", "the object", lambda: None),))
-    ((_, intersection, union, predicted, expected),) = measure(model, processor, nothing, RUNS[:1])["counts"][
-        RUNS[0].name
-    ]
-    assert intersection == expected == 0 and union == predicted
-
-
-def test_conversations_leave_out_what_has_no_target(embedded, val):
-    """The answer that is given names a mask, so that it cannot be asked for what is not there."""
-    model, processor = embedded
-    runs = [Run("generation", "none", 256), Run("conversation", "none", 256)]
-    nothing, there = Referring("n", "the pink zebra", lambda: None), val[0].expressions[0]
-    counts = measure(model, processor, ReferringImage("a", val[0].load_image, (nothing, there)), runs)["counts"]
-    assert [[counted[0] for counted in counts[run.name]] for run in runs] == [["n", there.id], [there.id]]
-    alone = measure(model, processor, ReferringImage("a", val[0].load_image, (nothing,)), runs)["counts"]
-    assert [len(alone[run.name]) for run in runs] == [1, 0]
-
-
-def test_variants_change_the_configuration_for_a_while(embedded):
-    config = embedded[0].config
-    assert parse_variant("litelvlm", config) == ("litelvlm", (), None)
-    text = "litelvlm:position_mode=consecutive,num_context_tokens=16,guide_form=expression"
-    method, settings, guide_form = parse_variant(text, config)
-    assert guide_form == "expression" and Run("generation", method, 85, settings, guide_form).variant == text
-    with pytest.raises(RuntimeError), configured(config, dict(settings)):
-        assert config.position_mode == "consecutive" and config.num_context_tokens == 16
-        raise RuntimeError
-    assert config.position_mode == "original" and config.num_context_tokens is None
-
-
-@pytest.mark.parametrize("form", ["question", "expression", "templates"])
-def test_guide_form_decides_what_is_kept(embedded, val, form, monkeypatch):
-    model, processor = embedded
-    seen, select = [], type(model.model).select_tokens
-    monkeypatch.setattr(type(model.model), "select_tokens", lambda *a: seen.append(select(*a)) or seen[-1])
-    measure(model, processor, val[0], [Run("generation", "litelvlm", 85, guide_form=form)])
-    texts = [expression.text for expression in val[0].expressions]
-    asking = copy(processor)
-    asking.guide_form = form
-    inputs = asking(val[0].load_image(), texts)
-    with torch.no_grad():
-        expected = model(**inputs, num_retained_tokens=85, pruning_method="litelvlm").retained_indices
-    assert torch.equal(seen[0][0].indices, expected)
-    assert processor.guide_form == "question"
-
-
-def test_results_are_tables_and_plots_too(tmp_path, capsys):
-    options = ["--data", "refshapes", "--split", "val", "testA", "--images", "1", "--device", "cpu"]
-    assert main(["evaluate", *options, "--budgets", "all", "192/576", "9", "--output", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    markdown, latex = ((tmp_path / name).read_text() for name in ("table.md", "table.tex"))
-    rows = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert [row["retained"] for row in rows] == [256, 85, 9] * 2
-    first = next(row for row in rows if row["split"] == "val" and row["retained"] == 85)
-    assert (
-        f"| 85 | litelvlm | {first['ciou']:.1f} |" in markdown and f"| 85 | litelvlm | {first['ciou']:.1f}" in printed
-    )
-    assert rf"85 & litelvlm & {first['ciou']:.1f} &" in latex and r"\toprule" in latex and r"100.0 \% \\" in latex
-    assert (tmp_path / "retention-generation.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--data", "refcoco"], "There is no file"),
-        (["--data", "coco"], "There is no data set 'coco'; allowed are refshapes,"),
+        (["--data", "coco"], "There is no dataset 'coco'; allowed are refshapes,"),
         (["--split", "test"], "RefShapes has no split 'test'"),
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
         (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
-        (["--methods", "none", "--budgets", "85"], "--methods names only 'none'"),
-        (["--budgets", "some"], "--budgets holds 'some'"),
-        (["--budgets", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
+        (["--methods", "none", "--num-retained-tokens", "85"], "--methods names only 'none'"),
+        (["--num-retained-tokens", "some"], "--num-retained-tokens holds 'some'"),
+        (["--num-retained-tokens", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
         (["--images", "0"], "--images is 0"),
         (["--model", "none/at all"], "The model 'none/at all' cannot be loaded"),
     ],

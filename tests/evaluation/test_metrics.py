@@ -39,7 +39,7 @@ def test_missing_masks_count_as_empty_and_empty_pairs_as_right():
     metric.update(np.zeros((0, 3, 3), bool), np.stack([mask()]))
     assert metric.giou == 0.5
     metric.update(np.stack([mask(0), mask(1)]), np.stack([mask(0)]))  # the surplus mask is not counted
-    assert metric.per_mask[-1] == 1
+    assert metric.counts[-1].iou == 1
 
 
 def counts(predicted, expected):
@@ -69,7 +69,7 @@ def test_ignored_pixels_are_not_counted():
     assert count_pixels(mask(1, 2, 4), expected) == (1, 3, 2, 2)
 
 
-def test_bootstrap_draws_whole_pictures_and_the_same_for_the_same_seed():
+def test_bootstrap_draws_whole_images_and_the_same_for_the_same_seed():
     rng = np.random.default_rng(0)
     images = [str(i // 3) for i in range(60)]
     good = [PixelCounts(2 * int(n), 200, 200, 100) for n in rng.integers(20, 90, 60)]
@@ -77,10 +77,10 @@ def test_bootstrap_draws_whole_pictures_and_the_same_for_the_same_seed():
     figures = Tally(images, good, seed=3).figures()
     assert figures == Tally(images, good, seed=3).figures() != Tally(images, good, seed=4).figures()
     assert figures["ciou_low"] < figures["ciou"] < figures["ciou_high"]
-    # Pictures are drawn together, so a constant ratio has no spread
+    # Images are drawn together, so a constant ratio has no spread
     retention = Tally(images, half, seed=3).retention(Tally(images, good, seed=3))
     assert retention == pytest.approx({"retention": 50, "retention_low": 50, "retention_high": 50})
-    # All in one picture: nothing else can be drawn
+    # All in one image: nothing else can be drawn
     one = Tally(["0"] * 60, good).figures()
     assert one["ciou_low"] == one["ciou"] == one["ciou_high"]
 

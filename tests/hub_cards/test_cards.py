@@ -22,7 +22,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.hub_cards import TARGETS, render_card
 from litelvlm.hub_cards.cards import FOLDER, RECOMMENDED
 
@@ -106,13 +106,13 @@ def test_code_of_the_card_runs(target, request):
     masks = "llava" not in target
     folder = TINY_MODEL if masks else request.getfixturevalue("saved_text_only")
     (code,) = re.findall(r"```python\n(.*?)```", render_card(target), flags=re.DOTALL)
-    code = code.replace(f'"org/{target}"', repr(str(folder))).replace('"picture.png"', repr(str(EXAMPLE_IMAGE)))
+    code = code.replace(f'"org/{target}"', repr(str(folder))).replace('"image.png"', repr(str(EXAMPLE_IMAGE)))
     scope = {}
     exec(code, scope)
     assert isinstance(scope["answer"], str)
     if masks:
         assert "[SEG]" in scope["answer"]
-        assert scope["masks"].shape[1:] == Image.open(EXAMPLE_IMAGE).size[::-1]
+        assert scope["found"][0]["mask"].shape == Image.open(EXAMPLE_IMAGE).size[::-1]
     else:
         assert scope["model"].config.sam_config is None
 

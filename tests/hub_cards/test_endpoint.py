@@ -40,15 +40,15 @@ class Hidden:
             raise ModuleNotFoundError("litelvlm is hidden")
 
 sys.meta_path.insert(0, Hidden())
-picture, text_only = sys.argv[1:]
+path, text_only = sys.argv[1:]
 
 import app, handler
 from PIL import Image
 
-image = base64.b64encode(open(picture, "rb").read()).decode()
+image = base64.b64encode(open(path, "rb").read()).decode()
 request = {"inputs": {"image": image, "text": "the red circle"}}
 answers = {"masks": handler.EndpointHandler(".")(request), "text": handler.EndpointHandler(text_only)(request)}
-(shown, masks), answer = app.segment(*app.load("."), Image.open(picture), "the red circle", 85)
+(shown, masks), answer = app.segment(*app.load("."), Image.open(path), "the red circle", 85)
 answers["space"] = {"size": shown.size, "masks": [[int(mask.sum()), label] for mask, label in masks], "answer": answer}
 assert not any(name.partition(".")[0] in ("litelvlm", "gradio") for name in sys.modules)
 print(json.dumps(answers))
@@ -78,7 +78,8 @@ def expected(embedded):
     """The mask of the red circle, as the package finds it."""
     model, processor = embedded
     inputs = processor(images=EXAMPLE_IMAGE, text="the red circle")
-    return processor.post_process_masks(model.segment(**inputs, max_new_tokens=64), inputs)[0][0].numpy()
+    output = model.segment(**inputs, max_new_tokens=64)
+    return processor.post_process_instance_segmentation(output, inputs)[0][0]["mask"].numpy()
 
 
 def test_endpoint_answers_with_masks_as_png(answers, expected):
@@ -88,11 +89,11 @@ def test_endpoint_answers_with_masks_as_png(answers, expected):
 
 
 def test_endpoint_of_a_model_without_masks_answers_in_text(answers):
-    assert set(answers["text"]) == {"answer", "masks"} and answers["text"]["masks"] == []
+    assert answers["text"].keys() == answers["masks"].keys() and answers["text"]["masks"] == []
     assert isinstance(answers["text"]["answer"], str) and "<image>" not in answers["text"]["answer"]
 
 
-def test_space_shows_the_picture_with_its_masks(answers, expected):
+def test_space_shows_the_image_with_its_masks(answers, expected):
     space = answers["space"]
     assert tuple(space["size"]) == Image.open(EXAMPLE_IMAGE).size and "[SEG]" in space["answer"]
     ((area, label),) = space["masks"]
@@ -113,11 +114,11 @@ def encoded(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"text": "x"}, "The request has no picture or no text"),
-        ({"inputs": {"image": "x"}}, "The request has no picture or no text"),
-        ({"inputs": {"image": str(EXAMPLE_IMAGE), "text": "x"}}, "neither a URL nor a picture in base64"),
-        ({"inputs": {"image": encoded(b"no picture"), "text": "x"}}, "neither a URL nor a picture in base64"),
-        ({"inputs": {"image": 7, "text": "x"}}, "neither a URL nor a picture in base64"),
+        ({"text": "x"}, "The request has no image or no text"),
+        ({"inputs": {"image": "x"}}, "The request has no image or no text"),
+        ({"inputs": {"image": str(EXAMPLE_IMAGE), "text": "x"}}, "neither a URL nor an image in base64"),
+        ({"inputs": {"image": encoded(b"no image"), "text": "x"}}, "neither a URL nor an image in base64"),
+        ({"inputs": {"image": 7, "text": "x"}}, "neither a URL nor an image in base64"),
         ({"inputs": {"image": encoded(EXAMPLE_IMAGE.read_bytes()), "text": " "}}, "texts that are not empty"),
     ],
 )
@@ -130,10 +131,13 @@ def test_endpoint_takes_data_urls_and_known_parameters_only(endpoint):
     image = "data:image/png;base64," + base64.encodebytes(EXAMPLE_IMAGE.read_bytes()).decode()
     request = {"image": image, "text": "the red circle"}
     answer = endpoint({"inputs": request, "parameters": {"num_retained_tokens": 28, "max_new_tokens": 1}})
-    assert set(answer) == {"answer", "masks"}
+    assert set(answer) == {"answer", "masks", "scores", "predicted_ious", "boxes"}
+    given = endpoint({"inputs": request, "parameters": {"answer": "It is [SEG]."}})
+    assert given["answer"] == "It is [SEG]." and len(given["masks"]) == len(given["boxes"]) == 1
+    assert 0 <= given["scores"][0] <= 1 and isinstance(given["predicted_ious"][0], float)
     with pytest.raises(ValueError, match="`num_retained_tokens` is 0"):
         endpoint({"inputs": request, "parameters": {"num_retained_tokens": 0}})
-    with pytest.raises(ValueError, match=r"Unknown parameters \['image_state'\]; allowed are max_new_tokens"):
+    with pytest.raises(ValueError, match=r"Unknown parameters \['image_state'\]; allowed are answer, max_new_tokens"):
         endpoint({"inputs": request, "parameters": {"image_state": 1}})
 
 
@@ -145,7 +149,7 @@ def test_page_of_the_space_is_built(embedded):
 def test_space_says_what_is_wrong(embedded):
     image = Image.open(EXAMPLE_IMAGE)
     for arguments, message in (
-        ((None, "the red circle", 85), "There is no picture"),
+        ((None, "the red circle", 85), "There is no image"),
         ((image, " ", 85), "texts that are not empty"),
         ((image, "the red circle", 257), "`num_retained_tokens` is 257"),
     ):

@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import save_file
 
 from litelvlm import TINY_MODEL
-from litelvlm.commands.cli import main
+from litelvlm.commands.main import main
 from litelvlm.hub_cards import check_folder
 
 

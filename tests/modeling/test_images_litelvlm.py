@@ -11,7 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Every kind of picture arrives upright, in RGB, with the values that a person sees."""
+"""Every kind of image arrives upright, in RGB, with the values that a person sees."""
+
+import base64
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -44,7 +49,7 @@ def pixels(image) -> np.ndarray:
     ],
     ids=["pil", "hwc", "chw", "tensor", "float tensor", "float array", "uint16", "rgba array"],
 )
-def test_colour_in_any_form_is_the_same_picture(image):
+def test_colour_in_any_form_is_the_same_image(image):
     np.testing.assert_array_equal(pixels(image), COLOUR)
 
 
@@ -74,12 +79,12 @@ def test_transparency_shows_white():
 def test_multiplied_transparency_shows_what_plain_transparency_shows(mode, multiplied):
     pixels = np.zeros((4, 4, len(mode)), np.uint8) + 200
     pixels[:2, :, -1] = 128
-    picture = Image.fromarray(pixels, mode)
-    got, expected = (np.asarray(load_rgb(p)).astype(int) for p in (picture.convert(multiplied), picture))
+    image = Image.fromarray(pixels, mode)
+    got, expected = (np.asarray(load_rgb(p)).astype(int) for p in (image.convert(multiplied), image))
     assert abs(got - expected).max() <= 2
 
 
-def test_url_that_gives_no_picture_is_named():
+def test_url_that_gives_no_image_is_named():
     with pytest.raises(ValueError, match=r"'http://127\.0\.0\.1:9/cat\.png' cannot be fetched as an image"):
         load_rgb("http://127.0.0.1:9/cat.png")
     with pytest.raises(ValueError, match="'data:image/png;base64,AAAA' cannot be fetched as an image"):
@@ -93,15 +98,15 @@ def test_palette_and_cmyk_keep_their_colours():
     assert (pixels(Image.new("1", (2, 2), 1)) == 255).all()
 
 
-def test_exif_orientation_turns_the_picture_upright(tmp_path):
+def test_exif_orientation_turns_the_image_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(COLOUR).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(pixels(str(tmp_path / "turned.png")), np.rot90(COLOUR, -1))
 
 
-def test_what_is_no_picture_is_named(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_what_is_no_image_is_named(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
     whole = tmp_path / "whole.png"
     Image.effect_noise((64, 64), 50).save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:600])
@@ -118,3 +123,26 @@ def test_what_is_no_picture_is_named(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             load_rgb(image)
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """`serve(name)` is the URL of a file of `tmp_path`, from a server on this machine."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield lambda name: f"http://127.0.0.1:{server.server_port}/{name}"
+        server.shutdown()
+
+
+def test_a_url_shows_what_its_file_shows(tmp_path, serve):
+    Image.fromarray(np.dstack([COLOUR, GREY])).save(tmp_path / "clear.png")
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    for name in ("clear.png", "deep.png"):
+        encoded = base64.b64encode((tmp_path / name).read_bytes()).decode()
+        for url in (f"data:image/png;base64,{encoded}", serve(name)):
+            np.testing.assert_array_equal(pixels(url), pixels(tmp_path / name))
+    assert (pixels(serve("clear.png"))[0, 0] == 255).all() and pixels(serve("deep.png"))[0, 1, 0] == GREY[0, 1]
+    with pytest.raises(ValueError, match=r"none\.png' cannot be fetched as an image: HTTP Error 404"):
+        load_rgb(serve("none.png"))

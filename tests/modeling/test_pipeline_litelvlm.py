@@ -34,7 +34,8 @@ def pipe(make_text_model, processor):
     model.generation_config.max_new_tokens = 4
     # A random model never says [SEG]: let the token that it does say stand for it
     inputs = processor([i["image"] for i in ITEMS], [i["text"] for i in ITEMS])
-    model.config.seg_token_id = int(model.segment(**inputs).sequences[0, 0])
+    sequences = model.segment(**inputs).sequences
+    model.config.seg_token_id = int(sequences[0, inputs["input_ids"].shape[1]])
     return ReferringSegmentationPipeline(model=model, processor=processor)
 
 
@@ -54,7 +55,10 @@ def test_every_way_to_call_gives_the_same(pipe):
     assert any(entry["mask"] is not None for entries in single for entry in entries)
     for entries, item in zip(single, ITEMS, strict=True):
         for entry in entries:
-            assert entry.keys() == {"label", "score", "mask", "answer"} and entry["label"] == item["text"]
+            assert (
+                entry.keys() == {"label", "score", "predicted_iou", "mask", "box", "answer"}
+                and entry["label"] == item["text"]
+            )
             if entry["mask"] is not None:
                 assert entry["mask"].mode == "L" and entry["mask"].size == item["image"].size
                 assert set(np.unique(entry["mask"])) <= {0, 255} and 0 <= entry["score"] <= 1
@@ -95,7 +99,7 @@ def test_options_reach_the_model_and_bad_input_is_named(pipe):
         pipe([ITEMS[0]["image"]] * 2, ["a"])
 
 
-def test_one_picture_is_asked_each_of_many_texts(pipe):
+def test_one_image_is_asked_each_of_many_texts(pipe):
     texts = [item["text"] for item in ITEMS]
     results = pipe(ITEMS[0]["image"], texts)
     assert len(results) == len(texts)
@@ -105,12 +109,45 @@ def test_one_picture_is_asked_each_of_many_texts(pipe):
 
 def test_score_is_the_mean_probability_inside_the_mask(pipe):
     inputs = pipe.processor(ITEMS[0]["image"], ITEMS[0]["text"]).to(pipe.device)
-    (logits,) = pipe.processor.post_process_masks(pipe.model.segment(**inputs), inputs, binarize=False)
-    threshold = logits[0].median().item()  # so that both sides hold pixels
-    mask, entry = (logits[0] > threshold).cpu(), pipe(ITEMS[0], threshold=threshold)[0]
+    output, sizes = pipe.model.segment(**inputs), (inputs["original_sizes"], inputs["reshaped_input_sizes"])
+    (logits,) = pipe.processor.post_process_masks(output.pred_masks, *sizes, binarize=False)
+    probability = logits[0].cpu().sigmoid()
+    threshold = probability.median().item()  # so that both sides hold pixels
+    mask, entry = probability > threshold, pipe(ITEMS[0], mask_threshold=threshold)[0]
     assert np.array_equal(np.asarray(entry["mask"]) == 255, mask)
-    assert entry["score"] == pytest.approx(logits[0].cpu().sigmoid()[mask].mean().item(), abs=1e-5)
-    assert {entry["score"] for entry in pipe(ITEMS[0], threshold=1e6)} == {0.0}  # not the mean of nothing
+    assert entry["score"] == pytest.approx(probability[mask].mean().item(), abs=1e-5)
+    assert entry["predicted_iou"] == pytest.approx(output.mask_scores[0][0].item(), abs=1e-5)
+    assert {entry["score"] for entry in pipe(ITEMS[0], mask_threshold=1.0)} == {0.0}  # not the mean of nothing
+
+
+def test_masks_of_a_low_score_are_left_out(pipe):
+    found = pipe(ITEMS[0], mask_threshold=0.0)
+    score = found[0]["score"]
+    assert 0 < score < 1 and pipe(ITEMS[0], mask_threshold=0.0, threshold=score - 0.01) == found
+    # Left out, not missing: the answer did hold [SEG]
+    assert pipe(ITEMS[0], mask_threshold=0.0, threshold=max(entry["score"] for entry in found) + 1e-3) == []
+    with pytest.raises(ValueError, match=r"`threshold` is 1.5; allowed are probabilities"):
+        pipe(ITEMS[0], threshold=1.5)
+
+
+def test_an_answer_is_taken_as_given(make_text_model, processor):
+    pipe = ReferringSegmentationPipeline(model=make_text_model(), processor=processor)
+    results = pipe(ITEMS, answer="It is [SEG].", batch_size=2)
+    assert [[entry["answer"] for entry in entries] for entries in results] == [["It is [SEG]."]] * 3
+    for entries, item in zip(results, ITEMS, strict=True):
+        inputs = processor(item["image"], item["text"], answers="It is [SEG].")
+        inputs.pop("labels")
+        with torch.no_grad():
+            forced = pipe.model(**inputs)
+        (expected,) = processor.post_process_instance_segmentation(forced, inputs)[0]
+        assert entries[0]["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+
+def test_the_named_task_loads_without_trusting_remote_code(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = pipeline("referring-segmentation", model=str(tmp_path))
+    assert type(loaded) is ReferringSegmentationPipeline
+    assert same(loaded(ITEMS[0]), pipe(ITEMS[0]))
 
 
 def test_a_data_set_ends_where_its_length_says(pipe):
@@ -139,7 +176,8 @@ def test_answers_are_as_long_as_asked_for_and_else_32_tokens(pipe, monkeypatch, 
 
     def recorded(**kwargs):
         output = segment(**kwargs)
-        lengths.append((kwargs["input_ids"].shape[1], output.sequences.shape[1]))
+        prompt = kwargs["input_ids"].shape[1]
+        lengths.append((prompt, output.sequences.shape[1] - prompt))
         return output
 
     monkeypatch.setattr(pipe.model, "segment", recorded)

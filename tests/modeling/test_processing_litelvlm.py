@@ -11,24 +11,46 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The processor: prompts token for token, user text as text, labels, padding, and masks in the picture's frame."""
+"""The processor: prompts token for token, user text as text, labels, padding, and masks in the image's frame."""
 
+import copy
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
-from litelvlm.modeling.processing_litelvlm import GUIDE_TEMPLATES, LiteLVLMProcessor
+from litelvlm.modeling.chat_litelvlm import QUESTION_TEMPLATES
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
 ASK = "Can you segment {} in this image?"
+# As LLaVA's own: a content that is one string is left out, and answers end with a space
+LLAVA_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ part['text'] + ' ' }}{% endgeneration %}"
+    "{% else %}{{ part['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 
 
 def decode(processor, ids) -> str:
@@ -40,27 +62,27 @@ def decode(processor, ids) -> str:
 
 
 def test_prompt_is_the_conversation_the_checkpoints_were_trained_with(processor):
-    ids = processor(PICTURE, "the dog")["input_ids"][0].tolist()
+    ids = processor(IMAGE, "the dog")["input_ids"][0].tolist()
     expected = f"<s>{SYSTEM} USER: <im_start><image><im_end>\n{ASK.format('the dog')} ASSISTANT:"
     assert decode(processor, ids) == expected
     assert ids.count(processor.tokenizer.convert_tokens_to_ids("<image>")) == processor.num_image_tokens
     assert ids.count(processor.tokenizer.bos_token_id) == 1
 
-    turns = processor(PICTURE, [["the dog", "the cat"]], answers=[["It is [SEG].", "Sure, [SEG]."]])
+    turns = processor(IMAGE, [["the dog", "the cat"]], answers=[["It is [SEG].", "Sure, [SEG]."]])
     assert decode(processor, turns["input_ids"][0].tolist()) == (
         f"{expected} It is [SEG].</s>USER: {ASK.format('the cat')} ASSISTANT: Sure, [SEG].</s>"
     )
 
 
 def test_an_open_last_turn_ends_with_the_generation_prompt(processor):
-    inputs = processor(PICTURE, [["the dog", "the cat"]], answers=[["It is [SEG]."]])
+    inputs = processor(IMAGE, [["the dog", "the cat"]], answers=[["It is [SEG]."]])
     text = decode(processor, inputs["input_ids"][0].tolist())
     assert text.endswith(f"It is [SEG].</s>USER: {ASK.format('the cat')} ASSISTANT:") and "labels" not in inputs
 
 
 def test_labels_are_the_answers_and_their_end_tokens(processor):
     inputs = processor(
-        [PICTURE, PICTURE],
+        [IMAGE, IMAGE],
         [["the dog", "the cat"], ["a tree"]],
         answers=[["It is [SEG].", "Sure, [SEG]."], ["[SEG]."]],
     )
@@ -72,32 +94,32 @@ def test_labels_are_the_answers_and_their_end_tokens(processor):
 
 @pytest.mark.parametrize("typed", ["<image>", "[SEG]", "</s>", "<s>", "<im_start>", "[seg]", "<pad>", "<|endoftext|>"])
 def test_special_tokens_in_user_text_stay_text(processor, typed):
-    plain, typed_ids = (processor(PICTURE, text)["input_ids"][0].tolist() for text in ("x", f"x {typed} y"))
+    plain, typed_ids = (processor(IMAGE, text)["input_ids"][0].tolist() for text in ("x", f"x {typed} y"))
     tokenizer = processor.tokenizer
     for token in tokenizer.added_tokens_decoder:
         assert typed_ids.count(token) == plain.count(token), tokenizer.decode([token])
     assert f"x {typed} y" in decode(processor, typed_ids)
-    guide = processor(PICTURE, f"x {typed} y")["guide_input_ids"][0, 0].tolist()
+    guide = processor(IMAGE, f"x {typed} y")["guide_input_ids"][0, 0].tolist()
     assert guide.count(processor.guide_tokenizer.eos_token_id) == 1 and guide[-1] == guide[guide.index(guide[-1])]
     assert typed in processor.guide_tokenizer.decode(guide[1:-1])
 
 
 def test_sentinels_that_a_user_types_are_taken_out(processor):
-    assert torch.equal(processor(PICTURE, "a\ue000b")["input_ids"], processor(PICTURE, "ab")["input_ids"])
+    assert torch.equal(processor(IMAGE, "a\ue000b")["input_ids"], processor(IMAGE, "ab")["input_ids"])
 
 
 def test_batches_are_padded_on_the_left(processor):
-    inputs = processor([PICTURE] * 2, ["a", "a much longer text"])
+    inputs = processor([IMAGE] * 2, ["a", "a much longer text"])
     mask, ids = inputs["attention_mask"], inputs["input_ids"]
     assert mask[0, 0] == 0 and mask[0, -1] == 1 and mask[1].all()
-    alone = processor(PICTURE, "a")["input_ids"][0]
+    alone = processor(IMAGE, "a")["input_ids"][0]
     assert (
         torch.equal(ids[0][mask[0].bool()], alone) and (ids[0][mask[0] == 0] == processor.tokenizer.pad_token_id).all()
     )
 
 
 def test_guide_texts_are_the_full_questions_with_absent_ones_masked(processor):
-    inputs = processor([PICTURE] * 2, [["a", "b"], ["c"]], answers=[["A"], []])
+    inputs = processor([IMAGE] * 2, [["a", "b"], ["c"]], answers=[["A"], []])
     ids, mask = inputs["guide_input_ids"], inputs["guide_attention_mask"]
     guide = processor.guide_tokenizer
     assert ids.shape[:2] == (2, 2) and mask[1, 1].sum() == 0 and mask[0].sum(-1).min() > 0
@@ -105,22 +127,22 @@ def test_guide_texts_are_the_full_questions_with_absent_ones_masked(processor):
         visible = ids[row, column][mask[row, column].bool()].tolist()
         assert (visible[0], visible[-1]) == (guide.bos_token_id, guide.eos_token_id)
         assert guide.decode(visible[1:-1]) == ASK.format(text)
-    other = processor(PICTURE, "a", guide_text="dog")
+    other = processor(IMAGE, "a", guide_text="dog")
     assert guide.decode(other["guide_input_ids"][0, 0, 1:-1].tolist()) == "dog"
 
 
 def test_long_guide_texts_keep_their_end_token(processor):
-    ids = processor(PICTURE, "word " * 60)["guide_input_ids"]
+    ids = processor(IMAGE, "word " * 60)["guide_input_ids"]
     assert ids.shape == (1, 1, 77) and ids[0, 0, -1] == processor.guide_tokenizer.eos_token_id
 
 
-def test_one_picture_with_many_texts_is_prepared_once(processor):
-    inputs = processor(PICTURE, ["a", "b", "c"])
+def test_one_image_with_many_texts_is_prepared_once(processor):
+    inputs = processor(IMAGE, ["a", "b", "c"])
     assert len(inputs["input_ids"]) == 3 and len(inputs["pixel_values"]) == len(inputs["sam_pixel_values"]) == 1
 
 
-def test_pictures_of_different_sizes_make_one_batch(processor):
-    inputs = processor([PICTURE, PICTURE.resize((64, 20))], ["a", "b"])
+def test_images_of_different_sizes_make_one_batch(processor):
+    inputs = processor([IMAGE, IMAGE.resize((64, 20))], ["a", "b"])
     assert inputs["pixel_values"].shape == (2, 3, 32, 32) and inputs["sam_pixel_values"].shape == (2, 3, 64, 64)
     assert inputs["original_sizes"].tolist() == [[40, 30], [20, 64]]
     assert inputs["reshaped_input_sizes"].tolist() == [[64, 48], [20, 64]]
@@ -130,7 +152,7 @@ def test_pictures_of_different_sizes_make_one_batch(processor):
 def test_mask_labels_are_in_sams_frame_with_padding_marked(processor):
     mask = np.zeros((1, 40, 30), dtype=bool)
     mask[0, :20, :15] = True  # the upper left quarter
-    labels = processor(PICTURE, "a", answers="[SEG]", segmentation_maps=[mask])["mask_labels"][0]
+    labels = processor(IMAGE, "a", answers="[SEG]", segmentation_maps=[mask])["mask_labels"][0]
     expected = np.full((16, 16), -1.0)
     expected[:, :12] = 0
     expected[:8, :6] = 1
@@ -138,23 +160,23 @@ def test_mask_labels_are_in_sams_frame_with_padding_marked(processor):
 
 
 @pytest.mark.parametrize("size", [(40, 30), (30, 40), (64, 64), (17, 100)])
-def test_masks_return_to_the_pictures_frame(processor, size):
-    """A half-picture mask drawn in SAM's frame covers that half of the picture, whatever its shape."""
+def test_masks_return_to_the_images_frame(processor, size):
+    """A half-image mask drawn in SAM's frame covers that half of the image, whatever its shape."""
     height, width = size
     inputs = processor(np.zeros((height, width, 3), np.uint8), "a")
     shown = inputs["reshaped_input_sizes"][0] / 4  # SAM's square of 64 pixels has masks of 16
     logits = torch.full((1, 16, 16), -8.0)
     logits[0, :, : round(shown[1].item() / 2)] = 8.0
     empty = torch.zeros(0, 16, 16)
-    output = type("Output", (), {"pred_masks": [logits, empty]})
-    masks = processor.post_process_masks(output, inputs)
+    sizes = (inputs["original_sizes"], inputs["reshaped_input_sizes"])
+    masks = processor.post_process_masks([logits, empty], *sizes)
     assert (
         masks[0].shape == (1, height, width) and masks[0].dtype == torch.bool and masks[1].shape == (0, height, width)
     )
     share = masks[0].float().mean(dim=1)[0]  # per column
     half, soft = width / 2, max(2, width // 8)
     assert share[: int(half - soft)].min() == 1 and share[int(half + soft) :].max() == 0
-    soft_masks = processor.post_process_masks(output, inputs, binarize=False)
+    soft_masks = processor.post_process_masks([logits, empty], *sizes, binarize=False)
     assert torch.equal(soft_masks[0] > 0, masks[0])
 
 
@@ -162,19 +184,19 @@ def test_chat_conversations_give_the_same_inputs(processor):
     conversation = [
         {
             "role": "user",
-            "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": "Where is <image>?"}],
+            "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": "Where is <image>?"}],
         },
         {"role": "assistant", "content": "It is [SEG]."},
         {"role": "user", "content": "And the cat?"},
     ]
-    direct = processor(PICTURE, [["Where is <image>?", "And the cat?"]], [["It is [SEG]."]], question_template="{}")
+    direct = processor(IMAGE, [["Where is <image>?", "And the cat?"]], [["It is [SEG]."]], question_template="{}")
     chat = processor.apply_chat_template(conversation, tokenize=True, return_dict=True, return_tensors="pt")
     assert direct.keys() == chat.keys()
     for name, value in direct.items():
         assert torch.equal(chat[name], value), name
     rendered = processor.apply_chat_template(conversation, add_generation_prompt=True)
     assert rendered.startswith(SYSTEM) and rendered.endswith("USER: And the cat? ASSISTANT:")
-    conversation[2]["content"] = [{"type": "image", "image": PICTURE}]
+    conversation[2]["content"] = [{"type": "image", "image": IMAGE}]
     with pytest.raises(ValueError, match="holds 2 images; one image"):
         processor.apply_chat_template(conversation, tokenize=True)
 
@@ -188,8 +210,8 @@ def test_chat_conversations_give_the_same_inputs(processor):
         ({"text": None}, "`text` is None"),
         ({"text": [[]]}, "without any text"),
         ({"text": [3]}, "'int' object is not iterable|allowed are"),
-        ({"text": ["a", "b"], "images": [PICTURE]}, "1 images for 2 conversations"),
-        ({"text": ["a"], "images": [[PICTURE, PICTURE]]}, "one image per conversation"),
+        ({"text": ["a", "b"], "images": [IMAGE]}, "1 images for 2 conversations"),
+        ({"text": ["a"], "images": [[IMAGE, IMAGE]]}, "one image per conversation"),
         ({"text": "a", "answers": ["b", "c"]}, "1 conversations in `text`, 2 in `answers`"),
         ({"text": [["a", "b"]], "answers": [[]]}, "2 questions and 0 answers"),
         ({"text": "a", "question_template": "segment"}, "it must hold {}"),
@@ -202,7 +224,7 @@ def test_chat_conversations_give_the_same_inputs(processor):
 )
 def test_bad_inputs_are_named(processor, arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        processor(**{"images": PICTURE} | arguments)
+        processor(**{"images": IMAGE} | arguments)
 
 
 @pytest.mark.parametrize("with_masks", [True, False])
@@ -211,7 +233,7 @@ def test_saved_processor_gives_the_same_inputs(processor, tmp_path, with_masks):
     processor.question_template = "Where is {}?"
     processor.save_pretrained(tmp_path)
     loaded = LiteLVLMProcessor.from_pretrained(tmp_path)
-    expected, got = (p(PICTURE, ["a", "b <image>"]) for p in (processor, loaded))
+    expected, got = (p(IMAGE, ["a", "b <image>"]) for p in (processor, loaded))
     assert expected.keys() == got.keys() and ("sam_pixel_values" in got) == with_masks
     for name, value in expected.items():
         assert torch.equal(got[name], value), name
@@ -223,7 +245,7 @@ def test_prompt_is_bos_and_the_pieces_around_the_image_tokenised_apart(processor
     pieces = [f"{SYSTEM} USER: <im_start>", f"<im_end>\n{ASK.format('a')} ASSISTANT:"]
     before, after = tokenizer(pieces, add_special_tokens=False)["input_ids"]
     image = [tokenizer.convert_tokens_to_ids("<image>")] * processor.num_image_tokens
-    assert processor(PICTURE, "a")["input_ids"].tolist() == [[tokenizer.bos_token_id, *before, *image, *after]]
+    assert processor(IMAGE, "a")["input_ids"].tolist() == [[tokenizer.bos_token_id, *before, *image, *after]]
 
 
 def test_rendered_conversation_shows_user_text_as_it_was_typed(processor):
@@ -237,13 +259,13 @@ def test_rendered_conversation_shows_user_text_as_it_was_typed(processor):
 
 def test_special_tokens_that_overlap_in_user_text_all_stay_text(processor):
     processor.tokenizer.add_tokens(["qx", "xy"])
-    ids = processor(PICTURE, "qxy")["input_ids"][0].tolist()
+    ids = processor(IMAGE, "qxy")["input_ids"][0].tolist()
     assert not set(processor.tokenizer.convert_tokens_to_ids(["qx", "xy"])) & set(ids)
     assert ASK.format("qxy") in decode(processor, ids)
 
 
 def test_image_token_in_an_answer_is_text_while_seg_is_a_token(processor):
-    inputs = processor(PICTURE, "a", answers="no <image>, but [SEG]")
+    inputs = processor(IMAGE, "a", answers="no <image>, but [SEG]")
     image, seg = processor.tokenizer.convert_tokens_to_ids(["<image>", "[SEG]"])
     assert (inputs["input_ids"] == image).sum() == processor.num_image_tokens
     assert (inputs["input_ids"] == seg).sum() == (inputs["labels"] == seg).sum() == 1
@@ -252,7 +274,7 @@ def test_image_token_in_an_answer_is_text_while_seg_is_a_token(processor):
 
 
 def test_labels_cover_every_byte_of_an_answer_in_any_script(processor):
-    labels = processor(PICTURE, "a", answers="狗 é 🐕")["labels"][0]
+    labels = processor(IMAGE, "a", answers="狗 é 🐕")["labels"][0]
     assert decode(processor, labels[labels >= 0].tolist()) == " 狗 é 🐕</s>"
 
 
@@ -280,28 +302,33 @@ def bilinear(array, height, width):
 
 
 @pytest.mark.parametrize("size", [(37, 90), (90, 37), (64, 64), (200, 133)])
-def test_mask_logits_go_over_sams_square_to_the_picture_without_its_padding(processor, size):
+def test_mask_logits_go_over_sams_square_to_the_image_without_its_padding(processor, size):
     inputs = processor(np.zeros((*size, 3), np.uint8), "a")
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
     height, width = (int(edge * 64 / max(size) + 0.5) for edge in size)
     expected = [bilinear(bilinear(mask, 64, 64)[:height, :width], *size) for mask in logits.double().numpy()]
-    output = SimpleNamespace(pred_masks=[logits])
-    (soft,) = processor.post_process_masks(output, inputs, binarize=False)
+    sizes = (inputs["original_sizes"], inputs["reshaped_input_sizes"])
+    (soft,) = processor.post_process_masks([logits], *sizes, binarize=False)
     np.testing.assert_allclose(soft.numpy(), np.stack(expected), atol=1e-4)
-    (masks,) = processor.post_process_masks(output, inputs, threshold=0.5)
+    (masks,) = processor.post_process_masks([logits], *sizes, mask_threshold=0.5)
     assert torch.equal(masks, soft > 0.5)
 
 
-def test_masks_of_several_texts_take_the_size_of_their_picture(processor):
-    sizes = {"original_sizes": [[40, 30], [20, 50]], "reshaped_input_sizes": [[64, 48], [26, 64]]}
-    output = SimpleNamespace(pred_masks=[torch.zeros(n, 16, 16, dtype=torch.bfloat16) for n in (1, 0, 2, 0)])
-    masks = processor.post_process_masks(output, {name: torch.tensor(size) for name, size in sizes.items()})
+def test_masks_of_several_texts_take_the_size_of_their_image(processor):
+    sizes = (torch.tensor([[40, 30], [20, 50]]), torch.tensor([[64, 48], [26, 64]]))
+    logits = [torch.zeros(n, 16, 16, dtype=torch.bfloat16) for n in (1, 0, 2, 0)]
+    masks = processor.post_process_masks(logits, *sizes)
+    with pytest.raises(ValueError, match="masks of 3 conversations, 2 original and 2 reshaped sizes"):
+        processor.post_process_masks(logits[:3], *sizes)
     assert [tuple(m.shape) for m in masks] == [(1, 40, 30), (0, 40, 30), (2, 20, 50), (0, 20, 50)]
 
 
 def test_decoded_answers_keep_seg_and_lose_special_tokens(processor):
     ids = processor.tokenizer([" It is [SEG].</s>", " No.</s>"], add_special_tokens=False, padding=True)["input_ids"]
-    assert processor.decode_answers(SimpleNamespace(sequences=torch.tensor(ids))) == ["It is [SEG].", "No."]
+    inputs = processor(IMAGE, ["a", "b"])
+    sequences = torch.cat([inputs["input_ids"], torch.tensor(ids)], dim=1)
+    for output in (sequences, SimpleNamespace(sequences=sequences)):
+        assert processor.decode_answers(output, inputs) == ["It is [SEG].", "No."]
 
 
 @pytest.mark.parametrize(
@@ -310,13 +337,13 @@ def test_decoded_answers_keep_seg_and_lose_special_tokens(processor):
         ({"text": [None]}, "`text` holds None; allowed are texts"),
         # Neither to learn from nor to continue
         ({"images": None, "text": [["a"], ["b"]], "answers": [["x"], []]}, "1 of 2 conversations end with an answer"),
-        ({"images": [PICTURE] * 2, "text": ["a", "b"], "segmentation_maps": [np.ones((1, 40, 30))]}, "1 entries in"),
-        ({"text": "a", "segmentation_maps": [np.ones((1, 30, 40))]}, "its picture is 40 high and 30 wide"),
+        ({"images": [IMAGE] * 2, "text": ["a", "b"], "segmentation_maps": [np.ones((1, 40, 30))]}, "1 entries in"),
+        ({"text": "a", "segmentation_maps": [np.ones((1, 30, 40))]}, "its image is 40 high and 30 wide"),
     ],
 )
 def test_inputs_that_do_not_fit_each_other_are_named(processor, arguments, message):
     with pytest.raises(ValueError, match=message):
-        processor(**{"images": PICTURE} | arguments)
+        processor(**{"images": IMAGE} | arguments)
 
 
 @pytest.mark.parametrize("conversation", [[], [[]], [{"role": "assistant", "content": "a"}]])
@@ -361,7 +388,7 @@ def test_the_guide_reads_the_question_the_expression_or_templates(processor, tmp
     inputs = processor(text=turns, answers=[["[SEG]", "[SEG]"], ["[SEG]"]])
     ids, mask = inputs["guide_input_ids"], inputs["guide_attention_mask"]
     sentences = [read(*row) for row in zip(ids[0, 1], mask[0, 1], strict=True)]
-    assert sentences == [template.format("the cat") for template in GUIDE_TEMPLATES] and not mask[1, 1].any()
+    assert sentences == [template.format("the cat") for template in QUESTION_TEMPLATES] and not mask[1, 1].any()
     assert processor(text=turns[1], guide_text="hats")["guide_input_ids"].ndim == 3
 
     processor.save_pretrained(tmp_path)
@@ -369,3 +396,236 @@ def test_the_guide_reads_the_question_the_expression_or_templates(processor, tmp
     processor.guide_form = "words"
     with pytest.raises(ValueError, match="`guide_form` is 'words'; allowed are"):
         processor(text="the dog")
+
+
+@pytest.mark.parametrize("answer", ["It is [SEG].", "[SEG]", "Sure, [SEG] and [SEG].", "狗 [SEG]"])
+@pytest.mark.parametrize("text", ["the dog", "x: ASSISTANT", "[SEG]"])
+def test_an_encoded_answer_completes_an_open_prompt(processor, text, answer):
+    """Token for token what the answered conversation has, whatever the tokenizer does at the seam."""
+    metaspace = copy.deepcopy(processor)
+    metaspace.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    llava = copy.deepcopy(metaspace)
+    llava.chat_template = LLAVA_CHAT_TEMPLATE
+    for own in (processor, metaspace, llava):
+        asked, answered = own(IMAGE, text)["input_ids"][0], own(IMAGE, text, answers=answer)["input_ids"][0]
+        assert torch.equal(torch.cat([asked, own.encode_answer(answer)]), answered)
+        shown = own.tokenizer.decode(own.encode_answer(answer)).replace("▁", " ")
+        assert answer.replace(" ", "") in shown.replace(" ", "")
+
+
+def test_an_answer_that_cannot_be_told_from_its_prompt_is_refused(processor):
+    processor.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}{% endfor %}{% if add_generation_prompt %}{{ ' now' }}{% endif %}"
+    )
+    with pytest.raises(ValueError, match="cannot be told from those of the prompt"):
+        processor.encode_answer("It is [SEG].")
+    processor.chat_template = "{{ messages[0]['role'] }}"  # without the answer
+    with pytest.raises(ValueError, match="cannot be told from those of the prompt"):
+        processor.encode_answer("It is [SEG].")
+    with pytest.raises(ValueError, match="texts that are not empty"):
+        processor.encode_answer(" ")
+
+
+def test_a_message_of_one_string_is_that_text_in_every_template(processor):
+    processor.chat_template = LLAVA_CHAT_TEMPLATE
+    conversation = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "It is [SEG]."}]
+    assert processor.apply_chat_template(conversation) == "USER: hello ASSISTANT: It is [SEG]. "
+    inputs = processor.apply_chat_template(conversation, tokenize=True)
+    assert torch.equal(
+        inputs["input_ids"], processor(text="hello", answers="It is [SEG].", question_template="{}")["input_ids"]
+    )
+
+
+def test_answers_that_the_template_does_not_mark_give_no_labels_but_an_error(processor):
+    processor.chat_template = LLAVA_CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    with pytest.raises(ValueError, match="does not say which tokens are the answer"):
+        processor(IMAGE, "a", answers="It is [SEG].")
+    history = processor(IMAGE, [["a", "b"]], answers=[["It is [SEG]."]])  # nothing to learn: nothing to mark
+    assert "ASSISTANT: It is [SEG]." in decode(processor, history["input_ids"][0].tolist())
+    assert decode(processor, processor.encode_answer("It is [SEG].").tolist()) == " It is [SEG]. "
+
+
+def test_one_answer_serves_every_turn_of_every_conversation(processor):
+    turns = [["a", "b"], ["c"]]
+    inputs = processor([IMAGE, IMAGE], turns, answers="It is [SEG].")
+    expected = processor([IMAGE, IMAGE], turns, answers=[["It is [SEG]."] * 2, ["It is [SEG]."]])
+    assert torch.equal(inputs["input_ids"], expected["input_ids"])
+    assert torch.equal(inputs["labels"], expected["labels"])
+
+
+def test_conversations_are_padded_as_transformers_says(processor):
+    long, short = (len(processor(IMAGE, text)["input_ids"][0]) for text in ("a much longer text", "a"))
+    texts, images = ["a", "a much longer text"], [IMAGE] * 2
+    assert processor(images, texts, padding="longest")["input_ids"].shape == (2, long)
+    padded = processor(images, texts, padding="max_length", max_length=long + 5, padding_side="right")
+    assert padded["attention_mask"].sum(-1).tolist() == [short, long]
+    assert padded["input_ids"].shape == (2, long + 5) and padded["attention_mask"][:, 0].all()
+    nested = processor(images, texts, text_kwargs={"padding": "max_length", "max_length": long + 5})
+    assert nested["input_ids"].shape == (2, long + 5) and not nested["attention_mask"][:, 0].any()
+    assert processor(images, ["a", "b"], padding=False)["input_ids"].shape == (2, short)
+    with pytest.raises(ValueError, match="`padding` is False, but the conversations have"):
+        processor(images, texts, padding=False)
+    with pytest.raises(ValueError, match="`max_length` is not given"):
+        processor(images, texts, padding="max_length")
+    with pytest.raises(ValueError, match="`padding` is 'most'; allowed are"):
+        processor(images, texts, padding="most")
+
+
+def test_truncation_never_cuts_an_image(processor):
+    whole = processor(IMAGE, "a much longer text")["input_ids"]
+    cut = processor(IMAGE, "a much longer text", truncation=True, max_length=whole.shape[1] - 4)["input_ids"]
+    assert torch.equal(cut, whole[:, :-4])
+    assert torch.equal(processor(IMAGE, "a much longer text", max_length=9)["input_ids"], whole)  # not asked for
+    with pytest.raises(ValueError, match="`max_length` is 40, but the image's tokens end at"):
+        processor(IMAGE, "a", truncation=True, max_length=40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"paddin": True}, "`paddin` is no option of this processor. Did you mean `padding`"),
+        ({"text_kwargs": {"max_lenght": 5}}, "`max_lenght` is no option of this processor. Did you mean `max_length`"),
+        ({"answer": "[SEG]"}, "`answer` is no option of this processor. Did you mean `answers`"),
+        ({"image": IMAGE}, "`image` is no option of this processor. Did you mean `images`"),
+        ({"add_special_tokens": False}, "`add_special_tokens` is no option"),
+        ({"return_tensors": "np"}, "`return_tensors` is 'np'; allowed is 'pt'"),
+        ({"text_kwargs": {"return_tensors": "tf"}}, "`return_tensors` is 'tf'; allowed is 'pt'"),
+    ],
+)
+def test_options_that_are_not_heeded_are_refused(processor, options, message):
+    with pytest.raises(ValueError, match=message):
+        processor(IMAGE, "a", **options)
+
+
+def test_options_of_images_reach_the_vision_towers_images_only(processor):
+    plain, raw = processor(IMAGE, "a"), processor(IMAGE, "a", images_kwargs={"do_normalize": False})
+    assert raw["pixel_values"].min() >= 0 > plain["pixel_values"].min()
+    assert torch.equal(raw["sam_pixel_values"], plain["sam_pixel_values"])
+    assert torch.equal(processor(IMAGE, "a", do_normalize=False)["pixel_values"], raw["pixel_values"])
+
+
+def outputs_with(*masks):
+    """Outputs whose masks have the given logits in the upper half of SAM's square, and -9 in the lower."""
+    logits = []
+    for values in masks:
+        logits.append(torch.full((len(values), 16, 16), -9.0))
+        for mask, value in zip(logits[-1], values, strict=True):
+            mask[:8] = value
+    scores = [torch.arange(len(values)) / 10 for values in masks]
+    return SimpleNamespace(pred_masks=logits, mask_scores=scores)
+
+
+def test_instances_have_mask_score_label_and_box(processor):
+    square = IMAGE.resize((64, 64))
+    inputs = processor(square, ["the dog", "the cat"]).to("cpu")
+    results = processor.post_process_instance_segmentation(outputs_with([2.0, -9.0], []), inputs)
+    assert [len(entries) for entries in results] == [2, 0]
+    first, empty = results[0]
+    assert first["mask"].shape == (64, 64) and first["mask"].dtype == torch.bool
+    assert first["label"] == empty["label"] == "the dog"
+    assert first["box"][:3] == [0, 0, 64] and abs(first["box"][3] - 32) <= 4
+    inside = first["mask"][:28].all() and not first["mask"][36:].any()
+    assert inside and 0.8 < first["score"] <= torch.tensor(2.0).sigmoid()
+    assert empty["box"] is None and empty["score"] == 0 and empty["predicted_iou"] == pytest.approx(0.1)
+    kept = processor.post_process_instance_segmentation(outputs_with([2.0, -9.0], []), inputs, threshold=0.5)
+    assert [len(entries) for entries in kept] == [1, 0]
+    none = processor.post_process_instance_segmentation(outputs_with([2.0], []), inputs, mask_threshold=0.95)
+    assert none[0][0]["score"] == 0 and not none[0][0]["mask"].any()
+
+
+def test_each_turn_of_a_conversation_labels_its_own_mask(processor):
+    turns = [["the dog", "the cat"], ["a hat"]]
+    inputs = processor([IMAGE, IMAGE], turns, answers="[SEG]")
+    results = processor.post_process_instance_segmentation(outputs_with([1.0, 1.0], [1.0, 1.0]), inputs)
+    assert [[entry["label"] for entry in entries] for entries in results] == [["the dog", "the cat"], ["a hat"] * 2]
+
+
+def test_instances_need_texts_and_probabilities(processor):
+    inputs = processor(IMAGE, "a")
+    with pytest.raises(ValueError, match="`inputs` do not say what was asked"):
+        processor.post_process_instance_segmentation(outputs_with([1.0]), dict(inputs))
+    for texts in ("the dog", ["the dog"], [["the dog"]]):
+        given = processor.post_process_instance_segmentation(outputs_with([1.0]), dict(inputs), text_labels=texts)
+        assert given[0][0]["label"] == "the dog"
+    with pytest.raises(ValueError, match="texts of 2 conversations in `text_labels` and masks of 1"):
+        processor.post_process_instance_segmentation(outputs_with([1.0]), inputs, text_labels=["a", "b"])
+    for name in ("threshold", "mask_threshold"):
+        with pytest.raises(ValueError, match=f"`{name}` is 2; allowed are probabilities"):
+            processor.post_process_instance_segmentation(outputs_with([1.0]), inputs, **{name: 2})
+
+
+@pytest.fixture
+def llava(processor, config_values, tmp_path):
+    """LLaVA's own processor; it and a configuration are saved in `lvlm`, and the guide's tokenizer in `clip`."""
+    tokenizer = processor.tokenizer
+    values = config_values["backbone_config"] | {"image_token_index": tokenizer.convert_tokens_to_ids("<image>")}
+    LlavaConfig(**{name: value for name, value in values.items() if name != "model_type"}).save_pretrained(
+        tmp_path / "lvlm"
+    )
+    own = LlavaProcessor(
+        processor.image_processor,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=LLAVA_CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+    own.save_pretrained(tmp_path / "lvlm")
+    processor.guide_tokenizer.save_pretrained(tmp_path / "clip")
+    return own
+
+
+def test_processor_of_a_backbone_writes_what_the_backbones_own_writes(llava, tmp_path):
+    wrapped = LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip")
+    conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    prompt = llava.apply_chat_template(conversation, add_generation_prompt=True)
+    expected = llava(images=IMAGE, text=prompt, return_tensors="pt")
+    inputs = wrapped(IMAGE, "What is this?")
+    assert inputs["input_ids"][0].tolist() == [wrapped.tokenizer.bos_token_id, *expected["input_ids"][0].tolist()]
+    assert torch.equal(inputs["pixel_values"], expected["pixel_values"]) and "sam_pixel_values" not in inputs
+    guide = wrapped.guide_tokenizer
+    assert guide.decode(inputs["guide_input_ids"][0, 0], skip_special_tokens=True) == "What is this?"
+
+
+def test_processor_of_a_loaded_backbone_is_that_of_its_name(llava, tmp_path):
+    config = LlavaConfig.from_pretrained(tmp_path / "lvlm")
+    model = LlavaForConditionalGeneration(config)
+    with pytest.raises(ValueError, match="does not know where it was loaded from"):
+        LiteLVLMProcessor.from_backbone(model, tmp_path / "clip")
+    model.save_pretrained(tmp_path / "lvlm")
+    loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "lvlm")
+    named, wrapped = (LiteLVLMProcessor.from_backbone(b, tmp_path / "clip") for b in (tmp_path / "lvlm", loaded))
+    assert torch.equal(wrapped(IMAGE, "a")["input_ids"], named(IMAGE, "a")["input_ids"])
+
+
+def test_options_of_loading_reach_the_backbone_and_those_of_the_hub_the_guide(llava, tmp_path, monkeypatch):
+    given = {"revision": "main", "token": "secret", "cache_dir": str(tmp_path)}
+    seen = {}
+    for auto_class in (AutoConfig, AutoProcessor, AutoTokenizer):
+        load = auto_class.from_pretrained
+
+        def recorded(name, load=load, **kwargs):
+            seen.setdefault(Path(name).name, []).append(kwargs)
+            return load(name, **kwargs)
+
+        monkeypatch.setattr(auto_class, "from_pretrained", recorded)
+    LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip", **given)
+    assert all(given.items() <= kwargs.items() for kwargs in seen["lvlm"][:2])
+    assert seen["clip"][0] == {name: given[name] for name in ("token", "cache_dir")}
+
+
+def test_backbones_without_what_a_processor_needs_are_refused(llava, tmp_path):
+    with pytest.raises(ValueError, match=r"`revison` is no option of this processor\. Did you mean `revision`"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip", revison="main")
+    with pytest.raises(ValueError, match="No CLIP is known for a vision tower of width 32"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "lvlm")
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    with pytest.raises(ValueError, match="is a 'llama' model without CLIP's vision tower"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "llama")
+    (tmp_path / "lvlm" / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="has no chat template; give one as `chat_template`"):
+        LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip")
+    given = LiteLVLMProcessor.from_backbone(tmp_path / "lvlm", tmp_path / "clip", chat_template=LLAVA_CHAT_TEMPLATE)
+    assert given.apply_chat_template([{"role": "user", "content": "a"}]) == "USER: a ASSISTANT:"

@@ -24,29 +24,30 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
 from .presets import build_model
 
 # Tokens of a question as CLIP reads it, in every measurement
 GUIDE_LENGTH = 24
 
 
-def language_model_macs(config: LiteLVLMConfig, num_rows: int) -> int:
+def language_model_macs(config: LiteLVLMConfig, num_tokens: int) -> int:
     """
-    Multiply-accumulates of one prefill by the formula 4nd² + 2n²d + 3ndm per layer, for n rows, width d and MLP
+    Multiply-accumulates of one prefill by the formula 4nd² + 2n²d + 3ndm per layer, for n tokens, width d and MLP
     width m. SparseVLM (arXiv 2410.04417) counts so, and the TFLOPs that the LiteLVLM paper publishes (4.66 / 2.11 /
     1.27 at 576 / 192 / 64 visual tokens) fit it at about 128 text tokens. The head is not counted; without
     grouped-query attention only.
     """
     text = config.get_text_config()
-    n, d, m = num_rows, text.hidden_size, text.intermediate_size
+    n, d, m = num_tokens, text.hidden_size, text.intermediate_size
     return text.num_hidden_layers * (4 * n * d**2 + 2 * n**2 * d + 3 * n * d * m)
 
 
-def kv_cache_bytes(config: LiteLVLMConfig, num_rows: int, dtype: torch.dtype) -> int:
-    """Keys and values of `num_rows` rows in every layer of the language model."""
+def kv_cache_bytes(config: LiteLVLMConfig, num_tokens: int, dtype: torch.dtype) -> int:
+    """Keys and values of `num_tokens` tokens in every layer of the language model."""
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * num_rows * dtype.itemsize
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * num_tokens * dtype.itemsize
 
 
 def count_flops(run: Callable[[], Any]) -> int:
@@ -59,6 +60,7 @@ def count_flops(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
+@torch.no_grad()
 def model_flops(
     config: LiteLVLMConfig, num_text_tokens: int, num_retained_tokens: int | None, pruning_method: str = "litelvlm"
 ) -> dict[str, int]:
@@ -67,36 +69,37 @@ def model_flops(
     meta device: exact for any size, without any weights in memory.
 
     Args:
-        config: of the model; with one [SEG] if it has a mask decoder.
+        config: of the model; with one [SEG] if it has a SAM.
         num_text_tokens (`int`): tokens of the prompt that are not visual.
         num_retained_tokens (`int`, *optional*): the budget; `None` prunes nothing.
-        pruning_method (`str`): the method that is asked for the budget.
+        pruning_method (`str`): the method that is given the budget.
 
     Returns:
-        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip`, `guide`,
-        `selection`, `prefill` (the language model alone), `head` (the logits of one row), `sam_encoder` and
-        `mask_decoder`, and `total` of all but `plain_clip`.
+        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip`, `guide` and
+        `selection` (of methods that prune before the language model), `prefill` (the language model alone), `head`
+        (the logits of one token), `sam_encoder` and `mask_decoder`, and `total` of all but `plain_clip`.
     """
     # Copied, since a configuration remembers the dtype and attention of the model made with it
     model = build_model(deepcopy(config), "meta")
     size, text = config.backbone_config.vision_config.image_size, config.get_text_config()
-    num_rows = num_text_tokens + (num_retained_tokens or config.num_patches)
+    num_tokens = num_text_tokens + (num_retained_tokens or config.num_patches)
     with torch.device("meta"):
         pixel_values = torch.empty(1, 3, size, size)
-        guide_ids, guide_mask = torch.zeros(2, 1, 1, GUIDE_LENGTH, dtype=torch.long).unbind()
-        rows = torch.empty(1, num_rows, text.hidden_size)
+        guide_ids = guide_mask = torch.zeros(1, 1, GUIDE_LENGTH, dtype=torch.long)
+        embeds = torch.empty(1, num_tokens, text.hidden_size)
     tower = model.model.backbone.vision_tower
     flops = {"plain_clip": count_flops(lambda: tower(pixel_values))}
-    pruned = num_retained_tokens is not None
-    method = pruning_method if pruned else "none"
-    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=method))
-    if num_retained_tokens is not None:
-        flops["guide"] = count_flops(lambda: model.model.guide(guide_ids, torch.ones_like(guide_ids)))
-        state, budget = model.model.encode_image(pixel_values, pruning_method=method), num_retained_tokens
-        both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, budget, pruning_method))
-        flops["selection"] = both - flops["guide"]
-    flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=rows))
-    flops["head"] = count_flops(lambda: model.lm_head(rows[:, -1]))
+    plan = PruningPlan.resolve(
+        model.config, num_retained_tokens, "none" if num_retained_tokens is None else pruning_method
+    )
+    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=plan.method.name))
+    if plan.selector is not KEEP_ALL:
+        state = model.model.encode_image(pixel_values, pruning_method=plan.method.name)
+        both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, plan))
+        guide = count_flops(lambda: model.model.guide(guide_ids, guide_mask)) if plan.selector.needs_texts else 0
+        flops |= {"guide": guide, "selection": both - guide}
+    flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=embeds))
+    flops["head"] = count_flops(lambda: model.lm_head(embeds[:, -1]))
     if config.sam_config is not None:
         sam_size = config.sam_config.vision_config.image_size
         images = torch.empty(1, 3, sam_size, sam_size, device="meta")
@@ -127,7 +130,7 @@ class LiveMemory(TorchDispatchMode):
         self._known: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        # What comes in was there before; views and in-place results share its storage
+        # Inputs existed before the block; views and in-place results share their storage
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):
                 self._watch(tensor.untyped_storage(), 0)

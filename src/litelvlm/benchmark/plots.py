@@ -16,11 +16,7 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+from ..data.samples import required
 
 # Stages that follow each other in one run, in their order; decoding is the rest
 _PARTS = (
@@ -45,6 +41,9 @@ def plot_benchmark(report: dict[str, Any], folder: Path) -> list[Path]:
 
     Returns:
         `list[Path]`: the files.
+
+    Raises:
+        ValueError: matplotlib is not installed.
     """
     return [_plot_stages(report, folder / "stages.png"), _plot_savings(report, folder / "savings.png")]
 
@@ -54,7 +53,7 @@ def _plot_stages(report: dict[str, Any], path: Path) -> Path:
     rows = report["rows"]
     names = ["Transformers", "un-pruned"] + [f"{row['method']}\n{row['num_retained_tokens']}" for row in rows[2:]]
     medians = [{name: spread["median"] for name, spread in row["milliseconds"].items()} for row in rows]
-    figure, axes = plt.subplots(figsize=(1.6 * len(rows) + 3, 4.5), layout="constrained")
+    figure, axes = _subplots(1.6 * len(rows) + 3, 4.5)
     bottom = [0.0] * len(rows)
     for part in _PARTS:
         heights = [own.get(part, 0.0) for own in medians]
@@ -72,7 +71,7 @@ def _plot_savings(report: dict[str, Any], path: Path) -> Path:
     """What is saved against the un-pruned model of the same run, by budget."""
     summary, full = report["summary"], report["num_visual_tokens"]
     budgets = [full, *(int(budget) for budget in summary)]
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = _subplots(6, 4)
     for key, label in (
         ("flops_ratio", "prefill FLOPs"),
         ("prefill_speedup", "prefill time"),
@@ -88,9 +87,14 @@ def _plot_savings(report: dict[str, Any], path: Path) -> Path:
     return _save(figure, path)
 
 
+def _subplots(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of a size in inches, which needs no display, and its axes."""
+    figure = required("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
 def _save(figure: Any, path: Path) -> Path:
     figure.savefig(path, dpi=120)
-    plt.close(figure)
     return path
 
 

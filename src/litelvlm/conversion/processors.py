@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.processing_litelvlm import LLAVA_V1_CHAT_TEMPLATE, LiteLVLMProcessor
+from ..modeling.chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE
+from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .key_mappings import GLAMM, LLAVA, KeyMapping
 
 GLAMM_CHAT_TEMPLATE = LLAVA_V1_CHAT_TEMPLATE.replace(
@@ -104,16 +105,17 @@ def build_processor(
     mapping: KeyMapping, conversation: str | None, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig
 ) -> LiteLVLMProcessor:
     """The processor of a converted checkpoint; `source` and `clip` are folders."""
-    options: dict[str, Any] = {"num_image_tokens": config.num_patches_per_side**2}
-    image_processor: Any
     if mapping is LLAVA:
-        own = AutoProcessor.from_pretrained(source)
-        image_processor = own.image_processor
-        options |= {"chat_template": own.chat_template, "question_template": "{}", "with_masks": False}
-    else:
-        image_processor = CLIPImageProcessor.from_pretrained(clip)
-        options["chat_template"] = GLAMM_CHAT_TEMPLATE if mapping is GLAMM else CONVERSATIONS[str(conversation)]
-    return LiteLVLMProcessor(image_processor, tokenizer, AutoTokenizer.from_pretrained(clip), **options)
+        processor = LiteLVLMProcessor.from_backbone(source, clip)
+        processor.tokenizer = tokenizer
+        return processor
+    return LiteLVLMProcessor(
+        CLIPImageProcessor.from_pretrained(clip),
+        tokenizer,
+        AutoTokenizer.from_pretrained(clip),
+        chat_template=GLAMM_CHAT_TEMPLATE if mapping is GLAMM else CONVERSATIONS[str(conversation)],
+        num_image_tokens=config.num_patches_per_side**2,
+    )
 
 
 __all__ = ["build_processor", "has_tokenizer", "load_tokenizer"]

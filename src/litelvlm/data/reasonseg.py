@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-ReasonSeg in its official layout: `root/ReasonSeg/val/*.jpg`, with a JSON of polygons beside each picture.
+ReasonSeg in its official layout: `root/ReasonSeg/val/*.jpg`, with a JSON of polygons beside each image.
 
 Source: Lai et al., "LISA: Reasoning Segmentation via Large Language Model" (CVPR 2024). As in its evaluation, the
-first text of each picture is asked; larger areas are drawn first, and those labelled "ignore" are not counted.
+first text of each image is asked; larger areas are drawn first, and those labelled "ignore" are not counted.
 """
 
 import json
@@ -30,20 +30,20 @@ from .samples import IGNORED, BrokenAnnotation, Referring, ReferringImage, broke
 
 SPLITS = ("val", "test")
 SENTENCE_TEMPLATE = "{} Please output segmentation mask."
-"""For texts that are questions already; other texts are put into the processor's template."""
+"""For texts that are sentences by themselves; other texts are put into the processor's template."""
 
 
 def load_reasonseg(root: str | Path, split: str) -> list[ReferringImage]:
     """
-    A split, one entry per picture by file name.
+    A split, one entry per image by file name.
 
     Raises:
-        ValueError: there is no such folder, or no picture in it.
+        ValueError: there is no such folder, or no image in it.
     """
     folder = Path(root) / "ReasonSeg" / split
     paths = sorted(folder.glob("*.jpg"))
     if not paths:
-        raise ValueError(f"There is no picture in '{folder}'; --data-root names the folder that holds 'ReasonSeg'.")
+        raise ValueError(f"There is no image in '{folder}'; --data-root names the folder that holds 'ReasonSeg'.")
     return [_entry(path) for path in paths]
 
 
@@ -74,7 +74,7 @@ def _load_mask(path: Path, data: dict[str, Any]) -> np.ndarray:
     layers = []
     try:
         for shape in data["shapes"]:
-            if "flag" in shape["label"].lower():  # a mark for the whole picture, no area
+            if "flag" in shape["label"].lower():  # marks the whole image and no area
                 continue
             layer = Image.new("L", image.size, 0)
             corners = [(round(x), round(y)) for x, y in shape["points"]]

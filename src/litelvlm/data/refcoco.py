@@ -42,9 +42,9 @@ PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "refcocog": {"umd": ("val", "test"), "google": ("val",)},
     "grefcoco": {"unc": ("val", "testA", "testB")},
 }
-"""Data sets, their partitions (the first is the default) and the splits that papers report."""
+"""Datasets, their partitions (the first is the default) and the splits that papers report."""
 
-# Where the pictures may lie, seen from the root
+# Where the images may lie, seen from the root
 _IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco_2014/train2014")
 
 
@@ -57,10 +57,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> list[ReferringImage]:
     """
-    A split, one entry per picture in order of its first expression.
+    A split, one entry per image in order of its first expression.
 
     Args:
-        root: the folder that holds the data sets and `images`.
+        root: the folder that holds the datasets and `images`.
         name (`str`): a key of [`PARTITIONS`].
         partition (`str`): `"unc"`, `"umd"` or `"google"`.
         split (`str`): such as `"testA"`; `"train"` too.
@@ -81,10 +81,11 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
         raise ValueError(f"'{refs_path}' and '{instances_path}' are not in REFER's layout: {error!r}.") from error
     if not chosen:
         raise ValueError(f"'{refs_path}' has no split {split!r}; it has {', '.join(splits)}.")
-    pictures = next((Path(root) / place for place in _IMAGE_FOLDERS if (Path(root) / place).is_dir()), None)
-    if pictures is None:
-        places = ", ".join(_IMAGE_FOLDERS)
-        raise ValueError(f"There is no folder of pictures in '{root}'; put COCO's into one of {places}.")
+    image_folder = next((Path(root) / name for name in _IMAGE_FOLDERS if (Path(root) / name).is_dir()), None)
+    if image_folder is None:
+        raise ValueError(
+            f"There is no folder of images in '{root}'; put COCO's into one of {', '.join(_IMAGE_FOLDERS)}."
+        )
 
     expressions: dict[int, list[Referring]] = {}
     for ref in chosen:
@@ -97,7 +98,7 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
         except KeyError as error:
             raise ValueError(f"'{refs_path}': ref {ref.get('ref_id')} has no {error}.") from error
     return [
-        ReferringImage(str(number), partial(_load_image, pictures, images, number, instances_path), tuple(asked))
+        ReferringImage(str(number), partial(_load_image, image_folder, images, number, instances_path), tuple(asked))
         for number, asked in expressions.items()
         if asked
     ]
@@ -105,16 +106,16 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
 
 def write_refcoco(root: str | Path, scenes: Mapping[str, RefShapes], name: str = "refcoco") -> None:
     """
-    Writes RefShapes in RefCOCO's layout (UNC partition), with lossless pictures.
+    Writes RefShapes in RefCOCO's layout (UNC partition), with lossless images.
 
     Args:
         root: the folder to write into.
-        scenes: a set for each split to write.
-        name (`str`): the data set to pass for.
+        scenes: RefShapes by the split to write.
+        name (`str`): the dataset whose folder it takes.
     """
-    folder, pictures = Path(root) / name, Path(root) / _IMAGE_FOLDERS[0]
+    folder, image_folder = Path(root) / name, Path(root) / _IMAGE_FOLDERS[0]
     folder.mkdir(parents=True, exist_ok=True)
-    pictures.mkdir(parents=True, exist_ok=True)
+    image_folder.mkdir(parents=True, exist_ok=True)
     refs: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -124,7 +125,7 @@ def write_refcoco(root: str | Path, scenes: Mapping[str, RefShapes], name: str =
             height, width = sample.image.shape[:2]
             image_id = len(images) + 1
             file_name = f"COCO_train2014_{image_id:012d}.png"
-            Image.fromarray(sample.image).save(pictures / file_name)
+            Image.fromarray(sample.image).save(image_folder / file_name)
             images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
             first = len(annotations) + 1
             for number, mask in enumerate(sample.object_masks):
@@ -136,7 +137,7 @@ def write_refcoco(root: str | Path, scenes: Mapping[str, RefShapes], name: str =
                 words = expression.text.split()
                 said = {"sent_id": sentences, "sent": expression.text, "raw": expression.text, "tokens": words}
                 named = [first + target for target in expression.targets]
-                # As in gRefCOCO, where one is not named alone
+                # As gRefCOCO writes it where not exactly one object is named
                 meant = {"ann_id": named[0]} if len(named) == 1 else {"ann_id": named or [-1], "no_target": not named}
                 refs.append(
                     {"ref_id": len(refs) + 1, "image_id": image_id}
@@ -165,7 +166,7 @@ def _read(path: Path) -> Any:
 
 
 def _annotation_ids(ref: dict[str, Any]) -> list[int]:
-    """Ids of the objects that are meant: one, or in gRefCOCO several or none (which stands there as -1)."""
+    """Ids of the objects that are meant: one, or in gRefCOCO several or none (which is written as -1)."""
     ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
     return [] if ref.get("no_target") else [number for number in ids if number != -1]
 

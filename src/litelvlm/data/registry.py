@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Data sets by name: RefShapes, the RefCOCO family, ReasonSeg, or a file or folder of one's own."""
+"""Datasets by name: RefShapes, the RefCOCO family, ReasonSeg, or a file or folder of one's own."""
 
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,10 @@ NAMES = ("refshapes", *refcoco.PARTITIONS, "reasonseg")
 
 def splits_of(name: str) -> tuple[str, ...]:
     """
-    The splits of a data set that are evaluated unless others are named.
+    The splits of a dataset that are evaluated unless others are named.
 
     Raises:
-        ValueError: there is no such data set.
+        ValueError: there is no such dataset.
     """
     base, _, partition = name.partition(":")
     if base == "refshapes":
@@ -49,21 +49,21 @@ def splits_of(name: str) -> tuple[str, ...]:
         if found:
             return tuple(found)
         raise ValueError(f"There is no .parquet and no .json file in {name!r}.")
-    raise ValueError(f"There is no data set {name!r}; allowed are {', '.join(NAMES)}, or a file or folder.")
+    raise ValueError(f"There is no dataset {name!r}; allowed are {', '.join(NAMES)}, or a file or folder.")
 
 
 def load_split(
     name: str, split: str, root: str | Path = ".", *, num_images: int | None = None, size: int = 256, seed: int = 0
 ) -> list[ReferringImage]:
     """
-    A split of a data set.
+    A split of a dataset.
 
     Args:
         name (`str`): one of [`NAMES`], `"refcoco:google"` for a partition, or the path of a table of one's own.
         split (`str`): such as `"val"`.
         root: the folder that holds the RefCOCO family or ReasonSeg.
-        num_images (`int`, *optional*): only so many pictures, the first ones.
-        size (`int`): side of RefShapes' pictures.
+        num_images (`int`, *optional*): only so many images, the first ones.
+        size (`int`): side of RefShapes' images in pixels.
         seed (`int`): of RefShapes' scenes.
 
     Raises:
@@ -85,7 +85,7 @@ def load_split(
 
 
 def refshapes_entries(scenes: RefShapes) -> list[ReferringImage]:
-    """Scenes as pictures with expressions; they are drawn again when they are needed, and not kept."""
+    """Scenes as images with expressions; they are drawn again when they are needed, and not kept."""
     return [
         ReferringImage(
             str(i),

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What every data set of referring expressions yields, and how masks are stored in annotations."""
+"""What every dataset of referring expressions yields, and how masks are stored in annotations."""
 
 import importlib
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Referring:
         id (`str`): of the expression; unique in its split.
         text (`str`): the expression, such as `"the dog on the left"`.
         load_mask (callable): gives the mask, shape `(H, W)`, uint8: 1 inside, 0 outside, [`IGNORED`] neither; or
-            `None` where nothing in the picture is meant. Raises [`BrokenAnnotation`].
+            `None` where nothing in the image is meant. Raises [`BrokenAnnotation`].
         question_template (`str`, *optional*): replaces the processor's for this expression; `"{}"` for a text that is
             a question by itself.
     """
@@ -50,11 +50,11 @@ class Referring:
 @dataclass(frozen=True)
 class ReferringImage:
     """
-    A picture and what is asked of it; pictures and masks are read when they are needed.
+    An image and what is asked of it; images and masks are read when they are needed.
 
     Args:
-        id (`str`): of the picture; unique in its split.
-        load_image (callable): gives the picture, upright RGB. Raises [`BrokenAnnotation`].
+        id (`str`): of the image; unique in its split.
+        load_image (callable): gives the image, upright RGB. Raises [`BrokenAnnotation`].
         expressions (`tuple[Referring, ...]`): at least one.
     """
 
@@ -64,11 +64,11 @@ class ReferringImage:
 
 
 class BrokenAnnotation(ValueError):
-    """A picture or an annotation that cannot be read; the message names its file and its id."""
+    """An image or an annotation that cannot be read; the message names its file and its id."""
 
 
 def broken(message: str) -> NoReturn:
-    """Raises [`BrokenAnnotation`]: what a picture's or mask's loader does where it is known already to be broken."""
+    """The loader of an image or mask that is known to be broken already: raises [`BrokenAnnotation`]."""
     raise BrokenAnnotation(message)
 
 
@@ -89,7 +89,7 @@ def required(name: str) -> ModuleType:
 
 
 def read_image(path: Path, name: str) -> Image.Image:
-    """The picture in a file; a [`BrokenAnnotation`] says what is wrong with which."""
+    """The image in a file; raises [`BrokenAnnotation`] with `name` and the reason where it cannot be read."""
     try:
         return load_rgb(path)
     except ValueError as error:
@@ -110,11 +110,11 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     coder: Any = required("pycocotools.mask")
     if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
         if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"run lengths of size {list(segmentation['size'])} for a picture of {[height, width]}")
+            raise ValueError(f"run lengths of size {list(segmentation['size'])} for an image of {[height, width]}")
         runs = segmentation
         if isinstance(runs["counts"], list):
             if sum(runs["counts"]) != height * width:
-                raise ValueError(f"run lengths of {sum(runs['counts'])} pixels for a picture of {height * width}")
+                raise ValueError(f"run lengths of {sum(runs['counts'])} pixels for an image of {height * width}")
             runs = coder.frPyObjects(runs, height, width)
         return coder.decode(runs)
     if not isinstance(segmentation, list) or not segmentation:

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Any data set as a table of pictures, texts and masks: Parquet files, or COCO's JSON with a text for each annotation.
+Any dataset as a table of images, texts and masks: Parquet files, or COCO's JSON with a text for each annotation.
 
     folder/val.parquet, folder/val-00000-of-00002.parquet, ...   columns `image`, `text`, `mask`
     folder/val.json                                              `images`, `annotations` with `text`
 
-A `mask` is a picture (nonzero inside), run lengths or polygons as in COCO, or null where nothing is meant. `text` may
+A `mask` is an image (nonzero inside), run lengths or polygons as in COCO, or null where nothing is meant. `text` may
 be a list; `mask` is then one of the same length.
 """
 
@@ -72,7 +72,7 @@ def _load_parquet(paths: list[Path]) -> list[ReferringImage]:
     datasets: Any = required("datasets")
     try:
         table = datasets.Dataset.from_parquet([str(path) for path in paths], keep_in_memory=False)
-    except Exception as error:  # of whichever library reads it
+    except Exception as error:  # each library behind `datasets` raises its own
         raise ValueError(f"'{paths[0]}' cannot be read: {str(error).strip().splitlines()[0]}") from error
     missing = {"image", "text", "mask"} - set(table.column_names)
     if missing:
@@ -90,7 +90,7 @@ def _load_parquet(paths: list[Path]) -> list[ReferringImage]:
 
 def _image_of_row(table: Any, row: int, name: str) -> Image.Image:
     try:
-        return _picture(table[row]["image"])
+        return _image(table[row]["image"])
     except (ValueError, OSError, TypeError) as error:
         raise BrokenAnnotation(f"{name}: {error}") from error
 
@@ -104,15 +104,15 @@ def _mask_of_row(table: Any, row: int, number: int, name: str) -> np.ndarray | N
         if mask is None:
             return None
         if isinstance(mask, list) or (isinstance(mask, dict) and "counts" in mask):
-            width, height = _picture(values["image"]).size
+            width, height = _image(values["image"]).size
             return decode_segmentation(mask, height, width)
-        return (np.asarray(_picture(mask).convert("L")) > 0).astype(np.uint8)
+        return (np.asarray(_image(mask).convert("L")) > 0).astype(np.uint8)
     except (ValueError, OSError, TypeError, IndexError) as error:
         raise BrokenAnnotation(f"{name}: mask {number}: {error}") from error
 
 
-def _picture(value: Any) -> Image.Image:
-    """A cell as a picture: decoded by `datasets`, or its bytes, or its path."""
+def _image(value: Any) -> Image.Image:
+    """A cell as an image: decoded by `datasets`, or its bytes, or its path."""
     if isinstance(value, dict):
         value = Image.open(io.BytesIO(value["bytes"])) if value.get("bytes") else value.get("path")
     return load_rgb(value)
@@ -128,7 +128,7 @@ def _load_coco(path: Path) -> list[ReferringImage]:
         by_image: dict[Any, list[dict[str, Any]]] = {}
         for annotation in data["annotations"]:
             by_image.setdefault(annotation["image_id"], []).append(annotation)
-        # By their first annotation, and by nothing that a program may order otherwise
+        # In the order of their first annotations: some programs write the images themselves in another order
         return [_coco_entry(path, number, images.get(number), found) for number, found in by_image.items()]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"'{path}' is not in COCO's format with a `text` for each annotation: {error!r}.") from error
@@ -141,9 +141,9 @@ def _coco_entry(path: Path, number: Any, image: dict[str, Any] | None, found: li
     )
     if image is None:
         return ReferringImage(str(number), partial(broken, f"'{path}': there is no image {number}."), asked)
-    places = [path.parent / image["file_name"], path.parent / "images" / image["file_name"]]
-    place = next((p for p in places if p.is_file()), places[0])
-    return ReferringImage(str(number), partial(read_image, place, f"image {number}"), asked)
+    candidates = [path.parent / image["file_name"], path.parent / "images" / image["file_name"]]
+    image_path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+    return ReferringImage(str(number), partial(read_image, image_path, f"image {number}"), asked)
 
 
 def _coco_mask(path: Path, annotation: dict[str, Any], image: dict[str, Any] | None) -> np.ndarray | None:

@@ -12,22 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Evaluation of many pictures by one process or several, which goes on where it was stopped.
+Evaluation of many images by one process or several, which goes on where it was stopped.
 
-What is counted of a picture is one line of JSON, and every figure is made of these lines alone. Each process writes
-lines into a file of its own (`samples-0.jsonl`, ...), whose first line says with which settings. A start reads the
-files of all former starts, of however many processes, and measures the pictures that they lack. So nothing is counted
-twice, no batch is padded, and the number of processes changes no figure.
+What is counted of an image is one line of JSON, and every figure is made of these lines alone. A start reads the lines
+of all earlier starts, of however many processes, and measures the images that they lack. So nothing is counted twice,
+no batch is padded, and the number of processes changes no figure.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
@@ -35,8 +31,11 @@ from tqdm import tqdm
 from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from .fingerprints import fingerprint_of_images, fingerprint_of_model
+from .measure import measure
 from .metrics import PixelCounts, Tally
-from .protocol import Run, measure
+from .runs import Run
+from .sample_files import open_samples, read_lines
 
 RESULTS = "results.json"
 
@@ -52,18 +51,18 @@ def evaluate(
     skip_broken: bool = False,
 ) -> dict[str, Any] | None:
     """
-    Measures every run on every picture, and writes `samples-*.jsonl` and `results.json` into a folder.
+    Measures every run on every image, and writes `samples-*.jsonl` and `results.json` into a folder.
 
     Args:
         model, processor: on the device of this process.
-        data: pictures by data set and split.
+        data: images by dataset and split.
         runs: what to measure; see [`Run`].
         output: the folder; one that holds a part of the same evaluation is gone on with.
         seed (`int`): of the bootstrap.
         skip_broken (`bool`): whether to leave out, and count, what cannot be read.
 
     Returns:
-        The results, `None` on all processes but the main one: `settings`, `results` (a row for each data set, split
+        The results, `None` on all processes but the main one: `settings`, `results` (a row for each dataset, split
         and run) and `broken` (what was skipped).
 
     Raises:
@@ -71,23 +70,23 @@ def evaluate(
     """
     state = PartialState()
     settings = {
-        "model": fingerprint(model),
-        "data": {f"{name}/{split}": _hash(_ids(entries)) for (name, split), entries in data.items()},
+        "model": fingerprint_of_model(model),
+        "data": {f"{name}/{split}": fingerprint_of_images(entries) for (name, split), entries in data.items()},
         "runs": [run.name for run in runs],
         "seed": seed,
     }
     output.mkdir(parents=True, exist_ok=True)
-    # Machines without a common disk know different lines: all processes learn them all
+    # Machines without a common disk have different files, so the processes exchange what they have read
     known = _by_key(gather_object(list(read_lines(output, settings))))
-    state.wait_for_everyone()  # before any process mends its file
+    state.wait_for_everyone()  # before any process repairs its file
 
-    pictures = {f"{name}/{split}/{e.id}": e for (name, split), entries in data.items() for e in entries}
-    pending = [key for key in pictures if key not in known]
+    images = {f"{name}/{split}/{e.id}": e for (name, split), entries in data.items() for e in entries}
+    pending = [key for key in images if key not in known]
     mine = pending[state.process_index :: state.num_processes]
     new = []
     with open_samples(output / f"samples-{state.process_index}.jsonl", settings) as file:
-        for key in tqdm(mine, desc="pictures", disable=not state.is_main_process):
-            new.append({"key": key} | measure(model, processor, pictures[key], runs, skip_broken))
+        for key in tqdm(mine, desc="images", disable=not state.is_main_process):
+            new.append({"key": key} | measure(model, processor, images[key], runs, skip_broken))
             file.write(json.dumps(new[-1]) + "\n")
             file.flush()
     known |= _by_key(gather_object(new))
@@ -108,7 +107,7 @@ def evaluate(
 
 
 def figures(lines: Sequence[dict[str, Any]], runs: Sequence[Run], patches: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each run on the pictures of a split; retention is relative to all tokens in the same protocol."""
+    """A row for each run on the images of a split; retention is relative to all tokens in the same protocol."""
     tallies = {}
     for run in runs:
         pairs = [(line["key"], PixelCounts(*counts[1:])) for line in lines for counts in line["counts"][run.name]]
@@ -116,76 +115,18 @@ def figures(lines: Sequence[dict[str, Any]], runs: Sequence[Run], patches: int, 
     everything = {run.protocol: tally for run, tally in tallies.items() if run.method == "none"}
     rows = []
     for run, tally in tallies.items():
-        row = {"protocol": run.protocol, "variant": run.variant, "retained": run.retained, "patches": patches}
+        row: dict[str, Any] = {"protocol": run.protocol, "variant": run.variant, "retained": run.retained}
+        row |= {"patches": patches, "images": tally.num_images}
         row |= {name: tally[name] for name in ("expressions", "no_targets", "intersection", "union")}
-        row |= {"images": tally.num_images} | tally.figures()
+        row |= tally.figures()
         if run.protocol in everything:
             row |= tally.retention(everything[run.protocol])
         rows.append(row)
     return rows
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def read_lines(folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """
-    What former starts have measured. A last line that was cut off while it was written is left out.
-
-    Raises:
-        ValueError: a file was written with other settings.
-    """
-    for path in sorted(folder.glob("samples-*.jsonl")):
-        lines = [json.loads(line) for line in _whole_lines(path).splitlines()]
-        if lines and lines[0] != {"settings": settings}:
-            former = lines[0].get("settings", {})
-            different = [name for name in settings if former.get(name) != settings[name]]
-            raise ValueError(
-                f"'{path}' is of another evaluation ({', '.join(different)} differ); name another folder by --output, "
-                "or delete this one."
-            )
-        yield from lines[1:]
-
-
-def open_samples(path: Path, settings: dict[str, Any]) -> TextIO:
-    """The file of a process, open for further lines; a line that was cut off is taken out, settings are written."""
-    path.touch()
-    os.truncate(path, len(_whole_lines(path).encode()))
-    if path.stat().st_size == 0:
-        path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
-    return open(path, "a", encoding="utf-8")
-
-
-def _whole_lines(path: Path) -> str:
-    text = path.read_bytes()
-    return text[: text.rfind(b"\n") + 1].decode()
-
-
 def _by_key(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {line["key"]: line for line in reversed(lines)}
 
 
-# --- fingerprints ----------------------------------------------------------------------------------------------------
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """A hash of a model's configuration, types and first weights of every tensor: other weights, another hash."""
-    tensors: list[Any] = [
-        (name, str(tensor.dtype), list(tensor.shape), tensor.detach().flatten()[:4].float().cpu().tolist())
-        for name, tensor in model.named_parameters()
-    ]
-    # Not where the files lie, nor with which version they are read
-    config = model.config.to_dict()
-    unlike = ("_name_or_path", "transformers_version")
-    return _hash([{name: value for name, value in config.items() if name not in unlike}, tensors])
-
-
-def _ids(entries: Sequence[ReferringImage]) -> list[Any]:
-    return [(entry.id, [(e.id, e.text, e.question_template) for e in entry.expressions]) for entry in entries]
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-__all__ = ["RESULTS", "evaluate", "figures", "fingerprint", "open_samples", "read_lines"]
+__all__ = ["RESULTS", "evaluate", "figures"]

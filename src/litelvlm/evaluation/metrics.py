@@ -21,12 +21,12 @@ the others that are not (Liu et al., "GRES", CVPR 2023).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from ..data.samples import IGNORED
+from .bootstrap import interval, resample
 
 THRESHOLDS = (0.5, 0.7, 0.9)
 
@@ -39,13 +39,18 @@ class PixelCounts(NamedTuple):
     predicted: int
     expected: int
 
+    @property
+    def iou(self) -> float:
+        """From 0 to 1; a pair of empty masks counts 1."""
+        return self.intersection / self.union if self.union else 1.0
+
 
 def count_pixels(predicted: np.ndarray, expected: np.ndarray | None) -> PixelCounts:
     """
     Args:
         predicted (`np.ndarray` of shape `(H, W)`, bool).
-        expected (`np.ndarray` of shape `(H, W)`, uint8, *optional*): 1 inside, 0 outside, [`IGNORED`] not counted;
-            `None` where there is no target.
+        expected (`np.ndarray` of shape `(H, W)`, uint8 or bool, *optional*): 1 inside, 0 outside, [`IGNORED`] not
+            counted; `None` where there is no target.
     """
     inside = np.zeros_like(predicted) if expected is None else expected == 1
     if expected is not None:
@@ -56,38 +61,46 @@ def count_pixels(predicted: np.ndarray, expected: np.ndarray | None) -> PixelCou
 
 class Tally:
     """
-    Figures of many expressions, in percent, with 95 % bootstrap confidence intervals over pictures.
+    Figures of many expressions, in percent, with 95 % bootstrap confidence intervals over images.
 
     Args:
-        images (`Sequence[str]`): the picture of each expression; resampling draws whole pictures.
+        images (`Sequence[str]`): the image of each expression; resampling draws whole images.
         counts (`Sequence[PixelCounts]`): of each expression.
-        seed (`int`): of the resampling; the same seed draws the same pictures for every tally of as many.
-        num_resamples (`int`): how often to draw.
+        seed (`int`): of the resampling; the same seed draws the same images for every tally of as many.
+        num_resamples (`int`): how often to draw; 0 gives figures without intervals.
     """
 
     def __init__(self, images: Sequence[str], counts: Sequence[PixelCounts], seed: int = 0, num_resamples: int = 1000):
-        table = np.array(counts, dtype=np.int64).reshape(-1, 4)
-        intersection, union, predicted, expected = table.T
-        iou = np.divide(intersection, union, out=np.ones(len(table)), where=union > 0)
+        intersection, union, predicted, expected = np.array(counts, dtype=np.int64).reshape(-1, 4).T
+        iou = np.array([count.iou for count in counts], dtype=np.float64)
         target = expected > 0
-        columns = {
+        values = {
             "intersection": intersection,
             "union": union,
-            "expressions": np.ones(len(table)),
+            "expressions": np.ones(len(counts)),
             "iou": iou,
             "targets": target,
             "no_targets": ~target,
             "target_answered": target & (predicted > 0),
             "no_target_left": ~target & (predicted == 0),
         } | {f"reached_{threshold}": target & (iou >= threshold) for threshold in THRESHOLDS}
-        drawn, sums = _resample(images, np.stack(list(columns.values()), axis=1), seed, num_resamples)
-        self.num_images = drawn.shape[1]
-        # First the figure itself, then those of the resamples
-        self._sums = dict(zip(columns, (drawn @ sums).T, strict=True))
+        sums, self.num_images = resample(images, np.stack(list(values.values()), axis=1), seed, num_resamples)
+        # Of each value first its sum itself, then those of the resamples
+        self._sums = dict(zip(values, sums.T, strict=True))
 
     def __getitem__(self, name: str) -> int:
         """A count: `"expressions"`, `"targets"`, `"no_targets"`, `"intersection"` or `"union"`."""
         return round(float(self._sums[name][0]))
+
+    def figures(self) -> dict[str, float | None]:
+        """cIoU, gIoU, precision, N-acc and T-acc, each with `_low` and `_high`; `None` where nothing was counted."""
+        names = ("ciou", "giou", *(f"precision_{threshold}" for threshold in THRESHOLDS), "n_acc", "t_acc")
+        return {key: value for name in names for key, value in _with_interval(name, self._samples(name)).items()}
+
+    def retention(self, everything: "Tally") -> dict[str, float | None]:
+        """cIoU in percent of that of another tally over the same images, which are drawn together."""
+        whole = everything._samples("ciou")
+        return _with_interval("retention", 100 * self._samples("ciou") / np.where(whole > 0, whole, np.nan))
 
     def _samples(self, name: str) -> np.ndarray:
         upper, lower = {
@@ -99,68 +112,16 @@ class Tally:
         sums = self._sums
         return 100 * np.divide(sums[upper], sums[lower], out=np.full(len(sums[upper]), np.nan), where=sums[lower] > 0)
 
-    def figures(self) -> dict[str, float | None]:
-        """cIoU, gIoU, precision, N-acc and T-acc, each with `_low` and `_high`; `None` where nothing was counted."""
-        names = ("ciou", "giou", *(f"precision_{threshold}" for threshold in THRESHOLDS), "n_acc", "t_acc")
-        return {key: value for name in names for key, value in _with_interval(name, self._samples(name)).items()}
-
-    def retention(self, everything: "Tally") -> dict[str, float | None]:
-        """cIoU in percent of that of another tally over the same pictures, which are drawn together."""
-        return _with_interval("retention", 100 * self._samples("ciou") / _nonzero(everything._samples("ciou")))
-
-
-def mean_with_interval(
-    images: Sequence[str], values: Sequence[float], seed: int = 0, num_resamples: int = 1000
-) -> tuple[float, float, float]:
-    """Mean of a value of each expression, and its 95 % bootstrap confidence interval over pictures."""
-    table = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
-    drawn, sums = _resample(images, table, seed, num_resamples)
-    total, number = (drawn @ sums).T
-    means = total / number
-    low, high = np.percentile(means[1:], (2.5, 97.5))
-    return float(means[0]), float(low), float(high)
-
-
-def _resample(
-    images: Sequence[str], table: np.ndarray, seed: int, num_resamples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    How often each picture is drawn, `(1 + num_resamples, num_images)`, first each once; and the sums of the columns of
-    `table` over each picture's expressions, `(num_images, num_columns)`: who draws a picture draws them all.
-    """
-    names, place = np.unique(np.asarray(images, dtype=str), return_inverse=True)
-    sums = np.zeros((len(names), table.shape[1]))
-    np.add.at(sums, place, table.astype(np.float64))
-    once = np.ones((1, len(names)))
-    if not len(names):
-        return once, sums
-    rng = np.random.default_rng(seed)
-    return np.concatenate(
-        [once, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=num_resamples)]
-    ), sums
-
-
-def _nonzero(values: np.ndarray) -> np.ndarray:
-    return np.where(values > 0, values, np.nan)
-
 
 def _with_interval(name: str, samples: np.ndarray) -> dict[str, float | None]:
-    value, drawn = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
-    if np.isnan(value) or not len(drawn):
-        return {name: None if np.isnan(value) else value, f"{name}_low": None, f"{name}_high": None}
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval(samples), strict=True))
 
 
-@dataclass
 class CumulativeIoU:
-    """
-    cIoU (summed intersections / summed unions) and gIoU (mean of per-mask IoU; a pair of empty masks counts 1).
-    """
+    """cIoU and gIoU of masks that come one after the other, as fractions; `NaN` where nothing was counted."""
 
-    intersection: int = 0
-    union: int = 0
-    per_mask: list[float] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.counts: list[PixelCounts] = []
 
     def update(self, predicted: np.ndarray, expected: np.ndarray) -> None:
         """
@@ -171,20 +132,20 @@ class CumulativeIoU:
                 an answer held too few masks; those count as empty. Surplus masks are not counted.
             expected (`np.ndarray` of shape `(num_masks, H, W)`, bool).
         """
-        for i, truth in enumerate(expected):
-            mask = predicted[i] if i < len(predicted) else np.zeros_like(truth)
-            intersection, union = int((mask & truth).sum()), int((mask | truth).sum())
-            self.intersection += intersection
-            self.union += union
-            self.per_mask.append(intersection / union if union else 1.0)
+        for i, mask in enumerate(expected):
+            self.counts.append(count_pixels(predicted[i] if i < len(predicted) else np.zeros_like(mask), mask))
 
     @property
     def ciou(self) -> float:
-        return self.intersection / self.union if self.union else 1.0
+        return self._figure("ciou")
 
     @property
     def giou(self) -> float:
-        return float(np.mean(self.per_mask)) if self.per_mask else float("nan")
+        return self._figure("giou")
+
+    def _figure(self, name: str) -> float:
+        percent = Tally([""] * len(self.counts), self.counts, num_resamples=0).figures()[name]
+        return float("nan") if percent is None else percent / 100
 
 
-__all__ = ["THRESHOLDS", "CumulativeIoU", "PixelCounts", "Tally", "count_pixels", "mean_with_interval"]
+__all__ = ["THRESHOLDS", "CumulativeIoU", "PixelCounts", "Tally", "count_pixels"]

@@ -1,0 +1,97 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Texts of a conversation before they are tokenised: templates, turns, and user text that must stay text."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+# Conversation "llava_v1" with LISA's image prefix, as its checkpoints were trained
+LLAVA_V1_CHAT_TEMPLATE = (
+    "{{ 'A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the human\\'s questions. ' }}"
+    "{% for message in messages %}"
+    "{% if message['content'] is string %}{% set parts = [{'type': 'text', 'text': message['content']}] %}"
+    "{% else %}{% set parts = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ 'USER: ' }}"
+    "{% for part in parts %}{% if part['type'] == 'image' %}"
+    "{{ '<im_start><image><im_end>\\n' }}{% endif %}{% endfor %}"
+    "{% for part in parts %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ASSISTANT:' }}{% generation %}{{ ' ' }}"
+    "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ '</s>' }}{% endgeneration %}"
+    "{% else %}{{ raise_exception('Roles are user and assistant, not ' + message['role'] + '.') }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
+)
+
+# Questions that LISA and GLaMM were trained with; the first is what a text is put into unless another is named
+QUESTION_TEMPLATES = (
+    "Can you segment {} in this image?",
+    "Please segment {} in this image.",
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+)
+
+# A character for private use: put into special tokens that a user has typed, and taken out by tokenising apart what
+# stands on its two sides, so that they stay text
+SPLIT = "\ue000"
+
+
+def as_turns(name: str, value: Any, may_be_empty: bool = False) -> list[list[str]]:
+    """`value` as a list of turns per conversation, with every text checked."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or len(value) == 0:
+        raise ValueError(f"`{name}` is {value!r}; allowed are a text, a list of texts, or a list of lists of texts.")
+    conversations = [list(turns) if isinstance(turns, (list, tuple)) else [turns] for turns in value]
+    for turns in conversations:
+        if not turns and not may_be_empty:
+            raise ValueError(f"`{name}` holds a conversation without any text.")
+        for turn in turns:
+            if not isinstance(turn, str) or not turn.strip():
+                raise ValueError(f"`{name}` holds {turn!r}; allowed are texts that are not empty.")
+    return conversations
+
+
+def message_text(message: dict[str, Any]) -> str:
+    if isinstance(message["content"], str):
+        return message["content"]
+    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
+
+
+def added_tokens(tokenizer: Any) -> set[str]:
+    """Every special or added token of a tokenizer."""
+    return {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+
+
+def protect(text: str, tokens: Iterable[str]) -> str:
+    """Text in which every one of these tokens is cut in two, so that none is recognised."""
+    text = text.replace(SPLIT, "")
+    alternatives = "|".join(re.escape(token) for token in tokens if len(token) > 1)
+    if not alternatives:
+        return text
+    # Cut wherever a token starts, and not only in what one match covers: tokens may overlap. A tokenizer that ignores
+    # case, such as CLIP's, recognises its tokens in any.
+    return re.sub(f"(?={alternatives}).", lambda start: start[0] + SPLIT, text, flags=re.IGNORECASE | re.DOTALL)
+
+
+__all__ = [
+    "LLAVA_V1_CHAT_TEMPLATE",
+    "QUESTION_TEMPLATES",
+    "SPLIT",
+    "added_tokens",
+    "as_turns",
+    "message_text",
+    "protect",
+]

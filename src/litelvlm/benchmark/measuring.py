@@ -1,0 +1,195 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What is measured of a model: time per stage, memory and operations of every candidate, and what pruning saves.
+
+Everything is measured in one process on one model, the candidates in turn within each round, so that a machine that
+slows down slows all of them alike.
+"""
+
+import statistics
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from .candidates import STAGES, TRANSFORMERS, Benchmark
+from .counting import check_candidates, count_row
+from .environment import describe_device, versions
+from .presets import Preset
+from .roofline import floor_ms, measure_device
+
+
+def measure(
+    model: LiteLVLMForSegmentation,
+    preset: Preset,
+    *,
+    methods: Iterable[str] = ("litelvlm",),
+    budgets: Iterable[int] | None = None,
+    num_runs: int = 20,
+    num_questions: int = 0,
+    batch_sizes: Iterable[int] = (),
+) -> dict[str, Any]:
+    """
+    Measures every candidate and compares each with the un-pruned model in the same rounds.
+
+    Args:
+        model: on its device, in evaluation mode.
+        preset: says how long prompt and answer are.
+        methods: pruning methods.
+        budgets: numbers of visual tokens to retain; by default a third and a ninth of all.
+        num_runs (`int`): timed rounds, after two that are not.
+        num_questions (`int`): if above 1, so many questions on one image are compared with as many calls.
+        batch_sizes: if any, images per second at each of them, with the first method at the first budget.
+
+    Returns:
+        `dict[str, Any]`: `device`, `versions`, `rows` (one per candidate: per stage the median and the quartiles in
+        milliseconds, memory in bytes, floating-point operations, and the floor of the roofline), `summary` (per
+        budget, of the first method), and `questions` and `throughput` where asked for.
+
+    Raises:
+        ValueError: a method or budget that the model cannot take, or no runs.
+    """
+    if num_runs < 1:
+        raise ValueError(f"`num_runs` is {num_runs}; allowed are integers of at least 1.")
+    methods, budgets = check_candidates(model.config, methods, budgets)
+    candidates: list[tuple[str, int | None]] = [(TRANSFORMERS, None), ("none", None)]
+    candidates += [(method, budget) for method in methods for budget in budgets]
+    on_device = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
+    with on_device, torch.inference_mode():
+        rates = measure_device(model.device, model.dtype)
+        bench = Benchmark(model, preset)
+        try:
+            rows = _measure_rows(bench, candidates, num_runs, rates)
+            report = {
+                "device": describe_device(model.device) | rates,
+                "versions": versions(),
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "num_visual_tokens": model.config.num_patches,
+                "num_text_tokens": preset.num_text_tokens,
+                "num_new_tokens": preset.num_new_tokens,
+                "num_runs": num_runs,
+                "rows": rows,
+                "summary": _summarise(rows, methods[0], budgets),
+            }
+            if num_questions > 1:
+                report["questions"] = _measure_questions(bench, methods[0], budgets[0], num_questions, num_runs)
+            sizes = list(batch_sizes)
+            if sizes:
+                report["throughput"] = _measure_throughput(bench, methods[0], budgets[0], sizes, num_runs)
+        finally:
+            bench.clock.close()
+    return report
+
+
+def _measure_rows(
+    bench: Benchmark, candidates: list[tuple[str, int | None]], num_runs: int, rates: dict[str, float]
+) -> list[dict[str, Any]]:
+    times: list[dict[str, list[float]]] = [{} for _ in candidates]
+    for number in range(-2, num_runs):
+        for candidate, own in zip(candidates, times, strict=True):
+            bench.run(*candidate)
+            for stage, value in bench.milliseconds().items():
+                if number >= 0:
+                    own.setdefault(stage, []).append(value)
+    rows = []
+    for (method, budget), own in zip(candidates, times, strict=True):
+        row: dict[str, Any] = {"method": method, "num_retained_tokens": budget}
+        row["milliseconds"] = {stage: _spread(own[stage]) for stage in STAGES if stage in own}
+        if method != TRANSFORMERS:
+            row |= count_row(bench.config, bench.preset, method, budget) | bench.memory(method, budget)
+            row["floor_milliseconds"] = _floors(bench, row, rates)
+        rows.append(row)
+    return rows
+
+
+def _floors(bench: Benchmark, row: dict[str, Any], rates: dict[str, float]) -> dict[str, float]:
+    """Least milliseconds, by the roofline, of the stages that are mostly matrix products; each weight is read once."""
+    backbone, flops = bench.model.model.backbone, row["flops"]
+    head = bench.model.lm_head.weight.nbytes
+    weights = {
+        "clip": sum(p.nbytes for p in backbone.vision_tower.parameters()),
+        "prefill": sum(p.nbytes for p in backbone.language_model.layers.parameters()),
+    }
+    if bench.makes_masks:
+        weights["sam_encoder"] = sum(p.nbytes for p in bench.model.sam.vision_encoder.parameters())
+    floors = {stage: floor_ms(flops[stage], num_bytes, rates) for stage, num_bytes in weights.items()}
+    decode_bytes = weights["prefill"] + head + row["kv_cache_bytes"]
+    floors["decode_per_token"] = floor_ms(flops["prefill"] / row["num_rows"], decode_bytes, rates)
+    return floors
+
+
+def _summarise(rows: list[dict[str, Any]], method: str, budgets: list[int]) -> dict[str, dict[str, float]]:
+    def median(row: dict[str, Any], stage: str) -> float:
+        return row["milliseconds"][stage]["median"]
+
+    full = next(row for row in rows if row["method"] == "none")
+    summary = {}
+    for budget in budgets:
+        row = next(row for row in rows if (row["method"], row["num_retained_tokens"]) == (method, budget))
+        summary[str(budget)] = {
+            "prefill_speedup": median(full, "prefill") / median(row, "prefill"),
+            "selection_share": median(row, "selection") / median(row, "prefill"),
+            "end_to_end_speedup": median(full, "end_to_end") / median(row, "end_to_end"),
+            "activation_ratio": full["activation_bytes"] / row["activation_bytes"],
+            "flops_ratio": full["flops"]["prefill"] / row["flops"]["prefill"],
+        }
+    return summary
+
+
+def _measure_questions(bench: Benchmark, method: str, budget: int, number: int, num_runs: int) -> dict[str, Any]:
+    """Several questions on one image: in one call, which encodes the image once, and in a call for each."""
+    together, apart = [], []
+    for i in range(-1, num_runs):
+        bench.run(method, budget, num_questions=number)
+        shared = bench.milliseconds()["end_to_end"]
+        single = 0.0
+        for _ in range(number):
+            bench.run(method, budget)
+            single += bench.milliseconds()["end_to_end"]
+        if i >= 0:
+            together.append(shared)
+            apart.append(single)
+    speedup = statistics.median(apart) / statistics.median(together)
+    result: dict[str, Any] = {"number": number, "num_retained_tokens": budget, "speedup": speedup}
+    return result | {"one_call": _spread(together), "a_call_each": _spread(apart)}
+
+
+def _measure_throughput(
+    bench: Benchmark, method: str, budget: int, batch_sizes: list[int], num_runs: int
+) -> list[dict[str, Any]]:
+    """Images per second, each with a question of its own, at several batch sizes in turn."""
+    times: dict[int, list[float]] = {size: [] for size in batch_sizes}
+    for i in range(-1, num_runs):
+        for size in batch_sizes:
+            bench.run(method, budget, num_questions=size, num_images=size)
+            elapsed = bench.milliseconds()["end_to_end"]
+            if i >= 0:
+                times[size].append(elapsed)
+    return [
+        {"batch_size": size, "images_per_second": 1000 * size / statistics.median(own), "milliseconds": _spread(own)}
+        for size, own in times.items()
+    ]
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, high = np.percentile(values, [25, 75]).tolist()
+    return {"median": statistics.median(values), "q1": low, "q3": high}
+
+
+__all__ = ["measure"]

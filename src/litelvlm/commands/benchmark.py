@@ -1,0 +1,160 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`litelvlm benchmark`: what pruning saves, stage by stage, on this machine."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .flags import add_command, add_methods
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    parser = add_command(
+        commands,
+        "benchmark",
+        help="measure what pruning saves on this machine",
+        description="Times every stage with and without pruning, and counts memory and floating-point operations.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--preset", help="a model of known size with random weights: cpu-small, glamm-7b and others")
+    what.add_argument("--model", metavar="NAME", help="folder or Hub id of a model")
+    add_methods(parser, "a third and a ninth")
+    parser.add_argument("--runs", type=int, default=20, help="timed rounds (default: 20)")
+    parser.add_argument("--questions", type=int, default=0, metavar="Q", help="compare Q questions with Q calls")
+    parser.add_argument(
+        "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
+    )
+    parser.add_argument(
+        "--device", help="such as cpu or cuda:0; meta only counts (default: the accelerator where there is one)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and plots")
+    return parser
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from ..benchmark.counting import count
+    from ..benchmark.measuring import measure
+    from ..benchmark.presets import PRESETS, Preset, build_model
+    from ..data.samples import required
+    from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+    from .loading import default_device, parse_budget
+
+    device = torch.device(options.device) if options.device else default_device()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device is {options.device} but no GPU is available here; allowed is cpu.")
+    draws = options.output is not None and device.type != "meta"
+    if draws:
+        required("matplotlib")
+    if options.preset is None:
+        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype="auto")
+        preset = Preset(lambda: model.config, model.dtype)
+    elif options.preset in PRESETS:
+        preset = PRESETS[options.preset]
+    else:
+        raise ValueError(f"--preset is {options.preset!r}; allowed are {', '.join(PRESETS)}.")
+    config = preset.make_config()
+    budgets = options.num_retained_tokens and [parse_budget(text, config) for text in options.num_retained_tokens]
+    if budgets and None in budgets:
+        raise ValueError("--num-retained-tokens holds all, which is always measured; name numbers that prune.")
+    choices: dict[str, Any] = {"methods": options.methods or ["litelvlm"], "budgets": budgets or None}
+    report = {"preset": options.preset or str(options.model), "command": " ".join(["litelvlm", *sys.argv[1:]])}
+    if device.type == "meta":
+        report |= count(preset, **choices)
+    else:
+        if options.preset is not None:
+            model = build_model(config, device, preset.dtype)
+        report |= measure(
+            model.to(device).eval(),
+            preset,
+            **choices,
+            num_runs=options.runs,
+            num_questions=options.questions,
+            batch_sizes=options.batch_sizes,
+        )
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    if draws:
+        from ..benchmark.plots import plot_benchmark
+
+        report["plots"] = [str(path) for path in plot_benchmark(report, options.output)]
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    rows = report["rows"]
+    print(f"{report['preset']}, {report['dtype']}, {report['num_text_tokens']} text tokens")
+    if "device" in report:
+        show_times(report)
+    rows = [row for row in rows if row["method"] != "transformers"]
+    print(f"\n{'counted':20}" + "".join(f"{_name(row):>18}" for row in rows))
+    lines = [("rows", [row["num_rows"] for row in rows])]
+    for title, key, scale in (
+        ("KV cache, MB", "kv_cache_bytes", 1e6),
+        ("activations, MB", "activation_bytes", 1e6),
+        ("peak memory, MB", "peak_bytes", 1e6),
+        ("prefill GMACs, paper", "language_model_macs", 1e9),
+    ):
+        if key in rows[0]:
+            lines.append((title, [row[key] / scale for row in rows]))
+    for stage in ("plain_clip", "clip", "guide", "selection", "prefill", "sam_encoder", "mask_decoder", "total"):
+        lines.append((f"{stage}, GFLOP", [row["flops"].get(stage, 0) / 1e9 for row in rows]))
+    for title, values in lines:
+        print(f"{title:20}" + "".join(f"{value:18,.1f}" for value in values))
+    for budget, figures in report["summary"].items():
+        print(f"\n{budget} of {report['num_visual_tokens']} visual tokens, against un-pruned in this run:")
+        print("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    if "questions" in report:
+        asked = report["questions"]
+        print(
+            f"\n{asked['number']} questions on one image, in one call: {asked['speedup']:.2f}x faster than a call each"
+        )
+    for entry in report.get("throughput", []):
+        print(f"batch of {entry['batch_size']}: {entry['images_per_second']:.2f} images per second")
+
+
+def show_times(report: dict[str, Any]) -> None:
+    from ..benchmark.candidates import STAGES
+
+    device, rows = report["device"], report["rows"]
+    print(
+        f"{device['name']}: copies {device['copy_bytes_per_second'] / 1e9:.1f} GB/s, matrix products "
+        f"{device['matmul_flops_per_second'] / 1e9:.1f} GFLOP/s\n"
+    )
+    print(f"{'ms, ' + str(report['num_runs']) + ' runs':20}" + "".join(f"{_name(row):>18}" for row in rows))
+    for stage in STAGES:
+        print(f"{stage:20}" + "".join(_cell(row["milliseconds"].get(stage)) for row in rows))
+    for stage in rows[1]["floor_milliseconds"]:
+        ratios = [row["milliseconds"][stage]["median"] / row["floor_milliseconds"][stage] for row in rows[1:]]
+        print(f"{stage + '/floor':20}{'':18}" + "".join(f"{ratio:18.2f}" for ratio in ratios))
+
+
+def _name(row: dict[str, Any]) -> str:
+    if row["method"] == "none":
+        return "un-pruned"
+    return row["method"] if row["num_retained_tokens"] is None else f"{row['method']} {row['num_retained_tokens']}"
+
+
+def _cell(spread: dict[str, float] | None) -> str:
+    if spread is None:
+        return f"{'':18}"
+    return f"{spread['median']:10.1f} ±{(spread['q3'] - spread['q1']) / 2:6.1f}"
+
+
+__all__ = ["add_parser", "run", "show"]

@@ -1,0 +1,88 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What commands load: a model on its device, numbers of tokens, and the images of datasets."""
+
+import argparse
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from .. import registration  # noqa: F401  (methods are registered by name)
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..conversion.convert import DTYPES
+from ..data.registry import load_split, splits_of
+from ..data.samples import ReferringImage
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..tiny import TINY_MODEL
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if found is None else found
+
+
+def check_dtype(name: str) -> str:
+    """The name of a dtype; a ValueError says what is allowed."""
+    if name not in DTYPES:
+        raise ValueError(f"--dtype is {name!r}; allowed are {', '.join(DTYPES)}.")
+    return name
+
+
+def load_model(
+    options: argparse.Namespace, device: torch.device | None = None
+) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
+    """Model and processor as the flags of a command say; a ValueError names what cannot be loaded."""
+    name, dtype = str(options.model or TINY_MODEL), check_dtype(options.dtype)
+    if device is None:
+        device = torch.device(options.device) if options.device else default_device()
+    try:
+        model = LiteLVLMForSegmentation.from_pretrained(name, dtype=dtype, device_map=options.device_map)
+        processor = LiteLVLMProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    return (model if options.device_map else model.to(device)), processor
+
+
+def parse_budget(text: str, config: LiteLVLMConfig) -> int | None:
+    """`"85"`, `"192/576"` as a share of the model's visual tokens, or `"all"`, which is `None`."""
+    if text == "all":
+        return None
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"--num-retained-tokens holds {text!r}; allowed are numbers, shares such as 192/576, and all."
+        ) from None
+    retained = int(value) if "/" not in text and value.denominator == 1 else round(value * config.num_patches)
+    config.resolve_pruning(retained)
+    return retained
+
+
+def load_data(options: argparse.Namespace, config: LiteLVLMConfig) -> dict[tuple[str, str], list[ReferringImage]]:
+    """The images of every dataset and split that the flags name; RefShapes is drawn at twice the model's size."""
+    if options.images is not None and options.images < 1:
+        raise ValueError(f"--images is {options.images}; allowed are numbers of at least 1.")
+    settings: dict[str, Any] = {"num_images": options.images, "seed": options.seed}
+    settings["size"] = 2 * config.backbone_config.vision_config.image_size
+    return {
+        (name, split): load_split(name, split, options.data_root, **settings)
+        for name in options.data
+        for split in options.split or splits_of(name)
+    }
+
+
+__all__ = ["check_dtype", "default_device", "load_data", "load_model", "parse_budget"]

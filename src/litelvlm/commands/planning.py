@@ -1,0 +1,46 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which measurements `evaluate` and `diagnose` make of their flags."""
+
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..evaluation.runs import Run, parse_variant
+from .loading import parse_budget
+
+
+def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], config: LiteLVLMConfig) -> list[Run]:
+    """
+    Every method with every budget in every protocol, and once all tokens if `"all"` is among the budgets.
+
+    Raises:
+        ValueError: an unknown method or setting, a budget that the model cannot have, or nothing to measure.
+    """
+    variants = [parse_variant(text, config) for text in methods or [config.pruning_method]]
+    runs = []
+    for protocol in protocols:
+        for budget in budgets:
+            retained = parse_budget(budget, config)
+            if retained is None:
+                runs.append(Run(protocol, "none", config.num_patches))
+            else:
+                runs += [
+                    Run(protocol, name, retained, values, form) for name, values, form in variants if name != "none"
+                ]
+    if not runs:
+        raise ValueError(
+            "--methods names only 'none', which keeps all tokens; then --num-retained-tokens must hold all."
+        )
+    return list(dict.fromkeys(runs))
+
+
+__all__ = ["plan"]

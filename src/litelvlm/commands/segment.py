@@ -1,0 +1,163 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`litelvlm segment`: from an image and a text to the answer and its masks."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .flags import add_command, add_model
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    parser = add_command(
+        commands,
+        "segment",
+        help="segment what a text refers to in an image",
+        description="Prints the answer, the time per stage and the tokens kept, and writes images if asked to.",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="path or URL of an image; 'example' is the shipped one")
+    parser.add_argument("text", metavar="TEXT", help='what to segment, such as "the red circle"')
+    add_model(parser)
+    parser.add_argument("--method", help="pruning method (default: the model's; 'none' keeps all tokens)")
+    parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
+    parser.add_argument("--selection-rule", metavar="RULE", help="of the method litelvlm: paper or released")
+    parser.add_argument("--answer", metavar="TEXT", help='taken as given, such as "It is [SEG].": always a mask')
+    parser.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="write the image with the mask over it")
+    parser.add_argument("--mask", type=Path, metavar="PNG", help="write the mask: 255 inside, 0 outside")
+    parser.add_argument("--show-tokens", action="store_true", help="show the retained patches too, beside the mask")
+    return parser
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Raises ValueError or OSError for what the user can mend."""
+    if not options.text.strip():
+        raise ValueError("TEXT is empty; say what to segment.")
+    if options.show_tokens and options.output is None:
+        raise ValueError("--show-tokens draws into the image of --output, which is not given.")
+    for path in (options.output, options.mask):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into.")
+
+    import torch
+    from PIL import Image
+
+    from ..modeling.images_litelvlm import load_rgb
+    from ..tiny import EXAMPLE_IMAGE
+    from ..visualization import overlay_masks, overlay_tokens, side_by_side
+    from .loading import load_model
+
+    milliseconds: dict[str, float] = {}
+    image = load_rgb(EXAMPLE_IMAGE if options.image == "example" else options.image)
+    with stage("load model", milliseconds):
+        model, processor = load_model(options)
+    if options.selection_rule is not None:
+        model.config.selection_rule = options.selection_rule
+    with stage("process inputs", milliseconds):
+        inputs = processor(images=image, text=options.text).to(model.device)
+    with stage("encode image", milliseconds), torch.inference_mode():
+        images = {
+            name: inputs.pop(name) for name in ("pixel_values", "sam_pixel_values", "image_sizes") if name in inputs
+        }
+        state = model.encode_image(**images, pruning_method=options.method)
+    choices = {"num_retained_tokens": options.num_retained_tokens, "pruning_method": options.method}
+    if options.answer is None:
+        choices["max_new_tokens"] = options.max_new_tokens
+    else:
+        choices |= {"answer": options.answer, "processor": processor}
+    with stage("answer and masks", milliseconds), torch.inference_mode():
+        output = model.segment(**inputs, **choices, image_state=state)
+    with stage("post-process", milliseconds):
+        (found,) = processor.post_process_instance_segmentation(output, inputs)
+
+    retained = model.config.num_patches if output.retained_indices is None else output.retained_indices.shape[1]
+    masks = torch.stack([entry["mask"].cpu() for entry in found]) if found else torch.zeros((0, *image.size[::-1])) > 0
+    report = {
+        "text": options.text,
+        "answer": processor.decode_answers(output, inputs)[0],
+        "masks": [describe(entry) for entry in found],
+        "num_visual_tokens": model.config.num_patches,
+        "num_retained_tokens": retained,
+        "milliseconds": {name: round(value, 1) for name, value in milliseconds.items()},
+    }
+    if options.output is not None:
+        drawn = [overlay_masks(image, masks)]
+        if options.show_tokens:
+            kinds = patch_kinds(model, output, inputs, options.method or model.config.pruning_method)
+            cropped = bool(processor.image_processor.do_center_crop)
+            drawn.insert(0, overlay_tokens(image, *kinds, cropped=cropped))
+        side_by_side(drawn).save(options.output)
+    if options.mask is not None:
+        Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
+    return report
+
+
+def patch_kinds(model: Any, output: Any, inputs: Any, method: str) -> tuple[Any, Any]:
+    """Which of the N patches were retained for their similarity, and which for context; bool, shape `(N,)` each."""
+    import torch
+
+    from ..modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
+
+    kept = torch.zeros(model.config.num_patches, dtype=torch.bool)
+    if output.retained_indices is None:
+        return kept, ~kept
+    if method != "litelvlm":  # other methods do not tell the two apart; -1 is no patch
+        retained = output.retained_indices[0].cpu()
+        return kept, kept.index_fill(0, retained[retained >= 0], True)
+    signals = PruningSignals(
+        similarity=output.similarity,
+        contribution=output.contribution,
+        text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
+    )
+    aware = similarity_aware_patches(signals, output.retained_indices.shape[1], model.config)
+    kept = torch.zeros_like(aware).scatter(1, output.retained_indices, True)
+    return (kept & aware)[0].cpu(), (kept & ~aware)[0].cpu()
+
+
+def describe(entry: dict[str, Any]) -> dict[str, Any]:
+    """Of an instance: area in pixels, bounding box, score and SAM's predicted IoU."""
+    numbers = {name: round(entry[name], 4) for name in ("score", "predicted_iou")}
+    return {"area": int(entry["mask"].sum()), "box": entry["box"]} | numbers
+
+
+@contextmanager
+def stage(name: str, milliseconds: dict[str, float]) -> Iterator[None]:
+    """Notes how long a block takes, the device's work included."""
+    import torch
+
+    started = time.perf_counter()
+    yield
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    milliseconds[name] = 1000 * (time.perf_counter() - started)
+
+
+def show(report: dict[str, Any]) -> None:
+    print(f"answer: {report['answer']}")
+    for mask in report["masks"]:
+        print(
+            f"mask:   {mask['area']} pixels, box {mask['box']}, score {mask['score']:.2f}, "
+            f"predicted IoU {mask['predicted_iou']:.2f}"
+        )
+    if not report["masks"]:
+        print("mask:   none (the answer holds no [SEG])")
+    print(f"tokens: {report['num_retained_tokens']} of {report['num_visual_tokens']} visual tokens kept")
+    print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
+
+
+__all__ = ["add_parser", "run", "show"]

@@ -1,0 +1,60 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The files in which an evaluation remembers what it has measured: one line of JSON for each image.
+
+Each process writes into a file of its own (`samples-0.jsonl`, ...), whose first line holds the settings.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def read_lines(folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """
+    What earlier starts have measured. A last line that was cut off while it was written is left out.
+
+    Raises:
+        ValueError: a file was written with other settings.
+    """
+    for path in sorted(folder.glob("samples-*.jsonl")):
+        lines = [json.loads(line) for line in _whole_lines(path).splitlines()]
+        if lines and lines[0] != {"settings": settings}:
+            earlier = lines[0].get("settings", {})
+            different = [name for name in settings if earlier.get(name) != settings[name]]
+            raise ValueError(
+                f"'{path}' is of another evaluation ({', '.join(different)} differ); name another folder by --output, "
+                "or delete this one."
+            )
+        yield from lines[1:]
+
+
+def open_samples(path: Path, settings: dict[str, Any]) -> TextIO:
+    """The file of a process, open for further lines; a line that was cut off is removed, settings are written."""
+    path.touch()
+    os.truncate(path, len(_whole_lines(path).encode()))
+    if path.stat().st_size == 0:
+        path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
+    return open(path, "a", encoding="utf-8")
+
+
+def _whole_lines(path: Path) -> str:
+    text = path.read_bytes()
+    return text[: text.rfind(b"\n") + 1].decode()
+
+
+__all__ = ["open_samples", "read_lines"]
