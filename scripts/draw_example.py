@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Draws the example picture that is shipped with the package: `python scripts/draw_example.py example.png`."""
+"""Draws the example image that is shipped with the package: `python scripts/draw_example.py example.png`."""
 
 import sys
 

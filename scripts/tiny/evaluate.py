@@ -64,8 +64,8 @@ def variants(budget: int) -> dict[str, str]:
     }
     ours = {name: f"litelvlm:{setting}" for name, setting in settings.items()}
     plain = {name: f"{name}:{consecutive}" for name in ("uniform", "random")}
-    placed = {f"{name}, original positions": f"{name}:{original}" for name in SELECTORS}
-    return ours | plain | placed | {name: name for name in INSIDE}
+    at_original = {f"{name}, original positions": f"{name}:{original}" for name in SELECTORS}
+    return ours | plain | at_original | {name: name for name in INSIDE}
 
 
 def main() -> None:

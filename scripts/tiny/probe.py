@@ -22,9 +22,10 @@ import argparse
 
 import numpy as np
 import torch
+from patch_namer import PatchNamer
 from recipe import IMAGE_SIZE
+from samples import clip_pixels, patch_names
 from tqdm import tqdm
-from train import PatchNamer, clip_pixels, patch_names
 from transformers import CLIPVisionModel
 
 from litelvlm import load_tiny

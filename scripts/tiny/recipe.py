@@ -16,29 +16,23 @@
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.data.refshapes import KINDS, caption, random_attributes, random_expression, random_scene
-from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
+from litelvlm.evaluation.protocol import ANSWER
+from litelvlm.modeling.processing_litelvlm import GUIDE_TEMPLATES, LLAVA_V1_CHAT_TEMPLATE, LiteLVLMProcessor
 
 IMAGE_SIZE = 128  # of CLIP and of SAM; the drawn size in training
 PATCH_SIZE = 8  # of both: 256 visual tokens, and masks of 64 x 64
 NUM_VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 MASK_EMBEDDING_SIZE = 128
 
-QUESTION_TEMPLATE = "Can you segment {} in this image?"
-QUESTIONS = (
-    QUESTION_TEMPLATE,
-    "Please segment {} in this image.",
-    "What is {} in this image? Please respond with segmentation mask.",
-    "What is {} in this image? Please output segmentation mask.",
-)
-ANSWERS = ("It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG].")
+QUESTIONS = GUIDE_TEMPLATES  # those that LISA and GLaMM were trained with
+ANSWERS = (ANSWER, "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG].")
 ANSWERS_WITHOUT = ("There is no such object.", "I cannot see that in this image.", "It is not in this image.")
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
-)
+# What the chat template says before the first turn
+SYSTEM = render_jinja_template([[]], chat_template=LLAVA_V1_CHAT_TEMPLATE)[0][0].strip()
 
 
 def corpus(num_scenes: int = 3000, seed: int = 1) -> list[str]:
@@ -178,7 +172,7 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
                 "use_rel_pos": False,
                 "global_attn_indexes": [1, 3],
                 "num_pos_feats": MASK_EMBEDDING_SIZE // 2,
-                # SAM's own defaults suit loaded weights: nearly zero weights, and place features of so high a
+                # SAM's own defaults suit loaded weights: nearly zero weights, and position features of so high a
                 # frequency that neighbours have nothing in common
                 "initializer_range": 0.08,
                 "scale": 1.0,
@@ -213,7 +207,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, guide_tokenizer: PreTrai
     """The processor of a 7B checkpoint, at the embedded model's sizes."""
     square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     return LiteLVLMProcessor(
-        # The whole picture, as in training: a crop would hide what the mask decoder sees
+        # The whole image, as in training: a crop would hide what SAM sees
         CLIPImageProcessor(size=square, crop_size=square, do_center_crop=False),
         tokenizer,
         guide_tokenizer,
@@ -224,5 +218,4 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, guide_tokenizer: PreTrai
             mask_pad_size=square,
         ),
         num_image_tokens=NUM_VISUAL_TOKENS,
-        question_template=QUESTION_TEMPLATE,
     )

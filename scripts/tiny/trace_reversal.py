@@ -49,10 +49,10 @@ def main() -> None:
     print("| split | layer |" + "".join(f" {form}: AUROC | lowest {third} | highest {third} |" for form in forms))
     print("| --- | --- |" + " --- | --- | --- |" * len(forms))
     for split in options.split:
-        pictures = []
+        images = []
         for entry in refshapes_entries(RefShapes(split, options.images, seed=options.seed)):
             image, asked, _ = read_masks(entry, skip_broken=False)
-            pictures.append((entry.id, image, [(e, mask) for e, mask in asked if mask is not None]))
+            images.append((entry.id, image, [(e, mask) for e, mask in asked if mask is not None]))
         for layer in range(-layers, 0):
             model.config.backbone_config.vision_feature_layer = layer
             cells = []
@@ -60,7 +60,7 @@ def main() -> None:
                 processor.question_template = template
                 found = [
                     one.figures
-                    for key, image, asked in pictures
+                    for key, image, asked in images
                     if asked
                     for one in diagnose_image(model, processor, key, image, asked, runs)
                 ]

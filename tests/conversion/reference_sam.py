@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""segment-anything's mask decoder as a plain function of its own weights, the reference for the table of names."""
+"""segment-anything's mask decoder as a plain function of its own weights, the reference for the key mapping."""
 
 import math
 
@@ -51,7 +51,7 @@ def decode_masks(weights, mask_embeddings, image_embedding):
     angles = (
         2 * math.pi * torch.stack([x, y], -1) @ weights["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     )
-    places = torch.cat([angles.sin(), angles.cos()], -1).flatten(0, 1)
+    positions = torch.cat([angles.sin(), angles.cos()], -1).flatten(0, 1)
     keys = (image_embedding[0].flatten(1).T + weights["prompt_encoder.no_mask_embed.weight"]).expand(
         len(tokens), -1, -1
     )
@@ -64,13 +64,13 @@ def decode_masks(weights, mask_embeddings, image_embedding):
         else:
             queries = queries + attend(queries + tokens, queries + tokens, queries, f"{layer}.self_attn")
         queries = norm(queries, f"{layer}.norm1")
-        seen = attend(queries + tokens, keys + places, keys, f"{layer}.cross_attn_token_to_image")
+        seen = attend(queries + tokens, keys + positions, keys, f"{layer}.cross_attn_token_to_image")
         queries = norm(queries + seen, f"{layer}.norm2")
         hidden = functional.relu(linear(queries, f"{layer}.mlp.lin1"))
         queries = norm(queries + linear(hidden, f"{layer}.mlp.lin2"), f"{layer}.norm3")
-        told = attend(keys + places, queries + tokens, queries, f"{layer}.cross_attn_image_to_token")
+        told = attend(keys + positions, queries + tokens, queries, f"{layer}.cross_attn_image_to_token")
         keys = norm(keys + told, f"{layer}.norm4")
-    seen = attend(queries + tokens, keys + places, keys, f"{transformer}.final_attn_token_to_image")
+    seen = attend(queries + tokens, keys + positions, keys, f"{transformer}.final_attn_token_to_image")
     queries = norm(queries + seen, f"{transformer}.norm_final_attn")
 
     upscaling = "mask_decoder.output_upscaling"

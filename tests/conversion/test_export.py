@@ -56,17 +56,17 @@ def test_an_onnx_program_equals_the_part(part_and_inputs):
         torch.testing.assert_close(torch.from_numpy(array), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_vision_side_gives_the_rows_of_the_language_model(make_model, make_batch):
+def test_the_vision_side_gives_the_embeddings_for_the_language_model(make_model, make_batch):
     model, batch = make_model(), make_batch()
-    rows = []
+    given = []
     model.model.backbone.language_model.register_forward_pre_hook(
-        lambda module, args, kwargs: rows.append(kwargs["inputs_embeds"]), with_kwargs=True
+        lambda module, args, kwargs: given.append(kwargs["inputs_embeds"]), with_kwargs=True
     )
     with torch.no_grad():
         expected = model(**batch).retained_indices
         tokens, retained = VisionSide(model)(*(batch[n] for n in ("pixel_values", "guide_input_ids")))
     assert torch.equal(retained, expected)
-    torch.testing.assert_close(rows[0][:, 4 : 4 + 6], tokens)
+    torch.testing.assert_close(given[0][:, 4 : 4 + 6], tokens)
 
 
 def test_a_model_that_prunes_nothing_has_no_vision_side(make_model):

@@ -91,10 +91,10 @@ def test_tokens_and_pixels_are_open_clips(pair):
     ids = CLIPTokenizer.from_pretrained(folder)(text)["input_ids"]
     assert ids == expected[: len(ids)].tolist()
     assert not expected[len(ids) :].any()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
     settings = open_clip.get_model_preprocess_cfg(model)
-    theirs = open_clip.image_transform(32, is_train=False, mean=settings["mean"], std=settings["std"])(picture)
-    ours = CLIPImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")["pixel_values"][0]
+    theirs = open_clip.image_transform(32, is_train=False, mean=settings["mean"], std=settings["std"])(image)
+    ours = CLIPImageProcessor.from_pretrained(folder)(image, return_tensors="pt")["pixel_values"][0]
     # PIL and torchvision round an interpolated value apart: one step of 255
     assert (ours - theirs).abs().max() < 1.5 / 255 / 0.26
 
@@ -162,7 +162,7 @@ OTHERS = {
 
 
 def patch_alone(name, visual, patches):
-    """The formula of each tower's pooling, where its attention has only one place to look at."""
+    """The formula of each tower's pooling, where its attention has only one position to look at."""
     if name == "coca":
         attention, width = visual.attn_pool.attn, visual.attn_pool.attn.embed_dim
         keys = visual.attn_pool.ln_k(patches)
@@ -218,10 +218,10 @@ def test_other_architectures_guide_with_a_tower_of_their_own(tmp_path, config_va
     texts = ["The dog, on  the_left!", "two cats"]
     ids = [encode_guide_text(text, words) for text in texts]
     theirs = open_clip.get_tokenizer(f"local-dir:{folder}")(texts)
-    assert [row[: len(own)].tolist() for row, own in zip(theirs, ids, strict=True)] == ids
+    assert [text[: len(own)].tolist() for text, own in zip(theirs, ids, strict=True)] == ids
     length = max(map(len, ids))
-    padded = torch.tensor([row + [7] * (length - len(row)) for row in ids])[None]
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids])[None]
+    padded = torch.tensor([own + [7] * (length - len(own)) for own in ids])[None]
+    mask = torch.tensor([[1] * len(own) + [0] * (length - len(own)) for own in ids])[None]
     text_embeds = converted.model.guide(padded, mask)[0]
     torch.testing.assert_close(text_embeds, model.encode_text(theirs, normalize=False), rtol=1e-4, atol=1e-5)
 
@@ -252,7 +252,7 @@ def test_guide_of_another_grid_is_refused(tmp_path, config_values, other):
     vision = config_values["backbone_config"]["vision_config"] | {"image_size": 8 * (side + 1), "patch_size": 8}
     llava = LlavaConfig.from_dict(config_values["backbone_config"] | {"vision_config": vision})
     LlavaForConditionalGeneration(llava).save_pretrained(tmp_path / "llava")
-    with pytest.raises(ValueError, match=rf"cuts a picture into {side} x {side} but"):
+    with pytest.raises(ValueError, match=rf"cuts an image into {side} x {side} but"):
         convert(tmp_path / "llava", tmp_path / "converted", clip=f"local-dir:{folder}")
     assert not (tmp_path / "converted").exists()
 

@@ -59,6 +59,8 @@ class Case:
         golden = GOLDEN / f"{name}_tiny"
         convert(golden / "checkpoint", folder, clip=golden / "clip", seg_token_id=seg_token_id)
         self.model = LiteLVLMForSegmentation.from_pretrained(folder, dtype=torch.float32)
+        # The golden selections are those of the authors' published code
+        self.model.config.selection_rule = "released"
         self.meta = json.loads((golden / "meta.json").read_text())
         self.io = load_file(golden / "io.safetensors")
         self.sam_pixel_values = self.io["sam_pixel_values_64"].repeat_interleave(16, 2).repeat_interleave(16, 3)
@@ -68,10 +70,10 @@ class Case:
 
     def inputs(self, input_ids):
         """Inputs of `forward`, with N placeholders where the official prompt has one -200."""
-        place = int((input_ids[0] == -200).nonzero())
+        position = int((input_ids[0] == -200).nonzero())
         image = torch.full((1, self.model.config.num_patches), self.model.config.image_token_id)
         return {
-            "input_ids": torch.cat([input_ids[:, :place], image, input_ids[:, place + 1 :]], dim=1),
+            "input_ids": torch.cat([input_ids[:, :position], image, input_ids[:, position + 1 :]], dim=1),
             "pixel_values": self.io["pixel_values"],
             "sam_pixel_values": self.sam_pixel_values,
         }
@@ -93,7 +95,7 @@ class Case:
         assert (full_size - mask_logits).abs().mean() < 0.02 * mask_logits.abs().mean()
 
     def full_size(self, low_res_logits):
-        """Logits at the picture's size, `(masks, 1, h, w)` to `(masks, H, W)`: as the processor resizes them."""
+        """Logits at the image's size, `(masks, 1, h, w)` to `(masks, H, W)`: as the processor resizes them."""
         height, width = self.meta["resize"]
         logits = torch.nn.functional.interpolate(low_res_logits, (1024, 1024), mode="bilinear", align_corners=False)
         logits = logits[..., :height, :width]
@@ -133,8 +135,8 @@ def test_lisa_generated(lisa, monkeypatch):
     monkeypatch.setattr(lisa.model.config, "seg_token_id", lisa.meta["generate_seg_token_id"])
     inputs = lisa.inputs(lisa.io["generate.input_ids"])
     output = lisa.model.segment(**inputs, pruning_method="none", max_new_tokens=8, do_sample=False, eos_token_id=None)
-    prompt_length = lisa.io["generate.input_ids"].shape[1]
-    assert output.sequences.tolist() == lisa.io["generate.output_ids"][:, prompt_length:].tolist()
+    answer = output.sequences[:, inputs["input_ids"].shape[1] :]
+    assert answer.tolist() == lisa.io["generate.output_ids"][:, lisa.io["generate.input_ids"].shape[1] :].tolist()
     lisa.assert_masks(output.pred_masks[0], output.seg_embeddings[0], None, lisa.io["generate.mask_logits"])
 
 
@@ -162,8 +164,8 @@ def test_glamm_teacher_forced(glamm, texts, budget):
         assert output.retained_indices[0].tolist() == expected["retained"].tolist()
     if "last_hidden_state" in expected:
         assert_close(output.last_hidden_state, expected["last_hidden_state"])
-    rows = expected["text_hidden_state"].shape[1]
-    assert_close(output.last_hidden_state[:, -rows:], expected["text_hidden_state"])
+    length = expected["text_hidden_state"].shape[1]
+    assert_close(output.last_hidden_state[:, -length:], expected["text_hidden_state"])
     assert_close(output.seg_embeddings[0], expected["seg_embeddings"])
     golden = (expected["low_res_logits"], expected["mask_logits"])
     glamm.assert_masks(output.pred_masks[0], output.seg_embeddings[0], *golden)

@@ -91,14 +91,14 @@ def make_source(tmp_path_factory):
         (source / "special_tokens_map.json").write_text(json.dumps(special))
         settings = {"tokenizer_class": "LlamaTokenizer", "model_max_length": 512, "padding_side": "right"}
         (source / "tokenizer_config.json").write_text(json.dumps(settings))
-        # As many rows as words
-        rows = number + len(added)
+        # One embedding for each word
+        num_words = number + len(added)
         config = json.loads((source / "config.json").read_text())
-        (source / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+        (source / "config.json").write_text(json.dumps(config | {"vocab_size": num_words}))
         for path in source.glob("*.bin"):
             tensors = torch.load(path, weights_only=True)
             for name in {"model.embed_tokens.weight", "lm_head.weight"} & set(tensors):
-                tensors[name] = torch.randn(rows, tensors[name].shape[1]).half()
+                tensors[name] = torch.randn(num_words, tensors[name].shape[1]).half()
             torch.save(tensors, path)
         guide = PreTrainedTokenizerFast.from_pretrained(TINY_MODEL / "guide_tokenizer")
         guide.save_pretrained(clip)
@@ -126,16 +126,16 @@ def test_prompt_is_the_trained_one_token_for_token(tmp_path, make_source, kind, 
     report = convert(source, tmp_path / "converted", clip=clip)
     assert report["processor"]
     processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
-    picture = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    image = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
     questions, answers = ["the dog", "the cat on 2 mats"], ["It is [SEG].", "Sure, [SEG] ."]
-    inputs = processor(picture, [questions], answers=[answers])
+    inputs = processor(image, [questions], answers=[answers])
 
     first, second = (f"Can you segment {words} in this image?" for words in questions)
     prompt = f"{SYSTEM} USER: {opening}{first} ASSISTANT: {answers[0]}</s>USER: {second} ASSISTANT: {answers[1]}</s>"
     expected = reference_ids(source, prompt, ADDED[kind])
     image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    place = expected.index(image_token_id)
-    expected[place : place + 1] = [image_token_id] * processor.num_image_tokens
+    position = expected.index(image_token_id)
+    expected[position : position + 1] = [image_token_id] * processor.num_image_tokens
     assert inputs["input_ids"][0].tolist() == expected
 
 
@@ -145,11 +145,12 @@ def test_converted_folder_answers_in_masks(tmp_path, make_source):
     model = LiteLVLMForSegmentation.from_pretrained(tmp_path / "converted")
     processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
     assert model.config.seg_token_id == processor.tokenizer.convert_tokens_to_ids("[SEG]")
-    picture = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
-    inputs = processor(picture, [["the dog"]], answers=[["It is [SEG]."]])
+    image = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    inputs = processor(image, [["the dog"]], answers=[["It is [SEG]."]])
     with torch.no_grad():
         output = model(**inputs)
-    assert [tuple(masks.shape) for masks in processor.post_process_masks(output, inputs)] == [(1, 40, 60)]
+    sizes = (inputs["original_sizes"], inputs["reshaped_input_sizes"])
+    assert [tuple(masks.shape) for masks in processor.post_process_masks(output.pred_masks, *sizes)] == [(1, 40, 60)]
     assert output.retained_indices.shape == (1, 256 // 3)
     # What [SEG] is to a reader: a part of the answer
     assert processor.tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True).endswith("It is[SEG] .")
@@ -190,9 +191,9 @@ def test_image_processing_is_the_clips(tmp_path, make_source):
     convert(source, tmp_path / "converted", clip=clip)
     processor = LiteLVLMProcessor.from_pretrained(tmp_path / "converted")
     expected = CLIPImageProcessor.from_pretrained(clip)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8))
-    got = processor(picture, "the dog")["pixel_values"]
-    torch.testing.assert_close(got, expected(picture, return_tensors="pt")["pixel_values"])
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8))
+    got = processor(image, "the dog")["pixel_values"]
+    torch.testing.assert_close(got, expected(image, return_tensors="pt")["pixel_values"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The parts that fit on a small device, as programs of `torch.export`: what turns a picture and a question into the few
+The parts that fit on a small device, as programs of `torch.export`: what turns an image and a question into the few
 visual tokens that a language model elsewhere needs, and what turns its [SEG] embeddings into masks.
 """
 

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The layouts that can be converted: for each kind one table of renames and one of tensors left out, with the reason.
+The layouts that can be converted: for each one a key mapping, which renames tensors or leaves them out with a reason.
 
 Renames are applied in their order, each to every key (`re.sub`), and give the names of [`LiteLVLMForSegmentation`];
-whatever is not a name of the model afterwards is an error, so a table that forgets something cannot do it silently.
+whatever is not a name of the model afterwards is an error, so a mapping that forgets something cannot do it silently.
 """
 
 import re
@@ -25,19 +25,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Kind:
+class KeyMapping:
     """
+    What becomes of the keys of one layout.
+
     Args:
         name (`str`): as `--kind` takes it.
         renames (`tuple[tuple[str, str], ...]`): patterns and replacements.
         dropped (`tuple[tuple[str, str], ...]`): patterns of keys that are not converted, and why.
-        has_masks (`bool`): whether there is a SAM inside.
     """
 
     name: str
     renames: tuple[tuple[str, str], ...]
     dropped: tuple[tuple[str, str], ...]
-    has_masks: bool
 
     def rename(self, key: str) -> str:
         """The model's name of a key of the checkpoint."""
@@ -102,18 +102,17 @@ _RECOMPUTED = (
     (r"\.embeddings\.position_ids$", "computed from the configuration"),
 )
 
-LISA = Kind("lisa", (*_LLAVA_LAYOUT, *_sam(r"model\.visual_model\.")), _RECOMPUTED, has_masks=True)
-GLAMM = Kind(
+LISA = KeyMapping("lisa", (*_LLAVA_LAYOUT, *_sam(r"model\.visual_model\.")), _RECOMPUTED)
+GLAMM = KeyMapping(
     "glamm",
     (*_LLAVA_LAYOUT, *_sam(r"model\.grounding_encoder\.")),
     (
         *_RECOMPUTED,
         (r"^model\.region_encoder\.", "region prompts (a box as a part of the question) are not supported"),
     ),
-    has_masks=True,
 )
-# Transformers' own format, in the names of today and in those of the files on the Hub
-LLAVA = Kind(
+# Transformers' own format, in the names of today and in the older ones of files on the Hub
+LLAVA = KeyMapping(
     "llava",
     (
         (r"^language_model\.lm_head\.", "lm_head."),
@@ -123,12 +122,11 @@ LLAVA = Kind(
         (r"^(model\.backbone\.vision_tower\.)vision_model\.", r"\1"),
     ),
     _RECOMPUTED,
-    has_masks=False,
 )
-KINDS = {kind.name: kind for kind in (LISA, GLAMM, LLAVA)}
+KEY_MAPPINGS = {mapping.name: mapping for mapping in (LISA, GLAMM, LLAVA)}
 
 # CLIP in Transformers' format: the guide, and the vision tower where the checkpoint has none
-CLIP = Kind(
+CLIP = KeyMapping(
     "clip",
     (
         (r"^vision_model\.", "model.backbone.vision_tower."),
@@ -137,24 +135,22 @@ CLIP = Kind(
         (r"^visual_projection\.", "model.guide.visual_projection."),
     ),
     ((r"^logit_scale$", "scales the loss of CLIP's training, not the similarity"), *_RECOMPUTED),
-    has_masks=False,
 )
 
 # An OpenCLIP model that is the guide as it is
-OPEN_CLIP = Kind(
+OPEN_CLIP = KeyMapping(
     "open_clip_guide",
     ((r"^", "model.guide.clip."),),
     ((r"^text_decoder\.", "makes captions"),),
-    has_masks=False,
 )
 
 
-def detect_kind(config: dict[str, Any], keys: Iterable[str]) -> Kind:
+def detect_layout(config: dict[str, Any], keys: Iterable[str]) -> KeyMapping:
     """
-    The kind of a checkpoint, from its configuration's `model_type` and from names that only one kind has.
+    The key mapping of a checkpoint, by its configuration's `model_type` and by keys that only one layout has.
 
     Raises:
-        ValueError: no kind fits.
+        ValueError: no layout fits.
     """
     keys = list(keys)
     if any(key.startswith("model.visual_model.image_encoder.") for key in keys):
@@ -170,4 +166,4 @@ def detect_kind(config: dict[str, Any], keys: Iterable[str]) -> Kind:
     )
 
 
-__all__ = ["CLIP", "GLAMM", "KINDS", "LISA", "LLAVA", "Kind", "detect_kind"]
+__all__ = ["CLIP", "GLAMM", "KEY_MAPPINGS", "LISA", "LLAVA", "OPEN_CLIP", "KeyMapping", "detect_layout"]

@@ -28,7 +28,7 @@ from tokenizers import Regex, normalizers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedConfig
 
 from ..configuration.configuration_litelvlm import OpenCLIPGuideConfig
-from .key_mappings import Kind
+from .key_mappings import KeyMapping
 
 PREFIXES = ("open_clip:", "hf-hub:", "local-dir:")
 
@@ -37,7 +37,7 @@ _TOP_FIELDS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
 _VISION_FIELDS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
 _TEXT_FIELDS = {"context_length", "vocab_size", "layers", "width", "heads", "mlp_ratio"}
 
-_NAMES = Kind(
+_TO_CLIP = KeyMapping(
     "open_clip",
     (
         (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
@@ -58,7 +58,6 @@ _NAMES = Kind(
         (r"(layers\.\d+)\.mlp\.c_proj\.", r"\1.mlp.fc2."),
     ),
     ((r"^attn_mask$", "computed from the configuration"),),
-    has_masks=False,
 )
 
 
@@ -211,13 +210,13 @@ def _clip_config(settings: dict[str, Any]) -> CLIPConfig:
 def _clip_weights(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     weights = {}
     for key, tensor in source.items():
-        name = _NAMES.rename(key)
-        if _NAMES.why_dropped(key):
+        name = _TO_CLIP.rename(key)
+        if _TO_CLIP.why_dropped(key):
             continue
-        if name.endswith("in_proj_weight") or name.endswith("in_proj_bias"):
-            layer, kind = name.rsplit("in_proj_", 1)
+        if name.endswith(("in_proj_weight", "in_proj_bias")):
+            layer, parameter = name.rsplit("in_proj_", 1)
             for part, value in zip("qkv", tensor.chunk(3), strict=True):
-                weights[f"{layer}{part}_proj.{kind}"] = value
+                weights[f"{layer}{part}_proj.{parameter}"] = value
         elif name in ("visual_projection.weight", "text_projection.weight"):
             weights[name] = tensor.T  # open_clip multiplies from the right
         else:

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreT
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from .key_mappings import GLAMM, LLAVA, Kind
+from .key_mappings import GLAMM, LLAVA, KeyMapping
 
 GLAMM_CHAT_TEMPLATE = LLAVA_V1_CHAT_TEMPLATE.replace(
     "<im_start><image><im_end>\\n", "The <im_start><image><im_end> provides an overview of the picture.\\n"
@@ -46,9 +46,8 @@ LLAMA_2_CHAT_TEMPLATE = (
     "{% endfor %}"
 )
 IMAGE_TOKEN, SEG_TOKEN = "<image>", "[SEG]"
-# What each kind was trained on, under the names of the official scripts
+# What LISA was trained on, under the names of the official scripts
 CONVERSATIONS = {"llava_v1": LLAVA_V1_CHAT_TEMPLATE, "llava_llama_2": LLAMA_2_CHAT_TEMPLATE}
-_QUESTION = "Can you segment {} in this image?"
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -56,14 +55,14 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
 
 
-def load_tokenizer(folder: Path, kind: Kind) -> Any:
+def load_tokenizer(folder: Path, mapping: KeyMapping) -> Any:
     """
     The language model's tokenizer, with an id for <image>.
 
     LISA and GLaMM were trained with the SentencePiece tokenizer of early Transformers, which put a space mark before
     every piece of text between added tokens, and stripped white space beside those tokens.
     """
-    if kind is LLAVA:
+    if mapping is LLAVA:
         return AutoTokenizer.from_pretrained(folder)
     if importlib.util.find_spec("sentencepiece") is None:
         raise ValueError("Llama's tokenizer file needs SentencePiece to be read: `pip install litelvlm[convert]`.")
@@ -94,19 +93,19 @@ def load_tokenizer(folder: Path, kind: Kind) -> Any:
     )
 
 
-def guess_conversation(kind: Kind, names: list[str]) -> str | None:
+def guess_conversation(mapping: KeyMapping, names: list[str]) -> str | None:
     """The form of conversations that a checkpoint was trained on; its names tell LISA-13B-llama2 from all others."""
-    if kind is LLAVA:
+    if mapping is LLAVA:
         return None  # its own chat template is kept
     is_llama_2 = any("llama2" in name.lower().replace("-", "").replace("_", "") for name in names)
     return "llava_llama_2" if is_llama_2 else "llava_v1"
 
 
 def build_processor(
-    kind: Kind, conversation: str | None, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig
+    mapping: KeyMapping, conversation: str | None, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig
 ) -> LiteLVLMProcessor:
     """The processor of a converted checkpoint; `source` and `clip` are folders."""
-    if kind is LLAVA:
+    if mapping is LLAVA:
         processor = LiteLVLMProcessor.from_backbone(source, clip)
         processor.tokenizer = tokenizer
         return processor
@@ -114,9 +113,8 @@ def build_processor(
         CLIPImageProcessor.from_pretrained(clip),
         tokenizer,
         AutoTokenizer.from_pretrained(clip),
-        chat_template=GLAMM_CHAT_TEMPLATE if kind is GLAMM else CONVERSATIONS[str(conversation)],
+        chat_template=GLAMM_CHAT_TEMPLATE if mapping is GLAMM else CONVERSATIONS[str(conversation)],
         num_image_tokens=config.num_patches_per_side**2,
-        question_template=_QUESTION,
     )
 
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Tensors from a checkpoint folder, one at a time, and into a sharded one, one shard at a time."""
+"""Reads tensors from a checkpoint folder one at a time, and writes them to another one shard at a time."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
-# A mapped file counts as memory of the process as far as it was read; after so many bytes it is mapped anew
+# What was read of a mapped file counts as memory of the process until the file is mapped anew; in bytes
 _REMAP_AFTER = 2**29
 
 

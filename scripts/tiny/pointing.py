@@ -1,0 +1,80 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Losses that teach the language model where in the image the words of a question are."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+# What points, after which layer of the language model, and looks in the next one: the end of each noun phrase, that of
+# the expression, and what follows it up to the token that predicts [SEG]
+POINTED = {"mention": 2, "resolved": 4, "answer": 5}
+
+
+class Pointer(nn.Module):
+    """Scores of patches, and of "nowhere", for what a token in the language model means; a probe."""
+
+    def __init__(self, width: int, inner: int = 64):
+        super().__init__()
+        self.query, self.key = nn.Linear(width, inner), nn.Linear(width, inner)
+        self.nowhere = nn.Parameter(torch.zeros(inner))
+
+    def forward(self, hidden: torch.Tensor, patches: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """
+        Scores `(R, N + 1)`, from `hidden` `(B, L, D)`, `patches` `(B, N, D)`, and `tokens` `(R, 2)`, each of which is
+        a sample and a position.
+        """
+        queries, keys = self.query(hidden).float(), self.key(patches).float()
+        scores = torch.cat([queries @ keys.mT, queries @ self.nowhere[:, None]], dim=-1)  # [B, L, N + 1]
+        return scores[tokens[:, 0], tokens[:, 1]] * self.nowhere.numel() ** -0.5
+
+
+def looking_loss(
+    language_model: nn.Module,
+    layer: int,
+    hidden: torch.Tensor,
+    batch: dict[str, Any],
+    tokens: torch.Tensor,
+    patches: torch.Tensor,
+    is_patch: torch.Tensor,
+) -> torch.Tensor:
+    """
+    Cross-entropy of the attention that tokens pay to patches, with the first head of a layer, computed anew for them
+    alone. What points can do so by content; only what looks learns where that is.
+
+    Args:
+        language_model: Llama of Transformers.
+        layer (`int`): whose attention is meant.
+        hidden (`torch.Tensor` of shape `(B, L, D)`): what enters the layer.
+        batch: of which `attention_mask` is read.
+        tokens (`torch.LongTensor` of shape `(R, 2)`): samples and positions of the tokens that look.
+        patches (`torch.Tensor` of shape `(R, N + 1)`): the distribution that each is to look at; those that mean
+            "nowhere", the last one, are left out.
+        is_patch (`torch.BoolTensor` of shape `(B, L)`): where patches stand, N in each sample.
+    """
+    block = language_model.layers[layer]
+    normed, is_somewhere = block.input_layernorm(hidden), patches[:, -1] == 0
+    (sample, position), patches = tokens[is_somewhere].T, patches[is_somewhere, :-1]
+    attention, size = block.self_attn, block.self_attn.head_dim
+    keys = nn.functional.linear(normed, attention.k_proj.weight[:size])  # [B, L, size]
+    queries = nn.functional.linear(normed, attention.q_proj.weight[:size])
+    positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
+    cos, sin = language_model.rotary_emb(normed, positions)
+    queries, keys = (x[:, 0].float() for x in apply_rotary_pos_emb(queries[:, None], keys[:, None], cos, sin))
+    scores = (queries @ keys.mT)[sample, position] * size**-0.5  # [R, L]
+    hidden_from = (positions > position[:, None]) | (batch["attention_mask"][sample] == 0)
+    weights = scores.masked_fill(hidden_from, -torch.inf).log_softmax(-1)
+    return -(weights[is_patch[sample]].view_as(patches) * patches).sum(-1).mean()
