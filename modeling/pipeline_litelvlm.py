@@ -51,7 +51,7 @@ class ReferringSegmentationPipeline(Pipeline):
             text (`str` or `list[str]`, *optional*): what to segment, or one text for each image. A single image
                 with a list of texts is asked each of them.
             batch_size (`int`): conversations per forward pass.
-            answer (`str`): taken as given in place of a generated one, such as `"It is [SEG]."`: always a mask.
+            answer (`str`): taken as given, instead of generating one, such as `"It is [SEG]."`: always a mask.
             threshold (`float`): masks of a lower score are left out (0 by default).
             mask_threshold (`float`): pixels of a higher probability are inside the mask (0.5 by default).
             question_template (`str`): as in the processor.
@@ -165,7 +165,7 @@ class ReferringSegmentationPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model and the processor, both with the code that loads them."""
-        # In the place of the base's, which leaves out the guide's tokenizer and the images for masks
+        # Instead of the base's, which leaves out the guide's tokenizer and SAM's image processor
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 

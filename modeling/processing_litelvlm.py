@@ -19,7 +19,7 @@ masks back at the size of the image.
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from transformers import (
     SamImageProcessor,
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-from transformers.processing_utils import ProcessingKwargs, Unpack
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
 from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
@@ -46,13 +46,23 @@ from .images_litelvlm import load_rgb
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 _LOADING_OPTIONS = (*_HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
 
-# Options of tokenizers that are heeded when a conversation becomes token ids
 _CALL_ARGUMENTS = ("answers", "guide_text", "images", "question_template", "segmentation_maps", "text")
-_TEXT_OPTIONS = {"max_length", "padding", "padding_side", "return_tensors", "truncation"}
+
+
+class LiteLVLMTextKwargs(TypedDict, total=False):
+    """Options of tokenizers that are heeded when conversations become token ids."""
+
+    padding: bool | str | None
+    padding_side: str | None
+    max_length: int | None
+    truncation: bool | str | None
+    return_tensors: str | None
 
 
 class LiteLVLMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Transformers' usual keywords of a processor."""
+
+    text_kwargs: LiteLVLMTextKwargs
 
 
 # @auto_docstring would replace what is said below.  trf-ignore: TRF057
@@ -64,12 +74,12 @@ class LiteLVLMProcessor(ProcessorMixin):
         image_processor ([`CLIPImageProcessor`]): for the vision tower.
         tokenizer: the language model's fast tokenizer.
         guide_tokenizer: CLIP's tokenizer, for the texts that guide the pruning.
-        sam_image_processor ([`SamImageProcessor`], *optional*): for the mask decoder.
+        sam_image_processor ([`SamImageProcessor`], *optional*): for SAM.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
         num_image_tokens (`int`): placeholders per image, the visual tokens before pruning; of LLaVA-NeXT, per crop.
         question_template (`str`): what `text` is put into; `"{}"` leaves it as it is.
-        with_masks (`bool`): whether to prepare images for the mask decoder.
+        with_masks (`bool`): whether to prepare images for SAM.
         guide_form (`str`): what CLIP reads of a text: `"question"`, as the language model does (reference);
             `"expression"`, the text as it is; or `"templates"`, several sentences with it, whose embeddings are
             averaged.
@@ -133,7 +143,7 @@ class LiteLVLMProcessor(ProcessorMixin):
                 conversation with `labels`; the last turn may be left open.
             segmentation_maps: for each conversation a `(num_masks, H, W)` array of 0 and 1 at the size of the
                 upright image, which becomes `mask_labels`.
-            guide_text: nested as `text`; what CLIP reads, in the place of what `guide_form` makes of `text`.
+            guide_text: nested as `text`; what CLIP reads, instead of what `guide_form` makes of `text`.
             question_template (`str`): replaces the configured one in this call.
             kwargs: Transformers' usual ones. `padding` (`True` or `"longest"` by default, `"max_length"`, or `False`),
                 `padding_side`, `max_length`, `truncation` and `return_tensors` (`"pt"`) for the conversations;
@@ -156,7 +166,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         turns = as_turns("text", text)
         template = self.question_template if question_template is None else question_template
         if "{}" not in template:
-            raise ValueError(f"`question_template` is {template!r}; it must hold {{}}, the place of the text.")
+            raise ValueError(f"`question_template` is {template!r}; it must hold {{}}, where the text goes.")
         questions = [[template.replace("{}", turn) for turn in conversation] for conversation in turns]
         if isinstance(answers, str):
             replies = [as_turns("answers", [answers])[0] * len(conversation) for conversation in turns]
@@ -179,22 +189,29 @@ class LiteLVLMProcessor(ProcessorMixin):
         return inputs
 
     def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The options of one call for texts and for images; a ValueError names one that is not heeded."""
-        groups = LiteLVLMProcessorKwargs.__annotations__
-        of_images = set(groups["images_kwargs"].__annotations__)
+        """
+        The options of one call for texts and for images. Transformers' own way to merge them passes over those that it
+        does not know, and differs between its versions.
+        """
+        of_images = set(ImagesKwargs.__annotations__)
         of_images |= set(getattr(getattr(self.image_processor, "valid_kwargs", None), "__annotations__", {}))
-        given = {name: value for name, value in kwargs.items() if name not in groups}
-        given |= {name: value for group in groups for name, value in (kwargs.get(group) or {}).items()}
-        for name in given:
-            if name not in _TEXT_OPTIONS | of_images:
-                raise _unknown_option(name, {*_CALL_ARGUMENTS, *_TEXT_OPTIONS, *of_images})
-        merged = self._merge_kwargs(LiteLVLMProcessorKwargs, **kwargs)
-        text = {name: value for name, value in merged["text_kwargs"].items() if name in _TEXT_OPTIONS}
-        images = {name: value for name, value in merged["images_kwargs"].items() if name in given}
-        tensors = {text.pop("return_tensors", "pt"), images.pop("return_tensors", "pt")}
-        if tensors - {"pt", None}:
-            raise ValueError(f"`return_tensors` is {sorted(map(str, tensors))[-1]!r}; allowed is 'pt'.")
-        return text, images
+        known = {"text_kwargs": set(LiteLVLMTextKwargs.__annotations__), "images_kwargs": of_images}
+        options = {group: dict(kwargs.get(group) or {}) for group in known}
+        flat = {name: value for name, value in kwargs.items() if name not in known}
+        for name in flat:
+            if not any(name in names for names in known.values()):
+                raise _unknown_option(name, {*_CALL_ARGUMENTS, *known, *known["text_kwargs"], *of_images})
+        for group, names in known.items():
+            for name in options[group]:
+                if name not in names:
+                    raise _unknown_option(name, names)
+                if name in flat:
+                    raise ValueError(f"`{name}` is given twice, by itself and in `{group}`; give it once.")
+            options[group] |= {name: value for name, value in flat.items() if name in names}
+            return_tensors = options[group].pop("return_tensors", None)
+            if return_tensors not in ("pt", None):
+                raise ValueError(f"`return_tensors` is {return_tensors!r}; allowed is 'pt'.")
+        return options["text_kwargs"], options["images_kwargs"]
 
     def apply_chat_template(
         self,
@@ -536,7 +553,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         Args:
             backbone (`str` or [`PreTrainedModel`]): Hub id or folder of a CLIP-based LVLM, or that model loaded.
             guide (`str`, *optional*): Hub id or folder of its CLIP, by default as [`default_guide`] says.
-            chat_template (`str`, *optional*): in the place of the LVLM's own.
+            chat_template (`str`, *optional*): instead of the LVLM's own.
             kwargs: those of the backbone's `from_pretrained`, such as `revision`. Those that say how to reach the Hub,
                 such as `token` and `cache_dir`, are the guide's too.
 
@@ -604,4 +621,4 @@ def _describe(probability: torch.Tensor, predicted_iou: float, label: str, mask_
     return {"mask": mask, "score": score, "predicted_iou": predicted_iou, "label": label, "box": box}
 
 
-__all__ = ["LiteLVLMProcessor", "LiteLVLMProcessorKwargs"]
+__all__ = ["LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs"]

@@ -291,11 +291,11 @@ def bilinear(array, height, width):
     """Bilinear resize of an `(H, W)` array with half-pixel centres, as two matrix products."""
 
     def weights(size, new):
-        place = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
-        low = place.astype(int)
+        position = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
+        low = position.astype(int)
         matrix = np.zeros((new, size))
-        np.add.at(matrix, (np.arange(new), low), 1 - (place - low))
-        np.add.at(matrix, (np.arange(new), np.minimum(low + 1, size - 1)), place - low)
+        np.add.at(matrix, (np.arange(new), low), 1 - (position - low))
+        np.add.at(matrix, (np.arange(new), np.minimum(low + 1, size - 1)), position - low)
         return matrix
 
     return weights(array.shape[0], height) @ array @ weights(array.shape[1], width).T
@@ -529,6 +529,9 @@ def test_truncation_never_cuts_an_image(processor):
         ({"add_special_tokens": False}, "`add_special_tokens` is no option"),
         ({"return_tensors": "np"}, "`return_tensors` is 'np'; allowed is 'pt'"),
         ({"text_kwargs": {"return_tensors": "tf"}}, "`return_tensors` is 'tf'; allowed is 'pt'"),
+        ({"padding": True, "text_kwargs": {"padding": "longest"}}, "`padding` is given twice"),
+        ({"text_kwargs": {"do_resize": False}}, "`do_resize` is no option"),
+        ({"video_kwargs": {}}, "`video_kwargs` is no option"),
     ],
 )
 def test_options_that_are_not_heeded_are_refused(processor, options, message):
