@@ -139,8 +139,8 @@ def batch_conversations(
         padding, truncation, max_length, padding_side: as tokenizers take them.
 
     Raises:
-        ValueError: an option with a value that is not allowed, conversations that do not fit the options, labels that
-            no conversation has, or an image that would be cut.
+        ValueError: an option with a value that is not allowed, conversations that do not fit the options, answers
+            that the chat template does not mark, or an image that would be cut.
     """
     _check_choice("padding", padding, (True, False, "longest", "max_length", "do_not_pad", None))
     _check_choice("truncation", truncation, (True, False, "longest_first", "only_first", "do_not_truncate", None))
@@ -148,26 +148,25 @@ def batch_conversations(
     if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
         raise ValueError(f"`max_length` is {max_length!r}; allowed are whole numbers of at least 1.")
     truncates, fills = truncation not in (False, "do_not_truncate", None), padding == "max_length"
-    if max_length is None and (truncates or fills):
-        max_length = tokenizer.model_max_length
-        if max_length > LARGE_INTEGER:
-            name, value = ("truncation", truncation) if truncates else ("padding", padding)
-            raise ValueError(f"`{name}` is {value!r}, but `max_length` is not given, nor known of the tokenizer.")
+    limit: int = tokenizer.model_max_length if max_length is None else max_length
+    if limit > LARGE_INTEGER and (truncates or fills):
+        name, value = ("truncation", truncation) if truncates else ("padding", padding)
+        raise ValueError(f"`{name}` is {value!r}, but `max_length` is not given, and the tokenizer has none.")
     if with_labels and not all(any(label != _IGNORED for label in labels) for _, labels in encoded):
         raise ValueError(
             "The chat template does not say which tokens are the answer, so there are no labels to learn from. Put "
             "`{% generation %}` and `{% endgeneration %}` around the answer in it, or leave the last answer open."
         )
     if truncates:
-        kept = slice(-max_length, None) if tokenizer.truncation_side == "left" else slice(max_length)
+        kept = slice(-limit, None) if tokenizer.truncation_side == "left" else slice(limit)
         for ids, _ in encoded:
-            _check_images_stay(ids, kept, tokenizer.convert_tokens_to_ids(image_token), max_length)
+            _check_images_stay(ids, kept, tokenizer.convert_tokens_to_ids(image_token), limit)
         encoded = [(ids[kept], labels[kept]) for ids, labels in encoded]
 
     lengths = sorted({len(ids) for ids, _ in encoded})
-    if fills and lengths[-1] > max_length:
+    if fills and lengths[-1] > limit:
         raise ValueError(
-            f"A conversation has {lengths[-1]} tokens, but `max_length` is {max_length}; give a larger one, or "
+            f"A conversation has {lengths[-1]} tokens, but `max_length` is {limit}; give a larger one, or "
             "`truncation=True`."
         )
     if padding in (False, "do_not_pad", None) and len(lengths) > 1:
@@ -176,7 +175,7 @@ def batch_conversations(
         {"input_ids": [ids for ids, _ in encoded]},
         # A tokenizer without a token for padding may still be used where there is nothing to pad
         padding="max_length" if fills else len(lengths) > 1,
-        max_length=max_length if fills else None,
+        max_length=limit if fills else None,
         padding_side=padding_side,
         return_attention_mask=True,
         return_tensors="pt",
