@@ -642,7 +642,7 @@ class LiteLVLMProcessor(ProcessorMixin):
                 raise ValueError("`backbone` does not know where it was loaded from; give its Hub id or folder.")
         else:
             source, config = backbone, AutoConfig.from_pretrained(backbone, **kwargs)
-        vision_config = getattr(config, "vision_config", None)
+        vision_config: Any = getattr(config, "vision_config", None)
         if getattr(vision_config, "model_type", None) != "clip_vision_model":
             raise ValueError(
                 f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's vision tower; allowed "

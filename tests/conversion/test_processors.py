@@ -149,7 +149,8 @@ def test_converted_folder_answers_in_masks(tmp_path, make_source):
     inputs = processor(image, [["the dog"]], answers=[["It is [SEG]."]])
     with torch.no_grad():
         output = model(**inputs)
-    assert [tuple(masks.shape) for masks in processor.post_process_masks(output, inputs)] == [(1, 40, 60)]
+    sizes = (inputs["original_sizes"], inputs["reshaped_input_sizes"])
+    assert [tuple(masks.shape) for masks in processor.post_process_masks(output.pred_masks, *sizes)] == [(1, 40, 60)]
     assert output.retained_indices.shape == (1, 256 // 3)
     # What [SEG] is to a reader: a part of the answer
     assert processor.tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True).endswith("It is[SEG] .")
