@@ -80,7 +80,9 @@ def test_unpruned_quality_holds_on_scenes_never_seen(embedded):
     for sample in (scenes[i] for i in range(24)):
         inputs = processor(sample.image, sample.expressions[0].text)
         output = model.segment(**inputs, pruning_method="none", max_new_tokens=16)
-        metric.update(processor.post_process_masks(output, inputs)[0].numpy(), sample.masks[:1])
+        sizes = (inputs["original_sizes"], inputs["reshaped_input_sizes"])
+        (masks,) = processor.post_process_masks(output.pred_masks, *sizes)
+        metric.update(masks.numpy(), sample.masks[:1])
     assert metric.ciou > 0.78
 
 
@@ -89,11 +91,14 @@ def test_batch_of_four_gives_the_masks_of_four_single_calls(embedded):
     model, processor = embedded
     samples = [RefShapes("val", 9, size=128 + 32 * i, seed=9)[i] for i in range(4)]
     texts = [sample.expressions[0].text for sample in samples]
-    together = model.segment(**processor([s.image for s in samples], texts), max_new_tokens=16)
+    batch = processor([s.image for s in samples], texts)
+    together = model.segment(**batch, max_new_tokens=16)
     for i, sample in enumerate(samples):
-        alone = model.segment(**processor(sample.image, texts[i]), max_new_tokens=16)
-        length = alone.sequences.shape[1]
-        assert torch.equal(alone.sequences[0], together.sequences[i, :length])
+        inputs = processor(sample.image, texts[i])
+        alone = model.segment(**inputs, max_new_tokens=16)
+        answer = alone.sequences[0, inputs["input_ids"].shape[1] :]
+        start = batch["input_ids"].shape[1]
+        assert torch.equal(answer, together.sequences[i, start : start + len(answer)])
         assert torch.equal(alone.retained_indices[0], together.retained_indices[i])
         torch.testing.assert_close(alone.pred_masks[0], together.pred_masks[i], atol=1e-3, rtol=1e-3)
 
