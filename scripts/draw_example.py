@@ -13,7 +13,7 @@
 # limitations under the License.
 """Draws the example image that is shipped with the package: `python scripts/draw_example.py example.png`."""
 
-import sys
+import argparse
 
 import numpy as np
 from PIL import Image
@@ -30,5 +30,8 @@ OBJECTS = (
 )
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="such as example.png")
+    options = parser.parse_args()
     image, _ = draw(OBJECTS, 512, np.random.default_rng(3))
-    Image.fromarray(image).save(sys.argv[1])
+    Image.fromarray(image).save(options.file)

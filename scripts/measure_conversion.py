@@ -86,16 +86,7 @@ def main() -> None:
     largest = max(path.stat().st_size for path in source.glob("*.bin")) / 1e9
     total = sum(path.stat().st_size for path in source.glob("*.bin")) / 1e9
     started = time.time()
-    command = [
-        sys.executable,
-        "-m",
-        "litelvlm",
-        "convert",
-        str(source),
-        str(dest),
-        "--clip",
-        str(GOLDEN / "clip"),
-    ]
+    command = [sys.executable, "-m", "litelvlm", "convert", str(source), str(dest), "--clip", str(GOLDEN / "clip")]
     command += ["--seg-token-id", "32000", "--max-shard-size", f"{options.shard_gigabytes}GB"]
     subprocess.run(command, check=True)
     # Of children that have ended: only the conversion, in KiB

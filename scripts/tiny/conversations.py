@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from loop import Collate
 from pointing import POINTED
-from recipe import ANSWERS, ANSWERS_WITHOUT, IMAGE_SIZE, NUM_VISUAL_TOKENS, QUESTIONS
+from recipe import ANSWERS, ANSWERS_WITHOUT, IMAGE_SIZE, NUM_VISUAL_TOKENS
 from samples import clip_pixels, coverage, sam_pixels
 from torch import nn
 
 from litelvlm.data.refshapes import ATTRIBUTES, COLOURS, SHAPES, SIZES, TEXTURES, RefObject, Sample, matches
+from litelvlm.modeling.chat_litelvlm import QUESTION_TEMPLATES
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 # Of all prompts, as the model is compiled: tokens of six questions with their answers, seldom of fewer
@@ -46,7 +47,7 @@ def answered(sample: Sample) -> list[int]:
 
 def conversations(samples: list[Sample], rng: np.random.Generator) -> tuple[list[list[str]], list[list[str]]]:
     """Questions and answers of each sample in random forms; what is not there is answered without [SEG]."""
-    questions = [[str(rng.choice(QUESTIONS)).format(e.text) for e in s.expressions] for s in samples]
+    questions = [[str(rng.choice(QUESTION_TEMPLATES)).format(e.text) for e in s.expressions] for s in samples]
     forms = [[ANSWERS if e.targets else ANSWERS_WITHOUT for e in s.expressions] for s in samples]
     return questions, [[str(rng.choice(known)) for known in of_sample] for of_sample in forms]
 

@@ -29,7 +29,6 @@ PATCH_SIZE = 8  # of both: 256 visual tokens, and masks of 64 x 64
 NUM_VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 MASK_EMBEDDING_SIZE = 128
 
-QUESTIONS = QUESTION_TEMPLATES  # those that LISA and GLaMM were trained with
 ANSWERS = (ANSWER, "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG].")
 ANSWERS_WITHOUT = ("There is no such object.", "I cannot see that in this image.", "It is not in this image.")
 # What the chat template says before the first turn
@@ -46,7 +45,7 @@ def corpus(num_scenes: int = 3000, seed: int = 1) -> list[str]:
         for kind in KINDS:
             expression = random_expression(rng, objects, kind)
             if expression:
-                question = str(rng.choice(QUESTIONS)).format(expression.text)
+                question = str(rng.choice(QUESTION_TEMPLATES)).format(expression.text)
                 texts.append(f"USER: {question} ASSISTANT: {rng.choice(ANSWERS)}".replace("[SEG]", ""))
     return [SYSTEM, *texts]
 

@@ -110,6 +110,20 @@ class ReadingClip(SeeingClip):
         return {"loss": loss + naming_loss, **losses, "accuracy": accuracy, "own_accuracy": own_accuracy}
 
 
+def aurocs(similarity: torch.Tensor, covered: torch.Tensor) -> list[float]:
+    """
+    AUROC of similarity as a detector of the patches that the object covers by more than half, against those that it
+    leaves free, of each image that has such patches; both arguments of shape `(images, patches)`.
+    """
+    found = []
+    for of_image, cover in zip(similarity.float().numpy(), covered.numpy(), strict=True):
+        inside, outside = cover > 0.5, cover == 0
+        if inside.any():
+            judged = inside | outside
+            found.append(float(roc_auc_score(inside[judged], of_image[judged])))
+    return found
+
+
 def auroc_of_similarity(model: CLIPModel, tokenizer: Any, scenes: RefShapes, batch_size: int = 64) -> float:
     """
     AUROC of patch-text similarity (layer -2) as a detector of the named object's patches, a mean over scenes: 0.5 is
@@ -128,10 +142,7 @@ def auroc_of_similarity(model: CLIPModel, tokenizer: Any, scenes: RefShapes, bat
         similarity = (patches @ embeds[..., None])[..., 0].cpu()
         masks = torch.from_numpy(np.stack([s.masks[0] for s in samples])).float()[:, None]
         covered = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
-        for of_image, cover in zip(similarity, covered, strict=True):
-            inside, judged = cover > 0.5, (cover > 0.5) | (cover == 0)
-            if inside.any():
-                values.append(roc_auc_score(inside[judged].numpy(), of_image[judged].float().numpy()))
+        values += aurocs(similarity, covered)
     return float(np.mean(values))
 
 

@@ -143,6 +143,13 @@ def test_heads_of_clip_begin_with_attention_to_near_patches(training, options):
     assert ((offsets == usual).all(-1).float().mean(-1) > 0.8).all()
 
 
+def test_auroc_is_high_where_similarity_finds_the_object_and_judges_no_patch_in_between(training):
+    covered = torch.tensor([[1.0, 0.8, 0.3, 0.0, 0.0], [1.0, 0.8, 0.3, 0.0, 0.0], [0.0, 0.2, 0.0, 0.0, 0.0]])
+    # The third image has no patch on the object; of a patch that is covered by less than half nothing is known
+    similarity = torch.tensor([[3.0, 2.0, 9.0, 1.0, 0.0], [3.0, 0.5, 0.0, 1.0, 0.0], [0.0, 9.0, 0.0, 0.0, 0.0]])
+    assert training.stage_clip.aurocs(similarity, covered) == [1.0, 0.75]
+
+
 def test_a_stopped_stage_goes_on_as_if_it_had_not_stopped(training, options, tmp_path):
     through = Namespace(**vars(options))
     training.stage_sam.train_sam(through)
