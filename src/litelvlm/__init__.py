@@ -20,6 +20,7 @@ LiteLVLM checkpoints with the installed code and without `trust_remote_code`.
 
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +64,13 @@ def __dir__() -> list[str]:
 
 
 def _is_command_line() -> bool:
-    """Whether the `litelvlm` command or `python -m litelvlm` imports this; commands load Transformers as they run."""
-    return Path(sys.argv[0]).stem == "litelvlm" or sys.orig_argv[1:3] == ["-m", "litelvlm"]
+    """Whether the `litelvlm` command or `python -m litelvlm` imports this."""
+    if sys.argv[:1] == ["-m"]:  # so it reads while Python looks for the module
+        return ("-m", "litelvlm") in pairwise(sys.orig_argv)
+    return Path(*sys.argv[:1]).stem == "litelvlm"
 
 
+# Transformers takes seconds to import: a command that needs it registers when it runs, and `--help` never does
 if not _is_command_line():
     from . import registration  # noqa: F401
 

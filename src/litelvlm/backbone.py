@@ -22,19 +22,35 @@ from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration
 from .modeling.processing_litelvlm import LiteLVLMProcessor
 
 # Options that say which files are read: the processor's are those of the model
-_FOR_BOTH = ("cache_dir", "force_download", "local_files_only", "revision", "token", "trust_remote_code")
+_FOR_BOTH = (
+    "cache_dir",
+    "code_revision",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "trust_remote_code",
+)
 
 
 def from_backbone(
-    backbone: str | os.PathLike | PreTrainedModel, guide: str | os.PathLike | None = None, **kwargs: Any
+    backbone: str | os.PathLike | PreTrainedModel,
+    guide: str | os.PathLike | None = None,
+    *,
+    processor: str | os.PathLike | None = None,
+    **kwargs: Any,
 ) -> tuple[LiteLVLMForConditionalGeneration, LiteLVLMProcessor]:
     """
     Wraps an LVLM in Transformers' format, without conversion.
 
     Args:
         backbone (`str` or [`PreTrainedModel`]): Hub id or folder, such as `"llava-hf/llava-1.5-7b-hf"`, or a model
-            that is loaded already, whose processor is looked for under its `name_or_path`.
+            that is loaded already.
         guide (`str`, *optional*): Hub id or folder of its CLIP, by default OpenAI's of the vision tower's sizes.
+        processor (`str`, *optional*): Hub id or folder of the LVLM that the processor is read from, for a loaded model
+            that does not know its own; by default the backbone, of a loaded model its `name_or_path`.
         kwargs: as in [`LiteLVLMForConditionalGeneration.from_backbone`], such as `num_retained_tokens=192` or
             `device_map="auto"`.
 
@@ -42,12 +58,12 @@ def from_backbone(
         The model and its processor.
 
     Raises:
-        ValueError: as there.
+        ValueError: as there, and as in [`LiteLVLMProcessor.from_backbone`].
     """
     reading = {option: kwargs[option] for option in _FOR_BOTH if option in kwargs}
     # First what is small: its errors come before a large model is loaded
-    processor = LiteLVLMProcessor.from_backbone(backbone, guide, **reading)
-    return LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs), processor
+    made = LiteLVLMProcessor.from_backbone(backbone if processor is None else processor, guide, **reading)
+    return LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs), made
 
 
 __all__ = ["from_backbone"]
