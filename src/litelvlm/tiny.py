@@ -25,7 +25,7 @@ TINY_MODEL = _ASSETS / "litelvlm-tiny"
 """Folder of the embedded model, laid out like any other checkpoint."""
 
 EXAMPLE_IMAGE = _ASSETS / "example.png"
-"""A picture of coloured shapes, which the embedded model understands."""
+"""An image of coloured shapes, which the embedded model understands."""
 
 
 def load_tiny(**kwargs: Any) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:

@@ -11,10 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pictures of what the model saw and answered."""
+"""Images of what the model saw and answered: masks over the image, and the patches that it kept."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
+
+from .configuration.configuration_litelvlm import LiteLVLMConfig
+from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
 
 MASK_COLOURS = ((235, 64, 52), (52, 152, 235), (245, 190, 40), (60, 180, 90))
 SIMILARITY_COLOUR = (52, 152, 235)
@@ -23,11 +29,14 @@ CONTEXT_COLOUR = (245, 190, 40)
 
 def overlay_masks(image: Image.Image, masks: torch.Tensor) -> Image.Image:
     """
-    Lays masks over a picture, each in its colour with an outline; the rest is dimmed.
+    Lays masks over an image, each in its colour with an outline; the rest is dimmed.
 
     Args:
         image (`PIL.Image`): RGB.
-        masks (`torch.Tensor` of shape `(num_masks, height, width)`, bool): at the picture's size.
+        masks (`torch.Tensor` of shape `(num_masks, height, width)`, bool): at the image's size.
+
+    Returns:
+        `PIL.Image`: RGB, of the image's size.
     """
     pixels = _to_tensor(image)
     if len(masks):
@@ -41,6 +50,46 @@ def overlay_masks(image: Image.Image, masks: torch.Tensor) -> Image.Image:
     return _to_image(pixels)
 
 
+def retained_patches(
+    config: LiteLVLMConfig, method: str, inputs: Mapping[str, Any], output: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Which patches of a batch's first image were retained for their similarity, and which for the image's context.
+
+    Args:
+        config ([`LiteLVLMConfig`]): the model's; S = `config.num_patches_per_side`.
+        method (`str`): the pruning method of the call. Only `"litelvlm"` tells the two apart; what another method
+            retains counts as context.
+        inputs: the processor's, for the texts that are present.
+        output ([`LiteLVLMSegmentationOutput`]): of `segment`, for the same call.
+
+    Returns:
+        `tuple[torch.BoolTensor, torch.BoolTensor]`: similarity-aware and context-aware patches, `(S, S)` each, on the
+        CPU.
+
+    Raises:
+        ValueError: the model cuts images into crops, which have no single map of patches.
+    """
+    if config.has_crops:
+        raise ValueError("The model cuts images into crops, which have no single map of patches to show.")
+    side = config.num_patches_per_side
+    kept = torch.zeros(side * side, dtype=torch.bool)
+    if output.retained_indices is None:
+        kept[:] = True
+    else:
+        retained = output.retained_indices[0].cpu()
+        kept[retained[retained >= 0]] = True  # -1 is a token that is no patch's own
+    similarity_aware = torch.zeros_like(kept)
+    if method == "litelvlm":
+        signals = PruningSignals(
+            similarity=output.similarity,
+            contribution=output.contribution,
+            text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
+        )
+        similarity_aware = similarity_aware_patches(signals, output.retained_indices.shape[1], config)[0].cpu()
+    return (kept & similarity_aware).view(side, side), (kept & ~similarity_aware).view(side, side)
+
+
 def overlay_tokens(
     image: Image.Image, similarity_aware: torch.Tensor, context_aware: torch.Tensor, cropped: bool
 ) -> Image.Image:
@@ -49,35 +98,36 @@ def overlay_tokens(
 
     Args:
         image (`PIL.Image`): RGB.
-        similarity_aware, context_aware (`torch.Tensor` of shape `(N,)`, bool): N patches in raster order.
-        cropped (`bool`): whether the vision tower sees the central square only, or the whole picture.
+        similarity_aware, context_aware (`torch.BoolTensor` of shape `(S, S)`): of [`retained_patches`].
+        cropped (`bool`): whether the vision tower sees the central square only, or the whole image.
+
+    Returns:
+        `PIL.Image`: RGB, of the image's size.
     """
     width, height = image.size
-    side = round(similarity_aware.numel() ** 0.5)
+    side = len(similarity_aware)
     span_x, span_y = (min(width, height),) * 2 if cropped else (width, height)
     left, top = (width - span_x) / 2, (height - span_y) / 2
-    picture = image.convert("RGB")
-    layer = Image.new("RGBA", picture.size, (0, 0, 0, 130))
+    marked = image.convert("RGB")
+    layer = Image.new("RGBA", marked.size, (0, 0, 0, 130))
     draw = ImageDraw.Draw(layer)
-    for i in range(side * side):
-        row, column = divmod(i, side)
+    for row, column in (similarity_aware | context_aware).nonzero().tolist():
         x0, x1 = (left + span_x * c / side for c in (column, column + 1))
         y0, y1 = (top + span_y * r / side for r in (row, row + 1))
+        colour = SIMILARITY_COLOUR if similarity_aware[row, column] else CONTEXT_COLOUR
         box = (round(x0), round(y0), round(x1) - 1, round(y1) - 1)
-        if similarity_aware[i] or context_aware[i]:
-            colour = SIMILARITY_COLOUR if similarity_aware[i] else CONTEXT_COLOUR
-            draw.rectangle(box, fill=(*colour, 70), outline=(*colour, 220))
-    picture.paste(layer, mask=layer.getchannel("A"))
-    return picture
+        draw.rectangle(box, fill=(*colour, 70), outline=(*colour, 220))
+    marked.paste(layer, mask=layer.getchannel("A"))
+    return marked
 
 
-def side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row."""
-    sheet = Image.new("RGB", (sum(p.width for p in pictures) + 8 * (len(pictures) - 1), pictures[0].height), "white")
+def side_by_side(images: list[Image.Image]) -> Image.Image:
+    """Images of one height beside each other, with a white gap of 8 pixels."""
+    sheet = Image.new("RGB", (sum(i.width for i in images) + 8 * (len(images) - 1), images[0].height), "white")
     left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + 8
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + 8
     return sheet
 
 
@@ -91,4 +141,4 @@ def _to_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-__all__ = ["overlay_masks", "overlay_tokens", "side_by_side"]
+__all__ = ["overlay_masks", "overlay_tokens", "retained_patches", "side_by_side"]

@@ -16,10 +16,11 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .flags import add_command, add_methods
+from .flags import add_command, add_device, add_dtype, add_methods, check_choice
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -32,14 +33,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--preset", help="a model of known size with random weights: cpu-small, glamm-7b and others")
     what.add_argument("--model", metavar="NAME", help="folder or Hub id of a model")
+    add_dtype(parser, "as saved or of the preset")
+    add_device(parser, "; meta only counts")
     add_methods(parser, "a third and a ninth")
     parser.add_argument("--runs", type=int, default=20, help="timed rounds (default: 20)")
     parser.add_argument("--questions", type=int, default=0, metavar="Q", help="compare Q questions with Q calls")
     parser.add_argument(
         "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
-    )
-    parser.add_argument(
-        "--device", help="such as cpu or cuda:0; meta only counts (default: the accelerator where there is one)"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and plots")
     return parser
@@ -53,24 +53,23 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..benchmark.presets import PRESETS, Preset, build_model
     from ..data.samples import required
     from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
-    from .loading import default_device, parse_budget
+    from .loading import parse_budget, pick_device, pick_dtype
 
-    device = torch.device(options.device) if options.device else default_device()
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device is {options.device} but no GPU is available here; allowed is cpu.")
+    # The meta device holds no numbers: what runs on it is only counted
+    device = torch.device("meta") if options.device == "meta" else pick_device(options.device)
+    dtype = pick_dtype(options.dtype)
     draws = options.output is not None and device.type != "meta"
     if draws:
         required("matplotlib")
     if options.preset is None:
-        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype="auto")
+        model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype=dtype)
         preset = Preset(lambda: model.config, model.dtype)
-    elif options.preset in PRESETS:
-        preset = PRESETS[options.preset]
     else:
-        raise ValueError(f"--preset is {options.preset!r}; allowed are {', '.join(PRESETS)}.")
+        preset = PRESETS[check_choice("--preset", options.preset, PRESETS)]
+        preset = preset if dtype == "auto" else replace(preset, dtype=dtype)
     config = preset.make_config()
-    budgets = options.num_retained_tokens and [parse_budget(text, config) for text in options.num_retained_tokens]
-    if budgets and None in budgets:
+    budgets = [parse_budget(text, config) for text in options.num_retained_tokens or []]
+    if None in budgets:
         raise ValueError("--num-retained-tokens holds all, which is always measured; name numbers that prune.")
     choices: dict[str, Any] = {"methods": options.methods or ["litelvlm"], "budgets": budgets or None}
     report = {"preset": options.preset or str(options.model), "command": " ".join(["litelvlm", *sys.argv[1:]])}
@@ -98,11 +97,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    rows = report["rows"]
+    from ..benchmark.candidates import TRANSFORMERS
+
     print(f"{report['preset']}, {report['dtype']}, {report['num_text_tokens']} text tokens")
     if "device" in report:
         show_times(report)
-    rows = [row for row in rows if row["method"] != "transformers"]
+    rows = [row for row in report["rows"] if row["method"] != TRANSFORMERS]
     print(f"\n{'counted':20}" + "".join(f"{_name(row):>18}" for row in rows))
     lines = [("rows", [row["num_rows"] for row in rows])]
     for title, key, scale in (

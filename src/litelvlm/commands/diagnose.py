@@ -35,20 +35,18 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
     from ..data.samples import required
     from ..evaluation.clip import load_clip
     from ..evaluation.diagnose import diagnose
     from ..tiny import TINY_MODEL
-    from .loading import check_dtype, default_device, load_data
+    from .loading import load_data, pick_device, pick_dtype
     from .planning import plan
 
     for library in ("matplotlib", "sklearn"):
         required(library)
-    dtype = check_dtype(options.dtype)
-    model, processor = load_clip(str(options.model or TINY_MODEL), dtype if dtype == "auto" else getattr(torch, dtype))
-    model = model.to(options.device or default_device())
+    device = pick_device(options.device)
+    model, processor = load_clip(str(options.model or TINY_MODEL), pick_dtype(options.dtype))
+    model = model.to(device)
     budgets = options.num_retained_tokens or list(BUDGETS)
     runs = [run for run in plan(["generation"], options.methods, budgets, model.config) if run.method != "none"]
     data = load_data(options, model.config)

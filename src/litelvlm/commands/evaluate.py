@@ -17,7 +17,7 @@ import argparse
 from datetime import timedelta
 from typing import Any
 
-from .flags import BUDGETS, add_command, add_data, add_methods, add_model
+from .flags import BUDGETS, add_command, add_data, add_methods, add_model, check_choice
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -39,24 +39,26 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """The report is `None` on all processes but the main one."""
-    import torch
     from accelerate import PartialState
 
     from ..data.samples import required
     from ..evaluation.evaluate import evaluate
     from ..evaluation.protocol import PROTOCOLS
     from ..evaluation.report import write_report
-    from .loading import load_data, load_model
+    from .loading import load_data, load_model, pick_device
     from .planning import plan
 
     # Before the first image, not after the last
     for library in ("matplotlib", "pandas", "tabulate"):
         required(library)
-    if unknown := [name for name in options.protocol if name not in PROTOCOLS]:
-        raise ValueError(f"--protocol holds {unknown[0]!r}; allowed are {', '.join(PROTOCOLS)}.")
+    for name in options.protocol:
+        check_choice("--protocol", name, PROTOCOLS)
     # One process may have far more to do than another before they meet
     state = PartialState(cpu=options.device == "cpu", timeout=timedelta(days=1))
-    model, processor = load_model(options, torch.device(options.device or state.device))
+    if options.device_map and state.num_processes > 1:
+        raise ValueError("--device-map spreads one model over all devices; leave it out where processes share them.")
+    device = state.device if options.device is None else pick_device(options.device)
+    model, processor = load_model(options, device)
     runs = plan(options.protocol, options.methods, options.num_retained_tokens or list(BUDGETS), model.config)
     data = load_data(options, model.config)
     report = evaluate(

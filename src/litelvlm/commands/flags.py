@@ -14,6 +14,8 @@
 """The flags that commands share, so that one thing has one name in all of them."""
 
 import argparse
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,44 @@ def add_command(commands: Any, name: str, help: str, description: str) -> argpar
     return parser
 
 
+def check_choice(flag: str, value: str, allowed: Iterable[str]) -> str:
+    """
+    The value, if it is allowed. A command calls this as it runs, with what the package itself knows: `choices` of
+    argparse would need the same names before anything is imported, and a second list of them here.
+
+    Raises:
+        ValueError: names what is allowed, and the nearest of it.
+    """
+    allowed = list(allowed)
+    if value in allowed:
+        return value
+    near = get_close_matches(value, allowed, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{flag} is {value!r}; allowed are {', '.join(allowed)}.{hint}")
+
+
 def add_model(parser: argparse.ArgumentParser, device_map: bool = True) -> None:
     """`--model`, `--dtype`, `--device` and, where a model may be spread, `--device-map`."""
     parser.add_argument("--model", metavar="NAME", help="folder or Hub id (default: the embedded model)")
-    parser.add_argument("--dtype", default="auto", help="of the weights: auto, float32, bfloat16 or float16")
+    add_dtype(parser, "as saved")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--device", help="such as cpu or cuda:0 (default: the accelerator where there is one)")
+    add_device(where)
     if device_map:
         where.add_argument("--device-map", metavar="MAP", help="how accelerate spreads the model, such as auto")
+
+
+def add_dtype(parser: argparse.ArgumentParser, auto: str) -> None:
+    """`--dtype`; `auto` says in words what that name stands for."""
+    parser.add_argument(
+        "--dtype", default="auto", help=f"of the weights: float32, bfloat16, float16 or auto, {auto} (default: auto)"
+    )
+
+
+def add_device(parser: Any, also: str = "") -> None:
+    """`--device`, of a parser or of a group of flags that exclude each other."""
+    parser.add_argument(
+        "--device", help=f"such as cpu or cuda:0{also} (default: the accelerator where there is one, else cpu)"
+    )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -76,4 +108,4 @@ def add_methods(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-__all__ = ["BUDGETS", "add_command", "add_data", "add_methods", "add_model"]
+__all__ = ["BUDGETS", "add_command", "add_data", "add_device", "add_dtype", "add_methods", "add_model", "check_choice"]

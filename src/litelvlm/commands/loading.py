@@ -15,7 +15,7 @@
 
 import argparse
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,28 +27,41 @@ from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..tiny import TINY_MODEL
+from .flags import check_choice
 
 
-def default_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+def pick_device(name: str | None) -> torch.device:
+    """
+    The device of that name, or by default the accelerator where there is one, else the CPU.
+
+    Raises:
+        RuntimeError: there is no device of that name.
+        ValueError: this machine lacks it.
+    """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device("cpu") if found is None else found
+    if name is None:
+        return torch.device("cpu") if found is None else found
+    device = torch.device(name)
+    here = ["cpu"] if found is None else ["cpu", found.type]
+    if device.type not in here:
+        reason = " (no GPU is available)" if found is None else ""
+        raise ValueError(f"--device is {name!r}; allowed here: {', '.join(here)}{reason}.")
+    return device
 
 
-def check_dtype(name: str) -> str:
-    """The name of a dtype; a ValueError says what is allowed."""
-    if name not in DTYPES:
-        raise ValueError(f"--dtype is {name!r}; allowed are {', '.join(DTYPES)}.")
-    return name
+def pick_dtype(name: str) -> torch.dtype | Literal["auto"]:
+    """The dtype of that name, or `"auto"`; a ValueError says what is allowed."""
+    return "auto" if check_choice("--dtype", name, DTYPES) == "auto" else getattr(torch, name)
 
 
-def load_model(
-    options: argparse.Namespace, device: torch.device | None = None
-) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
-    """Model and processor as the flags of a command say; a ValueError names what cannot be loaded."""
-    name, dtype = str(options.model or TINY_MODEL), check_dtype(options.dtype)
-    if device is None:
-        device = torch.device(options.device) if options.device else default_device()
+def load_model(options: argparse.Namespace, device: torch.device) -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
+    """
+    Model and processor as the flags of a command say, on the device unless `--device-map` spreads the model.
+
+    Raises:
+        ValueError: names what cannot be loaded.
+    """
+    name, dtype = str(options.model or TINY_MODEL), pick_dtype(options.dtype)
     try:
         model = LiteLVLMForSegmentation.from_pretrained(name, dtype=dtype, device_map=options.device_map)
         processor = LiteLVLMProcessor.from_pretrained(name)
@@ -85,4 +98,4 @@ def load_data(options: argparse.Namespace, config: LiteLVLMConfig) -> dict[tuple
     }
 
 
-__all__ = ["check_dtype", "default_device", "load_data", "load_model", "parse_budget"]
+__all__ = ["load_data", "load_model", "parse_budget", "pick_device", "pick_dtype"]

@@ -36,8 +36,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--method", help="pruning method (default: the model's; 'none' keeps all tokens)")
     parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
     parser.add_argument("--selection-rule", metavar="RULE", help="of the method litelvlm: paper or released")
-    parser.add_argument("--answer", metavar="TEXT", help='taken as given, such as "It is [SEG].": always a mask')
-    parser.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--answer", metavar="TEXT", help='taken as given, such as "It is [SEG].": always a mask')
+    answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="write the image with the mask over it")
     parser.add_argument("--mask", type=Path, metavar="PNG", help="write the mask: 255 inside, 0 outside")
     parser.add_argument("--show-tokens", action="store_true", help="show the retained patches too, beside the mask")
@@ -59,14 +60,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     from ..modeling.images_litelvlm import load_rgb
     from ..tiny import EXAMPLE_IMAGE
-    from ..visualization import overlay_masks, overlay_tokens, side_by_side
-    from .loading import load_model
+    from ..visualization import overlay_masks, overlay_tokens, retained_patches, side_by_side
+    from .loading import load_model, pick_device
 
     milliseconds: dict[str, float] = {}
     image = load_rgb(EXAMPLE_IMAGE if options.image == "example" else options.image)
     with stage("load model", milliseconds):
-        model, processor = load_model(options)
+        model, processor = load_model(options, pick_device(options.device))
+    method = options.method or model.config.pruning_method
     if options.selection_rule is not None:
+        if method != "litelvlm":
+            raise ValueError(f"--selection-rule is one of the method litelvlm, but the method is {method!r}.")
         model.config.selection_rule = options.selection_rule
     with stage("process inputs", milliseconds):
         inputs = processor(images=image, text=options.text).to(model.device)
@@ -86,7 +90,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         (found,) = processor.post_process_instance_segmentation(output, inputs)
 
     retained = model.config.num_patches if output.retained_indices is None else output.retained_indices.shape[1]
-    masks = torch.stack([entry["mask"].cpu() for entry in found]) if found else torch.zeros((0, *image.size[::-1])) > 0
+    found_masks = [entry["mask"].cpu() for entry in found]
+    masks = torch.stack(found_masks) if found else torch.zeros((0, image.height, image.width), dtype=torch.bool)
     report = {
         "text": options.text,
         "answer": processor.decode_answers(output, inputs)[0],
@@ -98,35 +103,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.output is not None:
         drawn = [overlay_masks(image, masks)]
         if options.show_tokens:
-            kinds = patch_kinds(model, output, inputs, options.method or model.config.pruning_method)
+            patches = retained_patches(model.config, method, inputs, output)
             cropped = bool(processor.image_processor.do_center_crop)
-            drawn.insert(0, overlay_tokens(image, *kinds, cropped=cropped))
+            drawn.insert(0, overlay_tokens(image, *patches, cropped=cropped))
         side_by_side(drawn).save(options.output)
     if options.mask is not None:
         Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
     return report
-
-
-def patch_kinds(model: Any, output: Any, inputs: Any, method: str) -> tuple[Any, Any]:
-    """Which of the N patches were retained for their similarity, and which for context; bool, shape `(N,)` each."""
-    import torch
-
-    from ..modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
-
-    kept = torch.zeros(model.config.num_patches, dtype=torch.bool)
-    if output.retained_indices is None:
-        return kept, ~kept
-    if method != "litelvlm":  # other methods do not tell the two apart; -1 is no patch
-        retained = output.retained_indices[0].cpu()
-        return kept, kept.index_fill(0, retained[retained >= 0], True)
-    signals = PruningSignals(
-        similarity=output.similarity,
-        contribution=output.contribution,
-        text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
-    )
-    aware = similarity_aware_patches(signals, output.retained_indices.shape[1], model.config)
-    kept = torch.zeros_like(aware).scatter(1, output.retained_indices, True)
-    return (kept & aware)[0].cpu(), (kept & ~aware)[0].cpu()
 
 
 def describe(entry: dict[str, Any]) -> dict[str, Any]:
