@@ -53,6 +53,7 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
     assert "192 of 576 visual tokens" in capsys.readouterr().out
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["num_rows"] for row in rows] == [704, 320, 192]
+    assert json.loads((tmp_path / "results.json").read_text())["dtype"] == "bfloat16"
     # 2 * 32 layers * 4096 * 2 bytes a row
     assert [row["kv_cache_bytes"] for row in rows] == [704 * 524288, 320 * 524288, 192 * 524288]
     assert [round(row["language_model_macs"] / 1e12, 2) for row in rows] == [4.69, 2.1, 1.25]
@@ -65,12 +66,22 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
         (["--num-retained-tokens", "999"], "`num_retained_tokens` is 999; allowed are integers from 1 to 256"),
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "none"], "The method 'none' is always measured"),
+        (["--num-retained-tokens", "all"], "holds all, which is always measured"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(options, message, capsys):
     assert main(["benchmark", "--model", str(TINY_MODEL), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_shares_of_tokens_and_another_dtype_are_counted(capsys):
+    wanted = ["--num-retained-tokens", "144/576", "32", "--dtype", "bfloat16", "--json"]
+    assert main(["benchmark", "--preset", "cpu-small", "--device", "meta", *wanted]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["dtype"] == "bfloat16" and [row["num_retained_tokens"] for row in report["rows"]] == [None, 144, 32]
+    # 20 text tokens; 2 * 4 layers * 768 * 2 bytes a token
+    assert report["rows"][1]["kv_cache_bytes"] == (20 + 144) * 12288
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")

@@ -13,17 +13,14 @@
 # limitations under the License.
 """The embedded model and the command line: right masks on shapes, and one clear line for what is wrong."""
 
-import json
 import os
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import litelvlm
-from litelvlm.commands.main import main
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.evaluation.metrics import CumulativeIoU
 
@@ -31,46 +28,6 @@ from litelvlm.evaluation.metrics import CumulativeIoU
 @pytest.fixture(scope="module")
 def embedded():
     return litelvlm.load_tiny()
-
-
-@pytest.fixture
-def drawing(tmp_path):
-    """A red circle and a blue square on grey, and their masks."""
-    masks = {}
-    picture = Image.new("RGB", (320, 240), (128, 128, 128))
-    for name, draw_it in {
-        "the red circle": lambda d, colour: d.ellipse((40, 70, 130, 160), fill=colour),
-        "the blue square": lambda d, colour: d.rectangle((190, 80, 270, 160), fill=colour),
-    }.items():
-        mask = Image.new("L", picture.size, 0)
-        draw_it(ImageDraw.Draw(mask), 255)
-        draw_it(ImageDraw.Draw(picture), (220, 40, 40) if "red" in name else (40, 80, 220))
-        masks[name] = np.asarray(mask) > 0
-    picture.save(tmp_path / "drawing.png")
-    return tmp_path / "drawing.png", masks
-
-
-def iou(one, two):
-    return (one & two).sum() / (one | two).sum()
-
-
-def test_plain_drawing_is_segmented(drawing, tmp_path, capsys):
-    path, masks = drawing
-    for text, expected in masks.items():
-        output, mask = tmp_path / "overlay.png", tmp_path / "mask.png"
-        assert main(["segment", str(path), text, "--output", str(output), "--mask", str(mask), "--show-tokens"]) == 0
-        assert iou(np.asarray(Image.open(mask)) == 255, expected) > 0.7, text
-        assert Image.open(output).size == (2 * 320 + 8, 240)
-        printed = capsys.readouterr().out
-        assert "[SEG]" in printed and "of 256 visual tokens kept" in printed and "encode image" in printed
-
-
-def test_example_is_segmented_and_described_in_json(capsys):
-    assert main(["segment", "example", "the red circle", "--json", "--num-retained-tokens", "64"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["num_retained_tokens"] == 64 and "[SEG]" in report["answer"]
-    (mask,) = report["masks"]
-    assert mask["area"] > 0 and set(report["milliseconds"]) >= {"encode image", "answer and masks"}
 
 
 def test_unpruned_quality_holds_on_scenes_never_seen(embedded):
@@ -119,57 +76,3 @@ def test_checkpoint_is_small_and_laid_out_like_any_other():
     files = {path.name: path for path in litelvlm.TINY_MODEL.iterdir()}
     assert {"config.json", "model.safetensors", "processor_config.json", "chat_template.jinja"} <= files.keys()
     assert os.path.getsize(files["model.safetensors"]) < 20e6
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.png", "a"], "There is no file 'none.png'"),
-        (["example", " "], "TEXT is empty"),
-        (["example", "a", "--model", "none/at all"], "The model 'none/at all' cannot be loaded"),
-        (["example", "a", "--method", "best"], "`pruning_method` is 'best'; allowed are"),
-        (["example", "a", "--num-retained-tokens", "0"], "`num_retained_tokens` is 0; allowed are"),
-        (["example", "a", "--output", "nowhere/overlay.png"], "There is no folder 'nowhere'"),
-        (["example", "a", "--show-tokens"], "--output"),
-        (["example", "a", "--device", "abacus"], "abacus"),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["segment", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
-
-
-def test_unreadable_picture_is_one_line(tmp_path, capsys):
-    (tmp_path / "text.png").write_text("no picture")
-    assert main(["segment", str(tmp_path / "text.png"), "a"]) == 2
-    assert "cannot be read as an image" in capsys.readouterr().err
-
-
-def test_methods_are_listed_with_where_they_prune_and_their_source(capsys):
-    assert main(["methods", "--json"]) == 0
-    methods = {method["name"]: method for method in json.loads(capsys.readouterr().out)["methods"]}
-    assert {"litelvlm", "fastv", "sparsevlm", "trim", "visionzip", "random"} <= methods.keys()
-    assert methods["fastv"]["where"] == "inside the language model" and methods["fastv"]["reads_text"]
-    assert methods["visionzip"]["where"] == "before the language model" and not methods["visionzip"]["reads_text"]
-    assert "arXiv 2409.10994" in methods["trim"]["source"] and "lowest similarity" in methods["trim"]["summary"]
-    assert main(["methods"]) == 0
-    assert "litelvlm: before the language model, reads the text" in capsys.readouterr().out
-
-
-# Each with something that the small model finds in what the method leaves of the example
-@pytest.mark.parametrize(
-    ("method", "text"),
-    [
-        ("fastv", "the red circle"),
-        ("sparsevlm", "the red circle"),
-        ("visionzip", "the red circle"),
-        ("prumerge-adaptive", "the blue square"),
-    ],
-)
-def test_pictures_are_segmented_by_other_methods(method, text, tmp_path, capsys):
-    path = tmp_path / "overlay.png"
-    command = ["segment", "example", text, "--method", method, "--num-retained-tokens", "128"]
-    assert main([*command, "--json", "--output", str(path), "--show-tokens"]) == 0
-    assert json.loads(capsys.readouterr().out)["masks"] and path.is_file()

@@ -13,15 +13,12 @@
 # limitations under the License.
 """Diagnosis: what is seen of a patch, the verdict, and any CLIP without a language model."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
 import litelvlm
-from litelvlm.commands.main import main
 from litelvlm.data.registry import load_split
 from litelvlm.evaluation.clip import load_clip
 from litelvlm.evaluation.diagnose import verdict
@@ -111,30 +108,3 @@ def test_verdict_follows_the_interval(auroc, words):
     sentence = verdict(figures, 256, 7)
     assert words in sentence and sentence.endswith(".") and f"{auroc[0]:.2f}" in sentence
     assert ("the 85 lowest of 256 patches hold 62 % of them" in sentence) == ("do not tell" not in sentence)
-
-
-def test_command_prints_a_verdict_and_writes_figures_and_maps(tmp_path, capsys):
-    options = [
-        "--images",
-        "2",
-        "--split",
-        "testA",
-        "--num-retained-tokens",
-        "85",
-        "--device",
-        "cpu",
-        "--output",
-        str(tmp_path),
-    ]
-    assert main(["diagnose", *options]) == 0
-    report = json.loads((tmp_path / "diagnosis.json").read_text())
-    assert capsys.readouterr().out.startswith(report["verdict"])
-    assert report["expressions"] > 0 and len(report["figures"]["auroc"]) == 3
-    assert (tmp_path / "heatmaps.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_model_that_is_no_clip_is_one_line(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    assert main(["diagnose", "--model", str(tmp_path), "--output", str(tmp_path / "run")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "it is a 'bert' model; allowed are 'litelvlm' and 'clip'" in error

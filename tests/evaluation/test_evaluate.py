@@ -120,27 +120,3 @@ def test_broken_annotations_are_named_or_skipped_and_counted(embedded, val, tmp_
     assert len(report["broken"]) == 3 + len(second.expressions)
     assert "mask of shape (3, 3), but the image is 256 high and 256 wide" in report["broken"][1]
     assert report["results"][0]["expressions"] == len(first.expressions) and report["results"][0]["images"] == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data", "refcoco"], "There is no file"),
-        (["--data", "coco"], "There is no dataset 'coco'; allowed are refshapes,"),
-        (["--split", "test"], "RefShapes has no split 'test'"),
-        (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
-        (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
-        (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
-        (["--methods", "none", "--num-retained-tokens", "85"], "--methods names only 'none'"),
-        (["--num-retained-tokens", "some"], "--num-retained-tokens holds 'some'"),
-        (["--num-retained-tokens", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
-        (["--images", "0"], "--images is 0"),
-        (["--model", "none/at all"], "The model 'none/at all' cannot be loaded"),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["evaluate", *arguments, "--device", "cpu", "--output", "run"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
-    assert not list(tmp_path.iterdir())
