@@ -70,7 +70,8 @@ def test_only_the_command_line_puts_the_registration_off(arguments, is_command_l
     # A module that Python imports first by itself; at the end it tells what was imported
     tells = "lambda: print('registered:', 'litelvlm.registration' in sys.modules)"
     (tmp_path / "sitecustomize.py").write_text(f"import atexit, sys\natexit.register({tells})\n")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.stdout.endswith(f"registered: {not is_command_line}\n"), done.stdout + done.stderr
 

@@ -54,7 +54,7 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["num_rows"] for row in rows] == [704, 320, 192]
     assert json.loads((tmp_path / "results.json").read_text())["dtype"] == "bfloat16"
-    # 2 * 32 layers * 4096 * 2 bytes a row
+    # 2 * 32 layers * 4096 * 2 bytes a token
     assert [row["kv_cache_bytes"] for row in rows] == [704 * 524288, 320 * 524288, 192 * 524288]
     assert [round(row["language_model_macs"] / 1e12, 2) for row in rows] == [4.69, 2.1, 1.25]
 

@@ -104,7 +104,7 @@ def show(report: dict[str, Any]) -> None:
         show_times(report)
     rows = [row for row in report["rows"] if row["method"] != TRANSFORMERS]
     print(f"\n{'counted':20}" + "".join(f"{_name(row):>18}" for row in rows))
-    lines = [("rows", [row["num_rows"] for row in rows])]
+    lines = [("prompt tokens", [row["num_rows"] for row in rows])]
     for title, key, scale in (
         ("KV cache, MB", "kv_cache_bytes", 1e6),
         ("activations, MB", "activation_bytes", 1e6),

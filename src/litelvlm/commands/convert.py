@@ -17,7 +17,7 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from .flags import add_command
+from .flags import add_command, add_dtype
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -38,9 +38,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
     parser.add_argument("--conversation", help="LISA's: llava_v1 or llava_llama_2 (default: by its name)")
     parser.add_argument("--seg-token-id", type=int, metavar="ID", help="id of [SEG], where no tokenizer tells")
-    parser.add_argument(
-        "--dtype", default="auto", help="of the weights: auto, as its config says, or float32 and the like"
-    )
+    add_dtype(parser, "as the checkpoint's configuration says")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: 5GB)")
     return parser
 
