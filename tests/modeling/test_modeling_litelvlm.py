@@ -575,9 +575,13 @@ class Teller:
         return self.ids
 
 
-def test_a_given_answer_equals_the_teacher_forced_pass_bit_for_bit(make_model, make_batch):
-    """Of prompts with padding and with [SEG] in an earlier turn, whose mask is not asked for."""
-    model, batch = make_model(), with_segs(pad_left(make_batch(), 2), (1, 25))
+@pytest.mark.parametrize("earlier", [(), ((1, 25),)])
+def test_a_given_answer_equals_the_teacher_forced_pass_bit_for_bit(make_model, make_batch, earlier):
+    """
+    Of prompts with padding. With [SEG] in an earlier turn, whose mask is not asked for, SAM decodes fewer masks at
+    once, which may round differently: to 1e-5 then.
+    """
+    model, batch = make_model(), with_segs(pad_left(make_batch(), 2), *earlier)
     answer = torch.tensor([7, SEG_ID, 8, SEG_ID, 2])
     given = model.segment(**batch, answer="of two", processor=Teller(*answer.tolist()))
     forced = batch | {
@@ -590,7 +594,9 @@ def test_a_given_answer_equals_the_teacher_forced_pass_bit_for_bit(make_model, m
     assert torch.equal(given.retained_indices, expected.retained_indices)
     for name in ("pred_masks", "mask_scores", "seg_embeddings"):
         for got, wanted in zip(given[name], expected[name], strict=True):
-            assert len(got) == 2 and torch.equal(got, wanted[-2:])
+            assert len(got) == 2
+            tolerance = 1e-5 if earlier else 0
+            torch.testing.assert_close(got, wanted[-2:], atol=tolerance, rtol=tolerance)
 
 
 def test_a_given_answer_needs_one_forward_pass(make_model, make_batch):

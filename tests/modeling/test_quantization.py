@@ -39,7 +39,8 @@ def is_quantized(weight):
 def segment_example(model):
     processor = litelvlm.LiteLVLMProcessor.from_pretrained(litelvlm.TINY_MODEL)
     inputs = processor(images=load_rgb(litelvlm.EXAMPLE_IMAGE), text="the red circle")
-    return processor.post_process_masks(model.segment(**inputs, max_new_tokens=8), inputs)[0]
+    masks = model.segment(**inputs, max_new_tokens=8).pred_masks
+    return processor.post_process_masks(masks, inputs["original_sizes"], inputs["reshaped_input_sizes"])[0]
 
 
 def intersection_over_union(mask, other):
