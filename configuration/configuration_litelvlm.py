@@ -205,7 +205,7 @@ class LiteLVLMConfig(PreTrainedConfig):
     @property
     def num_patches_per_side(self) -> int:
         """Patches in a line, and lines of patches, of one image or crop."""
-        return self.vision_config.image_size // self.vision_config.patch_size
+        return num_patches_per_side(self.vision_config)
 
     @property
     def has_crops(self) -> bool:
@@ -292,7 +292,7 @@ class LiteLVLMConfig(PreTrainedConfig):
         _check_integer("num_retained_tokens", budget, 1, self.num_patches, "`pruning_method='none'` keeps them all")
         # In every call, not only at first: fields may be set on a loaded configuration
         for name, allowed in _PRUNING_CHOICES.items():
-            _check_choice(name, getattr(self, name), allowed)
+            check_choice(name, getattr(self, name), allowed)
         if self.num_context_tokens is not None:
             most = self.num_retained_tokens
             _check_integer("num_context_tokens", self.num_context_tokens, 0, most, "or None for the rule's share")
@@ -322,7 +322,7 @@ class LiteLVLMConfig(PreTrainedConfig):
                 f"`projection_dim` is {vision_config.projection_dim}: both must be the width of the same CLIP's "
                 "joint space. Take the text tower of the checkpoint that the vision tower comes from."
             )
-        _check_choice("projector_type", self.projector_type, ("mlp", "linear"))
+        check_choice("projector_type", self.projector_type, ("mlp", "linear"))
         self.resolve_pruning()
         for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
             weight = getattr(self, name)
@@ -349,6 +349,17 @@ class LiteLVLMConfig(PreTrainedConfig):
             )
 
 
+def num_patches_per_side(vision_config: Any) -> int:
+    """Patches in a line of what a vision tower of this configuration sees."""
+    return vision_config.image_size // vision_config.patch_size
+
+
+def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raises a `ValueError` that names the argument, its value and what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
+
+
 def _as_config(value: Any, *config_classes: type[PreTrainedConfig]) -> PreTrainedConfig:
     """Builds a sub-configuration from a `dict`, by its `model_type`; of the first class given where it has none."""
     if isinstance(value, PreTrainedConfig):
@@ -371,15 +382,10 @@ def _unknown_field(name: str) -> str:
     return f"`{name}` is no field of LiteLVLMConfig. {hint}"
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"`{name}` is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
-
-
 def _check_integer(name: str, value: Any, low: int, high: int, otherwise: str) -> None:
     # bool is an int to Python, but `True` as a budget is a mistake
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"`{name}` is {value!r}; allowed are integers from {low} to {high} ({otherwise}).")
 
 
-__all__ = ["PRUNING_METHODS", "LiteLVLMConfig", "OpenCLIPGuideConfig"]
+__all__ = ["PRUNING_METHODS", "LiteLVLMConfig", "OpenCLIPGuideConfig", "check_choice", "num_patches_per_side"]

@@ -21,6 +21,7 @@ import torch
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from ..configuration.configuration_litelvlm import check_choice
 from .chat_litelvlm import SPLIT, added_tokens, protect
 
 # What a chat template has around answers, for the labels
@@ -142,9 +143,9 @@ def batch_conversations(
         ValueError: an option with a value that is not allowed, conversations that do not fit the options, answers
             that the chat template does not mark, or an image that would be cut.
     """
-    _check_choice("padding", padding, (True, False, "longest", "max_length", "do_not_pad", None))
-    _check_choice("truncation", truncation, (True, False, "longest_first", "only_first", "do_not_truncate", None))
-    _check_choice("padding_side", padding_side, ("left", "right", None))
+    check_choice("padding", padding, (True, False, "longest", "max_length", "do_not_pad", None))
+    check_choice("truncation", truncation, (True, False, "longest_first", "only_first", "do_not_truncate", None))
+    check_choice("padding_side", padding_side, ("left", "right", None))
     if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
         raise ValueError(f"`max_length` is {max_length!r}; allowed are whole numbers of at least 1.")
     truncates, fills = truncation not in (False, "do_not_truncate", None), padding == "max_length"
@@ -185,11 +186,6 @@ def batch_conversations(
         data["labels"] = torch.full_like(data["input_ids"], _IGNORED)
         data["labels"][data["attention_mask"].bool()] = torch.tensor([label for _, row in encoded for label in row])
     return data
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"`{name}` is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 
 
 def _check_images_stay(ids: list[int], kept: slice, image_token_id: int, max_length: int) -> None:

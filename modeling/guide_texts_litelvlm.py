@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ..configuration.configuration_litelvlm import check_choice
 from .chat_litelvlm import QUESTION_TEMPLATES, SPLIT, added_tokens, protect
 
 GUIDE_FORMS = ("question", "expression", "templates")
@@ -29,8 +30,7 @@ def guide_sentences(turns: list[list[str]], guide_form: str, question_template: 
     Raises:
         ValueError: an unknown form.
     """
-    if guide_form not in GUIDE_FORMS:
-        raise ValueError(f"`guide_form` is {guide_form!r}; allowed are {', '.join(map(repr, GUIDE_FORMS))}.")
+    check_choice("guide_form", guide_form, GUIDE_FORMS)
     forms = {"question": (question_template,), "expression": ("{}",), "templates": QUESTION_TEMPLATES}
     return [[[form.replace("{}", text) for form in forms[guide_form]] for text in texts] for texts in turns]
 

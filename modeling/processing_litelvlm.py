@@ -35,6 +35,7 @@ from transformers import (
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
+from ..configuration.configuration_litelvlm import num_patches_per_side
 from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .guide_litelvlm import default_guide
@@ -44,7 +45,7 @@ from .images_litelvlm import load_rgb
 
 # Options of `from_pretrained`: how to reach the Hub, and which files of one repository to read
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
-_LOADING_OPTIONS = (*_HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
+LOADING_OPTIONS = (*_HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
 
 _CALL_ARGUMENTS = ("answers", "guide_text", "images", "question_template", "segmentation_maps", "text")
 
@@ -562,8 +563,8 @@ class LiteLVLMProcessor(ProcessorMixin):
                 not CLIP's or of sizes not known, or an LVLM without a chat template.
         """
         for name in kwargs:
-            if name not in _LOADING_OPTIONS:
-                raise _unknown_option(name, _LOADING_OPTIONS)
+            if name not in LOADING_OPTIONS:
+                raise _unknown_option(name, LOADING_OPTIONS)
         if isinstance(backbone, PreTrainedModel):
             source, config = backbone.name_or_path, backbone.config
             if not source:
@@ -589,7 +590,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             AutoTokenizer.from_pretrained(guide, **reaching),
             chat_template=chat_template,
             image_token=own.image_token,
-            num_image_tokens=(vision_config.image_size // vision_config.patch_size) ** 2,
+            num_image_tokens=num_patches_per_side(vision_config) ** 2,
             question_template="{}",
             with_masks=False,
         )
@@ -621,4 +622,4 @@ def _describe(probability: torch.Tensor, predicted_iou: float, label: str, mask_
     return {"mask": mask, "score": score, "predicted_iou": predicted_iou, "label": label, "box": box}
 
 
-__all__ = ["LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs"]
+__all__ = ["LOADING_OPTIONS", "LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs"]

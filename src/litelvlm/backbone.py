@@ -19,20 +19,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration
-from .modeling.processing_litelvlm import LiteLVLMProcessor
-
-# Options that say which files are read: the processor's are those of the model
-_FOR_BOTH = (
-    "cache_dir",
-    "code_revision",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-    "trust_remote_code",
-)
+from .modeling.processing_litelvlm import LOADING_OPTIONS, LiteLVLMProcessor
 
 
 def from_backbone(
@@ -60,7 +47,8 @@ def from_backbone(
     Raises:
         ValueError: as there, and as in [`LiteLVLMProcessor.from_backbone`].
     """
-    reading = {option: kwargs[option] for option in _FOR_BOTH if option in kwargs}
+    # Which files are read is the same for the processor as for the model
+    reading = {option: kwargs[option] for option in LOADING_OPTIONS if option in kwargs}
     # First what is small: its errors come before a large model is loaded
     made = LiteLVLMProcessor.from_backbone(backbone if processor is None else processor, guide, **reading)
     return LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs), made

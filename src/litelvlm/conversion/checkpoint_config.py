@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, CLIPConfig, GenerationConfig, LlamaConfig, LlavaConfig, PreTrainedConfig
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
+from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig, num_patches_per_side
 from .key_mappings import LLAVA, KeyMapping
 
 # Of Llama's fields, those that LISA's and GLaMM's configurations may hold; all others are LLaVA's first layout's own
@@ -135,7 +135,7 @@ def _guide_config(clip: CLIPConfig | OpenCLIPGuideConfig) -> PreTrainedConfig:
 
 def _num_patches(vision_config: Any) -> int:
     """Of one image or crop, where there is no [`LiteLVLMConfig`] yet to tell."""
-    return (vision_config.image_size // vision_config.patch_size) ** 2
+    return num_patches_per_side(vision_config) ** 2
 
 
 def _default_budget(vision_config: Any) -> int:

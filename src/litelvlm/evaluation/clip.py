@@ -16,7 +16,7 @@
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, LlamaConfig, LlavaConfig
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..configuration.configuration_litelvlm import LiteLVLMConfig, num_patches_per_side
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 
@@ -50,7 +50,7 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
         processor = LiteLVLMProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    if hasattr(model.config.backbone_config, "image_grid_pinpoints"):
+    if model.config.has_crops:
         raise ValueError(f"{name!r} cuts its images into crops, which have no single map; name its CLIP instead.")
     processor.with_masks = False
     return model.eval(), processor
@@ -62,15 +62,13 @@ def _load_plain_clip(name: str, dtype: str | torch.dtype) -> tuple[LiteLVLMModel
     vision.projection_dim = text.projection_dim = clip.config.projection_dim
     llama = LlamaConfig(num_hidden_layers=0, hidden_size=8, num_attention_heads=1, vocab_size=8, intermediate_size=8)
     backbone = LlavaConfig(vision_config=vision, text_config=llama, image_token_id=0)
-    num_patches = (vision.image_size // vision.patch_size) ** 2
+    num_patches = num_patches_per_side(vision) ** 2
     config = LiteLVLMConfig(
         backbone_config=backbone, guide_config=text, num_retained_tokens=num_patches, dtype=clip.config.dtype
     )
     model = LiteLVLMModel(config).to(clip.dtype)
-    model.backbone.vision_tower.load_state_dict(clip.vision_model.state_dict())
-    model.guide.visual_projection.load_state_dict(clip.visual_projection.state_dict())
-    model.guide.text_model.text_model.load_state_dict(clip.text_model.state_dict())
-    model.guide.text_model.text_projection.load_state_dict(clip.text_projection.state_dict())
+    model.backbone.vision_tower = clip.vision_model
+    model.guide.take_from(clip)
     tokenizer = AutoTokenizer.from_pretrained(name)
     image_processor = AutoImageProcessor.from_pretrained(name)
     # The processor needs a tokenizer for prompts too; no language model reads these
