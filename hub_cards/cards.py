@@ -16,13 +16,11 @@
 import json
 import shutil
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 FOLDER = Path(__file__).parent
 TARGETS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "targets.yaml").read_text(encoding="utf-8"))
@@ -50,19 +48,17 @@ def render_card(target: str, repo_id: str | None = None) -> str:
         raise ValueError(f"There is no card for {target!r}; allowed are {', '.join(TARGETS)}. Name it by `--target`.")
     repo_id = repo_id or f"org/{target}"
     validate_repo_id(repo_id)
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["paragraph"] = _paragraphs
     results = _results(target)
-    return environment.get_template("card.md.jinja").render(
-        TARGETS[target],
+    card = ModelCard.from_template(
+        _metadata(target, results),
+        template_path=str(FOLDER / "card.md.jinja"),
+        **TARGETS[target],
         name=target,
         repository=repo_id,
-        metadata=_metadata(target, results).to_yaml(),
         results=results,
         tables={name: results_table(results["rows"], name) for name in ("ciou", "giou")} if results else None,
     )
+    return f"{card}\n"
 
 
 def write_card(folder: str | Path, target: str | None = None, repo_id: str | None = None) -> list[Path]:
@@ -110,13 +106,6 @@ def results_table(rows: list[dict[str, Any]], metric: str) -> str:
         kept = sum(found[method, split, budgets[0]] for split in splits) / sum(whole.values())
         lines.append([method, " / ".join(tokens[method, b] for b in budgets), *cells, f"{100 * kept:.0f} %"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _paragraphs(text: str) -> str:
-    """Paragraphs with an empty line between them, broken anew into lines; ends with a new line."""
-    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-    lines = (fill(paragraph, 119, break_long_words=False, break_on_hyphens=False) for paragraph in paragraphs)
-    return "\n\n".join(lines) + "\n"
 
 
 def _results(target: str) -> dict[str, Any] | None:

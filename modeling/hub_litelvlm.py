@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Writes the code with which a saved folder loads by `trust_remote_code` where `litelvlm` is not installed."""
+"""A Hub repository: how it is reached, and the code in it, by which a saved folder loads without this package."""
 
 import inspect
 import os
@@ -20,6 +20,10 @@ from pathlib import Path
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .pipeline_litelvlm import ReferringSegmentationPipeline
+
+# Options of `from_pretrained`: how to reach the Hub, and which files of one repository to read
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
+LOADING_OPTIONS = (*HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
 
 # Transformers fetches a file of a repository only if another one imports it, and no model needs its pipeline
 _EVERYWHERE = (LiteLVLMConfig, ReferringSegmentationPipeline)
@@ -46,4 +50,4 @@ def export_code(directory: str | os.PathLike) -> list[str]:
     return written
 
 
-__all__ = ["export_code"]
+__all__ = ["HUB_OPTIONS", "LOADING_OPTIONS", "export_code"]

@@ -47,7 +47,7 @@ from .concurrency_litelvlm import Concurrently
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
 from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
-from .hub_litelvlm import export_code
+from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
 from .prompt_litelvlm import Prompt
 from .pruning_litelvlm import (
@@ -68,7 +68,7 @@ from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 # trf-ignore: TRF041 position_mode
 
 # Arguments of `save_pretrained` that are for `push_to_hub`
-_HUB_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
+_PUSH_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
 
 # What Transformers' quantizers call the modules that they leave alone, and ours: with the prefix of a model with a
 # head, and without
@@ -154,7 +154,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         the code that lets the folder load with `trust_remote_code`.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
-        hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+        hub_options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if name in kwargs}
         kwargs.setdefault("max_shard_size", "5GB")
         super().save_pretrained(save_directory, **kwargs)
         export_code(save_directory)
@@ -503,7 +503,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
                 by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
             dtype: as in `from_pretrained`.
             kwargs: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`; all others, such as `revision` or
-                `device_map`, are handed to the backbone's `from_pretrained`.
+                `device_map`, are handed to the backbone's `from_pretrained`. Those that say how to reach the Hub, such
+                as `token` and `cache_dir`, are the guide's too.
 
         Raises:
             ValueError: the guide does not belong to the backbone's vision tower, none is known for it, or options for
@@ -511,17 +512,20 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         """
         own_fields = set(LiteLVLMConfig.__annotations__) - {"backbone_config", "guide_config"}
         config_fields = {name: kwargs.pop(name) for name in own_fields & kwargs.keys()}
+        reaching = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         if not isinstance(backbone, PreTrainedModel):
             lvlm = AutoModelForImageTextToText.from_pretrained(backbone, dtype=dtype, **kwargs)
-        elif kwargs:
+        elif not_used := kwargs.keys() - reaching.keys():
             raise ValueError(
-                f"{', '.join(sorted(kwargs))}: no fields of LiteLVLMConfig, and `backbone` is loaded already; give "
+                f"{', '.join(sorted(not_used))}: no fields of LiteLVLMConfig, and `backbone` is loaded already; give "
                 "options for loading together with a name, or leave them out."
             )
         else:
             lvlm = backbone
         vision_config = lvlm.config.vision_config
-        clip = CLIPModel.from_pretrained(default_guide(vision_config) if guide is None else guide, dtype=lvlm.dtype)
+        if guide is None:
+            guide = default_guide(vision_config)
+        clip = CLIPModel.from_pretrained(guide, dtype=lvlm.dtype, **reaching)
         width = clip.config.vision_config.hidden_size
         if width != vision_config.hidden_size:
             raise ValueError(

@@ -40,12 +40,8 @@ from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
-from .hub_litelvlm import export_code
+from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
 from .images_litelvlm import load_rgb
-
-# Options of `from_pretrained`: how to reach the Hub, and which files of one repository to read
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
-LOADING_OPTIONS = (*_HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
 
 _CALL_ARGUMENTS = ("answers", "guide_text", "images", "question_template", "segmentation_maps", "text")
 
@@ -583,7 +579,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         chat_template = chat_template or own.chat_template or own.tokenizer.chat_template
         if chat_template is None:
             raise ValueError(f"{str(source)!r} has no chat template; give one as `chat_template`.")
-        reaching = {name: value for name, value in kwargs.items() if name in _HUB_OPTIONS}
+        reaching = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
         return cls(
             own.image_processor,
             own.tokenizer,
@@ -622,4 +618,4 @@ def _describe(probability: torch.Tensor, predicted_iou: float, label: str, mask_
     return {"mask": mask, "score": score, "predicted_iou": predicted_iou, "label": label, "box": box}
 
 
-__all__ = ["LOADING_OPTIONS", "LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs"]
+__all__ = ["LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs"]

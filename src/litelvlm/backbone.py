@@ -18,8 +18,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from .modeling.hub_litelvlm import LOADING_OPTIONS
 from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration
-from .modeling.processing_litelvlm import LOADING_OPTIONS, LiteLVLMProcessor
+from .modeling.processing_litelvlm import LiteLVLMProcessor
 
 
 def from_backbone(

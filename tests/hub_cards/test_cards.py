@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from jinja2 import Environment, meta
 from PIL import Image
 
 from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
@@ -32,6 +33,16 @@ def test_card_in_the_repository_is_the_rendered_one(target):
     card = (FOLDER / f"{target}.md").read_text(encoding="utf-8")
     assert card == render_card(target), "run `python scripts/render_cards.py`"
     assert not re.search(r"\{\{|\{%|None\b(?!:)|TBD|TODO", card)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target_has_every_value_that_the_template_names(target):
+    template = Environment().parse((FOLDER / "card.md.jinja").read_text(encoding="utf-8"))
+    rendered = {"card_data", "name", "repository", "results", "tables"}
+    of_others = {"visual_tokens", "convert", "trained_on", "license_note", "citation"}  # of converted models
+    of_scratch = {"summary", "limits"}
+    other_kind = of_scratch if TARGETS[target]["base_model"] else of_others
+    assert meta.find_undeclared_variables(template) - rendered - other_kind <= TARGETS[target].keys()
 
 
 @pytest.mark.parametrize("target", TARGETS)

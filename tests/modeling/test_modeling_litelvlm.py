@@ -538,6 +538,16 @@ def test_loading_passes_on_what_is_no_field_and_refuses_what_nobody_knows(lvlm_a
         LiteLVLMForConditionalGeneration.from_backbone(load(lvlm), clip, num_retained_token=6)
 
 
+def test_the_guide_is_fetched_as_the_backbone_is(lvlm_and_clip, monkeypatch, tmp_path):
+    lvlm, clip = lvlm_and_clip
+    seen, load = [], CLIPModel.from_pretrained
+    monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name, **kwargs: seen.append(kwargs) or load(name, **kwargs))
+    given = {"token": "secret", "cache_dir": str(tmp_path), "local_files_only": True}
+    for backbone in (lvlm, LlavaForConditionalGeneration.from_pretrained(lvlm)):
+        LiteLVLMForConditionalGeneration.from_backbone(backbone, clip, num_retained_tokens=6, **given)
+        assert given.items() <= seen.pop().items()
+
+
 def test_a_backbone_that_is_loaded_or_offloaded_is_wrapped_as_it_is(lvlm_and_clip, make_batch, tmp_path):
     folder, clip = lvlm_and_clip
     batch = make_batch()
