@@ -541,7 +541,9 @@ def test_loading_passes_on_what_is_no_field_and_refuses_what_nobody_knows(lvlm_a
 def test_the_guide_is_fetched_as_the_backbone_is(lvlm_and_clip, monkeypatch, tmp_path):
     lvlm, clip = lvlm_and_clip
     seen, load = [], CLIPModel.from_pretrained
-    monkeypatch.setattr(CLIPModel, "from_pretrained", lambda name, **kwargs: seen.append(kwargs) or load(name, **kwargs))
+    monkeypatch.setattr(
+        CLIPModel, "from_pretrained", lambda name, **kwargs: seen.append(kwargs) or load(name, **kwargs)
+    )
     given = {"token": "secret", "cache_dir": str(tmp_path), "local_files_only": True}
     for backbone in (lvlm, LlavaForConditionalGeneration.from_pretrained(lvlm)):
         LiteLVLMForConditionalGeneration.from_backbone(backbone, clip, num_retained_tokens=6, **given)
