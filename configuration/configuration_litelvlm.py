@@ -278,8 +278,8 @@ class LiteLVLMConfig(PreTrainedConfig):
             `tuple[str, int]`: for `"none"`, which keeps all tokens, K is the number of patches.
 
         Raises:
-            ValueError: unknown method, a budget that is not an integer from 1 to the number of patches, or a pruning
-                field of this configuration whose value is not allowed.
+            ValueError: unknown method, a budget that is not an integer from 1 to the number of patches or that
+                `"none"` would not keep to, or a pruning field of this configuration whose value is not allowed.
         """
         method = self.pruning_method if pruning_method is None else pruning_method
         budget = self.num_retained_tokens if num_retained_tokens is None else num_retained_tokens
@@ -296,7 +296,14 @@ class LiteLVLMConfig(PreTrainedConfig):
         if self.num_context_tokens is not None:
             most = self.num_retained_tokens
             _check_integer("num_context_tokens", self.num_context_tokens, 0, most, "or None for the rule's share")
-        return method, self.num_patches if method == "none" else budget
+        if method == "none":
+            if num_retained_tokens not in (None, self.num_patches):
+                raise ValueError(
+                    f"`num_retained_tokens` is {num_retained_tokens}, but `pruning_method='none'` keeps all "
+                    f"{self.num_patches}; name another method, or leave the number out."
+                )
+            budget = self.num_patches
+        return method, budget
 
     def check(self) -> None:
         """Raises a `ValueError` that names the first field whose value cannot be used."""

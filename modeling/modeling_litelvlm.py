@@ -418,8 +418,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     ) -> LiteLVLMModelOutput:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
-        if pixel_values is not None and image_state is not None:
-            raise ValueError("`pixel_values` and `image_state` are both given; an image is described by one of them.")
+        _check_given_once(image_state, pixel_values=pixel_values)
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
         has_image = pixel_values is not None or image_state is not None
         prompt = Prompt.build(input_ids, attention_mask, position_ids, has_image, self.config)
@@ -526,12 +525,13 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         if guide is None:
             guide = default_guide(vision_config)
         clip = CLIPModel.from_pretrained(guide, dtype=lvlm.dtype, **reaching)
-        width = clip.config.vision_config.hidden_size
-        if width != vision_config.hidden_size:
-            raise ValueError(
-                f"`guide` {str(guide)!r} has a vision tower of width {width}, but that of the backbone is "
-                f"{vision_config.hidden_size} wide; give the CLIP checkpoint that the backbone was built on."
-            )
+        for size in ("hidden_size", "patch_size", "image_size"):
+            of_guide, of_backbone = getattr(clip.config.vision_config, size), getattr(vision_config, size)
+            if of_guide != of_backbone:
+                raise ValueError(
+                    f"`guide` {str(guide)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
+                    f"{of_backbone}; give the CLIP checkpoint that the backbone was built on."
+                )
         vision_config.projection_dim = clip.config.text_config.projection_dim = clip.config.projection_dim
         config = cls.config_class(
             backbone_config=lvlm.config, guide_config=clip.config.text_config, dtype=lvlm.dtype, **config_fields
@@ -774,6 +774,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
                 "`labels` are given: these prompts hold their answers already. Call the model itself for the masks of "
                 "a whole conversation, or leave the last answer open."
             )
+        _check_given_once(image_state, pixel_values=pixel_values, sam_pixel_values=sam_pixel_values)
         if image_state is None:
             if pixel_values is None or sam_pixel_values is None:
                 raise ValueError("`segment` needs `pixel_values` and `sam_pixel_values`, or an `image_state`.")
@@ -783,8 +784,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         prompts = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
-            "pixel_values": None if image_state is not None else pixel_values,
-            "image_sizes": None if image_state is not None else image_sizes,
+            "pixel_values": pixel_values,
+            "image_sizes": image_sizes,
             "guide_input_ids": guide_input_ids,
             "guide_attention_mask": guide_attention_mask,
             "image_state": None if image_state is None else image_state.without_sam(),
@@ -877,6 +878,13 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             "pred_masks": [mask[:count] for mask, count in zip(masks, counts, strict=True)],
             "mask_scores": [score[:count] for score, count in zip(scores, counts, strict=True)],
         }
+
+
+def _check_given_once(image_state: LiteLVLMImageState | None, **images: torch.Tensor | None) -> None:
+    """Raises a `ValueError` where an image is described twice: by its state, and by pixels that would be ignored."""
+    given = [name for name, pixels in images.items() if pixels is not None]
+    if image_state is not None and given:
+        raise ValueError(f"`{given[0]}` and `image_state` are both given; an image is described by one of them.")
 
 
 def _at(values: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:

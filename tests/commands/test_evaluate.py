@@ -16,8 +16,11 @@
 import json
 
 import pytest
+from transformers import AutoConfig
 
+from litelvlm import TINY_MODEL
 from litelvlm.commands.main import main
+from litelvlm.commands.planning import plan
 from litelvlm.data.registry import NAMES
 
 
@@ -30,7 +33,6 @@ from litelvlm.data.registry import NAMES
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
         (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
-        (["--methods", "none", "--num-retained-tokens", "85"], "--methods names only 'none'"),
         (["--num-retained-tokens", "some"], "--num-retained-tokens holds 'some'"),
         (["--num-retained-tokens", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
         (["--images", "0"], "--images is 0"),
@@ -51,6 +53,13 @@ def test_results_are_one_json_object(capsys, tmp_path):
     report = json.loads(capsys.readouterr().out)
     assert report["results"] == json.loads((tmp_path / "results.json").read_text())["results"]
     assert str(tmp_path / "table.md") in report["files"]
+
+
+def test_none_among_the_methods_is_measured_once_whatever_the_budgets():
+    config = AutoConfig.from_pretrained(TINY_MODEL)
+    runs = plan(["generation"], ["litelvlm", "none"], ["85", "28"], config)
+    assert [run.name for run in runs] == ["generation/litelvlm/85", "generation/none/256", "generation/litelvlm/28"]
+    assert [run.name for run in plan(["generation"], ["none"], ["85"], config)] == ["generation/none/256"]
 
 
 def test_help_names_every_dataset(capsys):

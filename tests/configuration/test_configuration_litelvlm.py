@@ -124,7 +124,9 @@ def test_the_budget_is_a_number():
         LiteLVLMConfig(num_retained_tokens=None)
     config = LiteLVLMConfig()
     assert config.resolve_pruning() == ("litelvlm", 192) == config.resolve_pruning(None, None)
-    assert config.resolve_pruning(64, "none") == ("none", 576)
+    assert config.resolve_pruning(576, "none") == ("none", 576) == config.resolve_pruning(None, "none")
+    with pytest.raises(ValueError, match="`num_retained_tokens` is 64, but `pruning_method=.none.` keeps all 576"):
+        config.resolve_pruning(64, "none")
 
 
 def test_a_field_that_is_set_later_is_looked_at_in_the_next_call():

@@ -569,6 +569,25 @@ def test_a_backbone_that_is_loaded_or_offloaded_is_wrapped_as_it_is(lvlm_and_cli
         torch.testing.assert_close(offloaded(**batch).logits, expected)
 
 
+@pytest.mark.parametrize("size", ["hidden_size", "patch_size", "image_size"])
+def test_a_guide_of_another_clip_is_refused_by_the_size_that_differs(lvlm_and_clip, tmp_path, size):
+    lvlm, clip = lvlm_and_clip
+    other = CLIPConfig.from_pretrained(clip)
+    setattr(other.vision_config, size, 2 * getattr(other.vision_config, size))
+    CLIPModel(other).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"vision tower of {size} .*, but that of the backbone has"):
+        LiteLVLMForConditionalGeneration.from_backbone(lvlm, tmp_path, num_retained_tokens=6)
+
+
+def test_an_image_is_described_once(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    state = model.encode_image(batch["pixel_values"], batch["sam_pixel_values"])
+    for name in ("pixel_values", "sam_pixel_values"):
+        asked = {key: value for key, value in batch.items() if key == name or not key.endswith("pixel_values")}
+        with pytest.raises(ValueError, match=f"`{name}` and `image_state` are both given"):
+            model.segment(**asked, image_state=state)
+
+
 def test_a_vision_tower_of_no_known_clip_asks_for_its_guide(lvlm_and_clip):
     with pytest.raises(ValueError, match=r"No CLIP is known for a vision tower of width 32, .* as `guide`"):
         LiteLVLMForConditionalGeneration.from_backbone(lvlm_and_clip[0], num_retained_tokens=6)

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description="Writes README.md, and beside it handler.py and requirements.txt, which an endpoint runs.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder of a saved or converted model")
-    parser.add_argument("--target", help="whose card (default: by the folder's name)")
+    parser.add_argument("--target", help="whose card, such as litelvlm-lisa-7b (default: the folder's name)")
     parser.add_argument("--repo-id", metavar="REPO_ID", help="the repository its code names (default: org/TARGET)")
     return parser
 

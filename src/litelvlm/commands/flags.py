@@ -60,7 +60,7 @@ def add_model(parser: argparse.ArgumentParser, device_map: bool = True) -> None:
 def add_dtype(parser: argparse.ArgumentParser, auto: str) -> None:
     """`--dtype`; `auto` says in words what that name stands for."""
     parser.add_argument(
-        "--dtype", default="auto", help=f"of the weights: float32, bfloat16, float16 or auto, {auto} (default: auto)"
+        "--dtype", default="auto", help=f"dtype of the weights: float32, bfloat16, float16, or auto: {auto} (default: auto)"
     )
 
 
@@ -82,11 +82,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "or COCO .json file or a folder of them (default: refshapes)",
     )
     parser.add_argument("--data-root", default=".", metavar="DIR", help="folder of the RefCOCO family and ReasonSeg")
-    parser.add_argument("--split", nargs="+", help="default: those that papers report")
+    parser.add_argument("--split", nargs="+", help="splits to measure (default: those that papers report; of RefShapes val, testA and testB)")
     parser.add_argument(
         "--images", type=int, metavar="N", help="only the first N images of each split (RefShapes has 500)"
     )
-    parser.add_argument("--seed", type=int, default=1234, help="of the bootstrap and of RefShapes' scenes")
+    parser.add_argument("--seed", type=int, default=1234, help="seed of the bootstrap and of RefShapes' scenes")
     parser.add_argument("--skip-broken", action="store_true", help="leave out and count what cannot be read")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write into")
 

@@ -20,26 +20,22 @@ from .loading import parse_budget
 
 def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], config: LiteLVLMConfig) -> list[Run]:
     """
-    Every method with every budget in every protocol, and once all tokens if `"all"` is among the budgets.
+    Every method with every budget in every protocol, and once all tokens if `"all"` is among the budgets or `"none"`
+    among the methods.
 
     Raises:
-        ValueError: an unknown method or setting, a budget that the model cannot have, or nothing to measure.
+        ValueError: an unknown method or setting, or a budget that the model cannot have.
     """
     variants = [parse_variant(text, config) for text in methods or [config.pruning_method]]
     runs = []
     for protocol in protocols:
         for budget in budgets:
             retained = parse_budget(budget, config)
-            if retained is None:
-                runs.append(Run(protocol, "none", config.num_patches))
-            else:
-                runs += [
-                    Run(protocol, name, retained, values, form) for name, values, form in variants if name != "none"
-                ]
-    if not runs:
-        raise ValueError(
-            "--methods names only 'none', which keeps all tokens; then --num-retained-tokens must hold all."
-        )
+            for name, values, form in variants:
+                if retained is None or name == "none":
+                    runs.append(Run(protocol, "none", config.num_patches))
+                else:
+                    runs.append(Run(protocol, name, retained, values, form))
     return list(dict.fromkeys(runs))
 
 
