@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from loop import Collate
+from patch_dropout import random_dropout
 from pointing import POINTED
 from recipe import ANSWERS, ANSWERS_WITHOUT, IMAGE_SIZE, NUM_VISUAL_TOKENS
 from samples import clip_pixels, coverage, sam_pixels
@@ -87,7 +88,7 @@ class Pointed:
         return tokens | {f"{name}_patches": torch.stack(found) for name, found in self.patches.items()}
 
 
-def lvlm_collate(processor: LiteLVLMProcessor) -> Collate:
+def lvlm_collate(processor: LiteLVLMProcessor, with_dropout: bool = False) -> Collate:
     tokenizer = processor.tokenizer
     image_token_id, seg_token_id = tokenizer.convert_tokens_to_ids([processor.image_token, "[SEG]"])
     nowhere = torch.eye(NUM_VISUAL_TOKENS + 1)[-1]
@@ -144,6 +145,7 @@ def lvlm_collate(processor: LiteLVLMProcessor) -> Collate:
             "mask_labels": [torch.from_numpy(s.masks[answered(s)]).float() for s in samples],
             "seg_patches": torch.cat([coverage(s.masks)[answered(s)] for s in samples]),
             **pointed.as_inputs(),
+            **(random_dropout(rng, len(samples)) if with_dropout else {}),
         }
 
     return collate

@@ -76,7 +76,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizers = build_optimizers(model, options.lr)
+    optimizers = build_optimizers(model, options.lr, options.optimizer)
     schedules = build_schedules(optimizers, options.warmup, options.steps)
     first = load_checkpoint(checkpoint, model, [*optimizers, *schedules])
     batches = Batches(scenes, options.batch_size, first, options.steps, collate)
@@ -111,11 +111,14 @@ def train(
     return plain.eval()
 
 
-def build_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside of transformer layers, AdamW for all else; both take steps of the same size."""
+def build_optimizers(model: nn.Module, lr: float, kind: str) -> list[torch.optim.Optimizer]:
+    """
+    AdamW, or `"muon"` for the matrices inside of transformer layers and AdamW for all else; both take steps of the
+    same size. Muon multiplies in bfloat16, which is slow on a CPU that does not.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if p.ndim == 2 and "layers." in name]
-    rest = [p for name, p in named if not (p.ndim == 2 and "layers." in name)]
+    by_muon = {name for name, p in named if kind == "muon" and p.ndim == 2 and "layers." in name}
+    matrices, rest = [p for name, p in named if name in by_muon], [p for name, p in named if name not in by_muon]
     adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     if not matrices:
         return [adamw]

@@ -19,6 +19,9 @@ import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.modeling.outputs_litelvlm import LiteLVLMSegmentationOutput
+
 # What points, after which layer of the language model, and looks in the next one: the end of each noun phrase, that of
 # the expression, and what follows it up to the token that predicts [SEG]
 POINTED = {"mention": 2, "resolved": 4, "answer": 5}
@@ -42,6 +45,35 @@ class Pointer(nn.Module):
         return scores[tokens[:, 0], tokens[:, 1]] * self.nowhere.numel() ** -0.5
 
 
+def as_seen(batch: dict[str, Any], output: LiteLVLMSegmentationOutput, config: LiteLVLMConfig) -> dict[str, Any]:
+    """
+    What a batch is after pruning: `is_patch`, `attention_mask` and `positions` of the R tokens that the language model
+    saw, `(B, R)`; `{name}_tokens` and `{name}_patches` with positions among them and distributions over the K patches
+    that were kept; `predicting`, `(masks, 2)`, the sample and position of each token that predicts [SEG]. What meant
+    patches of which hardly any is left is left out.
+    """
+    is_patch = batch["input_ids"] == config.image_token_id
+    predicting = (batch["input_ids"][:, 1:] == config.seg_token_id).nonzero()
+    if output.source_positions is None:
+        positions = torch.arange(is_patch.shape[1], device=is_patch.device).expand_as(is_patch)
+        return batch | {"is_patch": is_patch, "positions": positions, "predicting": predicting}
+    source, kept = output.source_positions, output.retained_indices
+    counted = torch.arange(source.shape[1], device=source.device).expand_as(source)
+    now_at = torch.zeros_like(batch["input_ids"]).scatter_(1, source, counted)
+    seen = {"is_patch": is_patch.gather(1, source), "attention_mask": batch["attention_mask"].gather(1, source)}
+    # Rotary attention knows differences of positions only
+    seen["positions"] = source if config.position_mode == "original" else counted
+    seen["predicting"] = torch.stack([predicting[:, 0], now_at[predicting[:, 0], predicting[:, 1]]], dim=-1)
+    for name in POINTED:
+        (sample, position), patches = batch[f"{name}_tokens"].T, batch[f"{name}_patches"]
+        left = torch.cat([patches[:, :-1].gather(1, kept[sample]), patches[:, -1:]], dim=-1)
+        mass = left.sum(-1)
+        is_left = mass > 0.1
+        seen[f"{name}_tokens"] = torch.stack([sample, now_at[sample, position]], dim=-1)[is_left]
+        seen[f"{name}_patches"] = (left / mass.clamp(min=0.1)[:, None])[is_left]
+    return seen
+
+
 def looking_loss(
     language_model: nn.Module,
     layer: int,
@@ -49,7 +81,6 @@ def looking_loss(
     batch: dict[str, Any],
     tokens: torch.Tensor,
     patches: torch.Tensor,
-    is_patch: torch.Tensor,
 ) -> torch.Tensor:
     """
     Cross-entropy of the attention that tokens pay to patches, with the first head of a layer, computed anew for them
@@ -59,11 +90,10 @@ def looking_loss(
         language_model: Llama of Transformers.
         layer (`int`): whose attention is meant.
         hidden (`torch.Tensor` of shape `(B, L, D)`): what enters the layer.
-        batch: of which `attention_mask` is read.
+        batch: of which `attention_mask`, `positions` and `is_patch` are read, each `(B, L)`.
         tokens (`torch.LongTensor` of shape `(R, 2)`): samples and positions of the tokens that look.
         patches (`torch.Tensor` of shape `(R, N + 1)`): the distribution that each is to look at; those that mean
             "nowhere", the last one, are left out.
-        is_patch (`torch.BoolTensor` of shape `(B, L)`): where patches stand, N in each sample.
     """
     block = language_model.layers[layer]
     normed, is_somewhere = block.input_layernorm(hidden), patches[:, -1] == 0
@@ -71,10 +101,10 @@ def looking_loss(
     attention, size = block.self_attn, block.self_attn.head_dim
     keys = nn.functional.linear(normed, attention.k_proj.weight[:size])  # [B, L, size]
     queries = nn.functional.linear(normed, attention.q_proj.weight[:size])
-    positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
-    cos, sin = language_model.rotary_emb(normed, positions)
+    cos, sin = language_model.rotary_emb(normed, batch["positions"])
     queries, keys = (x[:, 0].float() for x in apply_rotary_pos_emb(queries[:, None], keys[:, None], cos, sin))
     scores = (queries @ keys.mT)[sample, position] * size**-0.5  # [R, L]
-    hidden_from = (positions > position[:, None]) | (batch["attention_mask"][sample] == 0)
+    order = torch.arange(hidden.shape[1], device=hidden.device)
+    hidden_from = (order > position[:, None]) | (batch["attention_mask"][sample] == 0)
     weights = scores.masked_fill(hidden_from, -torch.inf).log_softmax(-1)
-    return -(weights[is_patch[sample]].view_as(patches) * patches).sum(-1).mean()
+    return -(weights[batch["is_patch"][sample]].view_as(patches) * patches).sum(-1).mean()

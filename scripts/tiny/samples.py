@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Samples of RefShapes as tensors: pixels, what each patch shows, and where objects are."""
+"""Samples of RefShapes as tensors, and splits of it mixed: pixels, what each patch shows, and where objects are."""
 
 import numpy as np
 import torch
@@ -19,12 +19,22 @@ from recipe import PATCH_SIZE
 from torch import nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from litelvlm.data.refshapes import ATTRIBUTES, COLOURS, SHAPES, SIZES, TEXTURES, Sample
+from litelvlm.data.refshapes import ATTRIBUTES, COLOURS, SHAPES, SIZES, TEXTURES, RefShapes, Sample
 
 ATTRIBUTE_VALUES = dict(zip(ATTRIBUTES, map(tuple, (SIZES, TEXTURES, COLOURS, SHAPES)), strict=True))
 CLIP_MEAN, CLIP_STD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
 SAM_MEAN, SAM_STD = (torch.tensor(v)[:, None, None] for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 NOT_JUDGED = -100  # of a patch that an object covers in part, as in PyTorch's cross-entropy
+
+
+class Mixed:
+    """Splits of one seed in turn, as one set."""
+
+    def __init__(self, splits: list[RefShapes]):
+        self.splits, self.seed = splits, splits[0].seed
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.splits[index % len(self.splits)][index // len(self.splits)]
 
 
 def images_to_tensor(samples: list[Sample]) -> torch.Tensor:

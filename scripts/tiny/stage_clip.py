@@ -43,7 +43,8 @@ def made_wrong(
     while True:
         tries += 1
         i = int(rng.integers(len(described)))
-        name = str(rng.choice(list(described[i])))
+        # Many objects may leave no combination of the described attributes free: then one more word makes it wrong
+        name = str(rng.choice(list(described[i]) if tries < 50 else ATTRIBUTES))
         # First another object's value: a word that belongs to the scene, but not to this object
         values = [getattr(o, name) for o in objects] if tries < 5 else ATTRIBUTE_VALUES[name]
         changed = described[i] | {name: str(rng.choice(values))}

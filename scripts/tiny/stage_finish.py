@@ -22,11 +22,8 @@ from untrained import untrained_lvlm
 
 def train_finish(options: argparse.Namespace) -> None:
     model, processor = untrained_lvlm(options)
-    whole = WithPointers(model)
+    whole = WithPointers(model, masks=True)
     whole.load_state_dict(load_weights(options.output / "lvlm"))
-    whole.masks = True
     train_whole("finish", whole, processor, options.seed + 5, options)
-    # Half the bytes in the file; the configuration still says float32, in which it is loaded and computes
-    halves = {name: value.half() for name, value in model.state_dict().items()}
-    model.save_pretrained(options.output / "litelvlm-tiny", state_dict=halves)
-    processor.save_pretrained(options.output / "litelvlm-tiny")
+    model.save_pretrained(options.output / "finish" / "model")
+    processor.save_pretrained(options.output / "finish" / "model")

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from conversations import answered, lvlm_collate
 from loop import load_weights, train
-from pointing import POINTED, Pointer, looking_loss
+from patch_dropout import NAME as PATCH_DROPOUT
+from patch_dropout import PatchDropout
+from pointing import POINTED, Pointer, as_seen, looking_loss
 from recipe import IMAGE_SIZE
 from stage_sam import PatchPrompt, PromptedSam
 from torch import nn
@@ -30,6 +32,7 @@ from untrained import untrained_lvlm
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.evaluation.metrics import CumulativeIoU
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from litelvlm.modeling.outputs_litelvlm import LiteLVLMImageState
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 ASKED = ("input_ids", "attention_mask", "pixel_values", "sam_pixel_values", "guide_input_ids", "guide_attention_mask")
@@ -39,66 +42,110 @@ class WithPointers(nn.Module):
     """
     The model and its probes, thrown away after training: pointers, which teach the language model to find what each
     noun phrase names, and the patch prompt, which tells what mask embedding SAM was trained with.
+
+    Args:
+        lvlm ([`LiteLVLMForSegmentation`]): the model.
+        masks (`bool`): whether masks are learnt too.
+        teacher ([`LiteLVLMForSegmentation`], *optional*): a model with the same vision tower, whose mask embeddings
+            without pruning are wanted in place of those of the patch prompt.
     """
 
-    def __init__(self, lvlm: LiteLVLMForSegmentation):
+    def __init__(
+        self, lvlm: LiteLVLMForSegmentation, masks: bool = False, teacher: LiteLVLMForSegmentation | None = None
+    ):
         super().__init__()
-        self.lvlm = lvlm
-        self.masks = False  # whether masks are learnt too
+        self.lvlm, self.masks, self.teacher = lvlm, masks, teacher
         self.prompt = PatchPrompt().requires_grad_(False)
+        self.dropout = PatchDropout()
         width = lvlm.config.get_text_config().hidden_size
         self.pointers = nn.ModuleDict({name: Pointer(width) for name in POINTED})
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        retained = self.retain(batch)
         with torch.no_grad():
-            image_state = self.lvlm.model.encode_image(batch["pixel_values"], pruning_method="none")
+            image_state = self.lvlm.model.encode_image(
+                batch["pixel_values"], pruning_method=retained["pruning_method"]
+            )
         if self.masks:
             image_state.sam_image_embeddings = self.lvlm.sam.encode_image(batch["sam_pixel_values"])
         asked = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
         asked |= {"mask_labels": batch["mask_labels"]} if self.masks else {}
-        # The method is training-free: the model never sees a pruned image
-        output = self.lvlm(**asked, image_state=image_state, pruning_method="none", output_hidden_states=True)
-        losses, hits = self.point(batch, output.hidden_states)
-        losses["embedding_loss"] = self.embedding_loss(batch, output.last_hidden_state)
+        output = self.lvlm(**asked, **retained, image_state=image_state, output_hidden_states=True)
+        seen = as_seen(batch, output, self.lvlm.config)
+        losses, hits = self.point(seen, output.hidden_states)
+        with torch.no_grad():
+            wanted = self.wanted_embeddings(batch, image_state)
+        losses["embedding_loss"] = embedding_loss(self.lvlm, output.last_hidden_state, seen["predicting"], wanted)
         if self.masks:
             # Masks say best what is wanted of a mask embedding
             losses["loss"] = output.loss + 0.3 * sum(losses.values())
             return losses | {name: output[name] for name in ("ce_loss", "bce_loss", "dice_loss")} | hits
         return {"loss": output.loss + sum(losses.values()), "ce_loss": output.loss, **losses, **hits}
 
+    def retain(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that keep the patches drawn with a batch, or all; what pruning methods look at plays no part."""
+        if "kept" not in batch:
+            return {"pruning_method": "none"}
+        self.dropout.kept = batch["kept"]
+        self.lvlm.config.position_mode = batch["position_mode"]
+        return {"pruning_method": PATCH_DROPOUT, "num_retained_tokens": batch["kept"].shape[1]}
+
     def point(
         self, batch: dict[str, Any], hidden_states: tuple[torch.Tensor, ...]
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Losses of pointing and looking, and the share of the tokens that point at what they mean."""
+        """
+        Losses of pointing and looking, and the share of the tokens that point at what they mean.
+
+        Args:
+            batch: as the language model saw it, see [`as_seen`].
+            hidden_states: of its layers.
+        """
         losses, hits = {}, {}
         language_model = self.lvlm.model.backbone.language_model
-        is_patch = batch["input_ids"] == self.lvlm.config.image_token_id
+        is_patch = batch["is_patch"]
         for name, layer in POINTED.items():
             hidden, tokens, wanted = hidden_states[layer], batch[f"{name}_tokens"], batch[f"{name}_patches"]
             patches = hidden[is_patch].view(len(hidden), -1, hidden.shape[-1])
             scores = self.pointers[name](hidden, patches, tokens)
-            looking = looking_loss(language_model, layer, hidden, batch, tokens, wanted, is_patch)
+            looking = looking_loss(language_model, layer, hidden, batch, tokens, wanted)
             losses |= {f"{name}_looking_loss": looking, f"{name}_loss": nn.functional.cross_entropy(scores, wanted)}
             hits[f"{name}_accuracy"] = (wanted.gather(1, scores.argmax(-1, keepdim=True)) > 0).float().mean()
         return losses, hits
 
-    def embedding_loss(self, batch: dict[str, Any], last_hidden_state: torch.Tensor) -> torch.Tensor:
-        """Error of the mask embeddings, relative to the variance of those that SAM was trained with."""
+    def wanted_embeddings(self, batch: dict[str, Any], image_state: LiteLVLMImageState) -> torch.Tensor:
+        """The mask embedding wanted of each [SEG], `(masks, C)`."""
+        if self.teacher is None:
+            return self.prompt(batch["seg_patches"]).float()
+        asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        output = self.teacher.model(**asked, image_state=image_state, pruning_method="none")
         sample, position = (batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id).nonzero(as_tuple=True)
-        given = self.lvlm.seg_head(last_hidden_state[sample, position]).float()
-        wanted = self.prompt(batch["seg_patches"]).float()
-        return nn.functional.mse_loss(given, wanted) / wanted.var()
+        return self.teacher.seg_head(output.last_hidden_state[sample, position]).float()
+
+
+def embedding_loss(
+    lvlm: LiteLVLMForSegmentation, last_hidden_state: torch.Tensor, predicting: torch.Tensor, wanted: torch.Tensor
+) -> torch.Tensor:
+    """Error of the mask embeddings, relative to the variance of those that are wanted."""
+    sample, position = predicting.T
+    given = lvlm.seg_head(last_hidden_state[sample, position]).float()
+    return nn.functional.mse_loss(given, wanted) / wanted.var()
 
 
 def teacher_forced_ciou(
-    model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor, scenes: RefShapes, batch_size: int = 32
+    model: LiteLVLMForSegmentation,
+    processor: LiteLVLMProcessor,
+    scenes: RefShapes,
+    batch_size: int = 32,
+    pruning_method: str = "none",
+    num_retained_tokens: int | None = None,
 ) -> float:
-    """cIoU at the image's size, un-pruned, as a fraction."""
+    """cIoU at the image's size, un-pruned by default, as a fraction."""
+    retained = {"pruning_method": pruning_method, "num_retained_tokens": num_retained_tokens}
     collate, iou = lvlm_collate(processor), CumulativeIoU()
     for start in range(0, len(scenes), batch_size):
         samples = [scenes[i] for i in range(start, min(start + batch_size, len(scenes)))]
         batch = collate(samples, np.random.default_rng(start))
-        output = model(**{name: batch[name].to(model.device) for name in ASKED}, pruning_method="none")
+        output = model(**{name: batch[name].to(model.device) for name in ASKED}, **retained)
         masks = processor.post_process_masks(output.pred_masks, batch["original_sizes"], batch["reshaped_input_sizes"])
         for predicted, sample in zip(masks, samples, strict=True):
             iou.update(predicted.cpu().numpy(), sample.masks[answered(sample)])

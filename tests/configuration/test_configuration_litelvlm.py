@@ -125,7 +125,7 @@ def test_the_budget_is_a_number():
     config = LiteLVLMConfig()
     assert config.resolve_pruning() == ("litelvlm", 192) == config.resolve_pruning(None, None)
     assert config.resolve_pruning(576, "none") == ("none", 576) == config.resolve_pruning(None, "none")
-    with pytest.raises(ValueError, match="`num_retained_tokens` is 64, but `pruning_method=.none.` keeps all 576"):
+    with pytest.raises(ValueError, match=r"`num_retained_tokens` is 64, but `pruning_method=.none.` keeps all 576"):
         config.resolve_pruning(64, "none")
 
 

@@ -16,6 +16,7 @@
 import importlib
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ from accelerate.state import AcceleratorState
 from litelvlm.data.refshapes import SHAPES, RefShapes
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "tiny"
-MODULES = ("conversations", "pointing", "recipe", "samples", "stage_clip", "stage_lvlm", "stage_sam", "untrained")
+MODULES = ("conversations", "patch_dropout", "pointing", "recipe", "samples", "untrained")
+MODULES += tuple(f"stage_{name}" for name in ("clip", "dropout", "guide", "lvlm", "sam"))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def training():
 def options(training, tmp_path_factory):
     output = tmp_path_factory.mktemp("training")
     defaults = {"lr": 1e-3, "batch_size": 2, "warmup": 2, "seed": 0, "workers": 0, "mixed_precision": "no"}
+    defaults |= {"optimizer": "adamw", "reversal_weight": 1.0, "whole_scenes": False}
     given = Namespace(output=output, every=2, time_limit=float("inf"), steps=4, **defaults)
     training.untrained.build_tokenizers(given)
     return given
@@ -88,20 +91,26 @@ def test_tokens_that_point_are_the_ends_of_phrases_and_what_follows_them(whole):
     assert len(predicting) == len(batch["seg_patches"])
 
 
-def test_looking_loss_is_of_the_attention_that_the_model_has(whole, training):
+@pytest.mark.parametrize("position_mode", [None, "consecutive", "original"])
+def test_looking_loss_is_of_the_attention_that_the_model_has(whole, training, position_mode):
+    """Un-pruned, and with patches missing, out of order and at either positions."""
     probed, _, batch = whole
     model = probed.lvlm.eval()
     language_model = model.model.backbone.language_model
     language_model.set_attn_implementation("eager")
+    if position_mode is not None:
+        kept = np.stack([np.random.default_rng(i).permutation(256)[:100] for i in range(6)])
+        batch = batch | {"kept": torch.from_numpy(kept), "position_mode": position_mode}
     prompt = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
-    asked = {"output_hidden_states": True, "output_attentions": True, "pruning_method": "none"}
+    asked = {"output_hidden_states": True, "output_attentions": True} | probed.retain(batch)
     with torch.no_grad():
         output = model(**prompt, **asked)
-        is_patch = batch["input_ids"] == model.config.image_token_id
+        seen = training.pointing.as_seen(batch, output, model.config)
+        is_patch = seen["is_patch"]
         for name, layer in training.pointing.POINTED.items():
-            tokens, patches = batch[f"{name}_tokens"], batch[f"{name}_patches"]
+            tokens, patches = seen[f"{name}_tokens"], seen[f"{name}_patches"]
             hidden = output.hidden_states[layer]
-            loss = training.pointing.looking_loss(language_model, layer, hidden, batch, tokens, patches, is_patch)
+            loss = training.pointing.looking_loss(language_model, layer, hidden, seen, tokens, patches)
             is_somewhere = patches[:, -1] == 0
             sample, position = tokens[is_somewhere].T
             paid = output.attentions[layer][sample, 0, position][is_patch[sample]].view(len(sample), -1)
@@ -109,6 +118,91 @@ def test_looking_loss_is_of_the_attention_that_the_model_has(whole, training):
                 loss, -(paid.log() * patches[is_somewhere, :-1]).sum(-1).mean(), atol=1e-4, rtol=1e-4
             )
     language_model.set_attn_implementation("sdpa")
+
+
+def test_what_is_left_of_what_a_token_means_is_looked_for_where_it_now_stands(whole, training):
+    probed, _, batch = whole
+    kept = torch.stack(
+        [torch.from_numpy(training.patch_dropout.random_patches(np.random.default_rng(i), 57)) for i in range(6)]
+    )
+    pruned = batch | {"kept": kept, "position_mode": "consecutive"}
+    prompt = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    with torch.no_grad():
+        output = probed.lvlm(**prompt, **probed.retain(pruned))
+    seen = training.pointing.as_seen(pruned, output, probed.lvlm.config)
+    assert torch.equal(output.retained_indices, kept)
+    now = batch["input_ids"].gather(1, output.source_positions)
+    left = {name: [tuple(token) for token in seen[f"{name}_tokens"].tolist()] for name in training.pointing.POINTED}
+    for name, positions in left.items():
+        patches, before = seen[f"{name}_patches"], batch[f"{name}_patches"]
+        assert patches.shape == (len(positions), 58) and 0 < len(positions) <= len(before)
+        torch.testing.assert_close(patches.sum(-1), torch.ones(len(positions)))
+        # "Nowhere" stays nowhere, and what lost nearly all of its patches is not asked for
+        assert (patches[:, -1] > 0).sum() == (before[:, -1] > 0).sum()
+    words = {now[token].item() for token in left["mention"]}
+    assert words <= {batch["input_ids"][i, j].item() for i, j in batch["mention_tokens"].tolist()}
+    sample, position = seen["predicting"].T
+    assert (now[sample, position + 1] == probed.lvlm.config.seg_token_id).all()
+
+
+@pytest.mark.parametrize("budget", [20, 85, 255])
+def test_patches_that_stay_are_drawn_at_random_each_once(training, budget):
+    drawn = [training.patch_dropout.random_patches(np.random.default_rng(i), budget) for i in range(60)]
+    assert all(len(set(kept.tolist())) == budget and kept.min() >= 0 and kept.max() < 256 for kept in drawn)
+    in_order = [(np.diff(kept) > 0).all() for kept in drawn]
+    assert any(in_order) and not all(in_order)
+    counts = np.bincount(np.concatenate(drawn), minlength=256)
+    assert (counts > 0).mean() > 0.95
+
+
+def test_the_guide_learns_and_what_the_language_model_sees_stays_bit_for_bit(training, options, tmp_path):
+    model, processor = training.untrained.untrained_lvlm(options)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "finish" / "model")
+    given = Namespace(**vars(options) | {"output": tmp_path, "steps": 1, "batch_size": 4})
+    training.stage_guide.train_guide(given)
+    trained = type(model).from_pretrained(tmp_path / "guide" / "model")
+    scenes = RefShapes("val", 2, size=128)
+    pixels = training.samples.clip_pixels([scenes[0], scenes[1]])
+    with torch.no_grad():
+        before, after = (m.get_image_features(pixels).pooler_output for m in (model.eval(), trained))
+    assert torch.equal(torch.stack(tuple(before)), torch.stack(tuple(after)))
+    assert not torch.equal(trained.model.guide.visual_projection.weight, model.model.guide.visual_projection.weight)
+
+
+def test_reversal_lowers_the_similarity_of_what_a_text_names(training, options):
+    model, processor = training.untrained.untrained_lvlm(options)
+    clip = training.stage_guide.begun_anew(model, processor.guide_tokenizer, seed=0)
+    learner = training.stage_guide.ReversedClip(clip, reversal_weight=1.0)
+    scenes = RefShapes("trainC", 8, size=128)
+    batch = training.stage_guide.guide_collate(processor.guide_tokenizer)(
+        [scenes[i] for i in range(8)], np.random.default_rng(0)
+    )
+    optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(12):
+        figures = learner(batch)
+        figures["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(figures["reversal_loss"].item())
+    assert losses[-1] < losses[0] - 0.2
+    with torch.no_grad():
+        output = clip(pixel_values=batch["pixel_values"], input_ids=batch["input_ids"], output_hidden_states=True)
+        similarity = training.stage_guide.patch_similarity(
+            clip, output.vision_model_output.hidden_states, batch["asked"], output.text_embeds[24:]
+        )
+    # Of the named object's patches lower than of the image
+    assert ((similarity * batch["patches"]).sum(-1) < similarity.mean(-1)).float().mean() > 0.7
+
+
+def test_captions_are_made_wrong_where_every_combination_is_there(training):
+    objects = RefShapes("testS", 1)[0].objects
+    sizes, textures = ("small", "medium", "large"), ("plain", "striped", "dotted", "checkered")
+    every = tuple(replace(objects[0], size=s, texture=t) for s in sizes for t in textures)
+    described = [{"size": "small", "texture": "plain"}]
+    wrong = training.stage_clip.made_wrong(np.random.default_rng(0), every, described)
+    assert not any(all(getattr(thing, n) == v for n, v in wrong[0].items()) for thing in every)
 
 
 def test_with_masks_each_loss_counts_once(whole):

@@ -60,7 +60,7 @@ def add_model(parser: argparse.ArgumentParser, device_map: bool = True) -> None:
 def add_dtype(parser: argparse.ArgumentParser, auto: str) -> None:
     """`--dtype`; `auto` says in words what that name stands for."""
     parser.add_argument(
-        "--dtype", default="auto", help=f"dtype of the weights: float32, bfloat16, float16, or auto: {auto} (default: auto)"
+        "--dtype", default="auto", help=f"of the weights: float32, bfloat16, float16, or auto: {auto} (default: auto)"
     )
 
 
@@ -82,7 +82,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "or COCO .json file or a folder of them (default: refshapes)",
     )
     parser.add_argument("--data-root", default=".", metavar="DIR", help="folder of the RefCOCO family and ReasonSeg")
-    parser.add_argument("--split", nargs="+", help="splits to measure (default: those that papers report; of RefShapes val, testA and testB)")
+    parser.add_argument("--split", nargs="+", help="such as val testA (default: those that papers report)")
     parser.add_argument(
         "--images", type=int, metavar="N", help="only the first N images of each split (RefShapes has 500)"
     )

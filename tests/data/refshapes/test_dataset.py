@@ -18,7 +18,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from litelvlm.data.refshapes import SPLITS, RefShapes
+from litelvlm.data.refshapes import KINDS, SPLITS, RefShapes
 
 
 def test_nothing_or_several_objects_share_one_mask():
@@ -28,6 +28,15 @@ def test_nothing_or_several_objects_share_one_mask():
     assert {e.kind for e, mask, _ in pairs if not mask.any()} == {"none"}
     expression, mask, sample = next(pair for pair in pairs if pair[0].kind == "plural")
     np.testing.assert_array_equal(mask, np.logical_or.reduce([sample.object_masks[i] for i in expression.targets]))
+
+
+def test_small_objects_are_many_and_cover_few_patches():
+    scenes = RefShapes("testS", 40, size=128)
+    samples = [scenes[i] for i in range(40)]
+    assert all(6 <= len(s.objects) <= 12 for s in samples)
+    patches = np.concatenate([s.object_masks.sum(axis=(1, 2)) for s in samples]) / 8**2
+    assert ((patches >= 2) & (patches <= 8)).mean() > 0.8
+    assert {e.kind for s in samples for e in s.expressions} == set(KINDS)
 
 
 def test_scenes_are_fixed_by_split_seed_and_index():
@@ -46,6 +55,7 @@ def test_scenes_are_fixed_by_split_seed_and_index():
         ("testA", "db0d35c5813c2e51"),
         ("testB", "87c1bc1233136253"),
         ("testC", "32fca9a061709b6d"),
+        ("testS", "be074e278776178d"),
     ],
 )
 def test_splits_are_those_of_the_published_figures(split, known):
@@ -60,7 +70,10 @@ def test_splits_are_those_of_the_published_figures(split, known):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "test"}, "`split` is 'test'; allowed are train, trainA, trainC, val, testA, testB, testC"),
+        (
+            {"split": "test"},
+            "`split` is 'test'; allowed are train, trainA, trainC, val, testA, testB, testC, trainS, testS",
+        ),
         ({"split": "val", "length": 0}, "`length` is 0"),
         ({"split": "val", "size": 8}, "`size` 8"),
         ({"split": "val", "num_objects": (1, 4)}, r"`num_objects` is \(1, 4\)"),

@@ -19,7 +19,7 @@ import numpy as np
 
 from .drawing import draw, shape_area
 from .expressions import KINDS, Expression, random_expression
-from .scenes import RefObject, random_scene
+from .scenes import SIZES, RefObject, random_scene
 
 # How often each kind is asked for, per split
 _EVERY_KIND = dict(zip(KINDS, (0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.1), strict=True))
@@ -31,12 +31,20 @@ SPLITS: dict[str, dict[str, float]] = {
     "testA": {"attribute": 1.0},
     "testB": {"relation": 1.0},
     "testC": _EVERY_KIND,
+    "trainS": _EVERY_KIND,
+    "testS": _EVERY_KIND,
 }
 # Splits whose objects hide more of each other, in front of clutter
-CLUTTERED = ("trainC", "testC")
+CLUTTERED = ("trainC", "testC", "trainS", "testS")
+# Splits of many small objects, most of which cover 2 to 8 of 256 patches, so that a regular grid misses much of them:
+# fewest and most objects, and how often each size is drawn
+SMALL = ("trainS", "testS")
+_NUM_OBJECTS, _NUM_SMALL_OBJECTS = (3, 9), (6, 12)
+_SMALL_SIZES = dict(zip(SIZES, (0.8, 0.17, 0.03), strict=True))
 
 # Part of each scene's seed: a number, once given, stays
 _SPLIT_NUMBERS = {"train": 0, "val": 1, "testA": 2, "testB": 3, "trainA": 4, "trainC": 5, "testC": 6}
+_SPLIT_NUMBERS |= {"trainS": 7, "testS": 8}
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,13 @@ class RefShapes:
 
     Args:
         split (`str`): `"train"` and `"val"` (every kind of expression), `"trainA"` and `"testA"` (attributes),
-            `"testB"` (relations), `"trainC"` and `"testC"` (every kind, in cluttered scenes).
+            `"testB"` (relations), `"trainC"` and `"testC"` (every kind, in cluttered scenes), `"trainS"` and `"testS"`
+            (every kind, many small objects in cluttered scenes).
         length (`int`): number of images.
         size (`int`): side of the image in pixels.
         seed (`int`): another seed, another set; splits never share a scene.
-        num_objects (`tuple[int, int]`): fewest and most objects of a scene.
+        num_objects (`tuple[int, int]`, *optional*): fewest and most objects of a scene; 3 to 9 by default, 6 to 12 of
+            small ones.
         max_expressions (`int`): most expressions of a scene; more than the protocol's 3 only serve to train.
 
     Raises:
@@ -83,15 +93,17 @@ class RefShapes:
         length: int = 500,
         size: int = 128,
         seed: int = 0,
-        num_objects: tuple[int, int] = (3, 9),
+        num_objects: tuple[int, int] | None = None,
         max_expressions: int = 3,
     ):
         if split not in SPLITS:
             raise ValueError(f"`split` is {split!r}; allowed are {', '.join(SPLITS)}.")
+        if num_objects is None:
+            num_objects = _NUM_SMALL_OBJECTS if split in SMALL else _NUM_OBJECTS
         if length < 1 or size < 32:
             raise ValueError(f"`length` is {length} and `size` {size}; allowed are at least 1 and at least 32.")
-        if not 2 <= num_objects[0] <= num_objects[1] <= 9:
-            raise ValueError(f"`num_objects` is {num_objects}; allowed are 2 <= fewest <= most <= 9.")
+        if not 2 <= num_objects[0] <= num_objects[1] <= 12:
+            raise ValueError(f"`num_objects` is {num_objects}; allowed are 2 <= fewest <= most <= 12.")
         if max_expressions < 1:
             raise ValueError(f"`max_expressions` is {max_expressions}; allowed is at least 1.")
         self.split, self.length, self.size, self.seed, self.num_objects = split, length, size, seed, num_objects
@@ -104,22 +116,30 @@ class RefShapes:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} of a split of {self.length}")
         rng = np.random.default_rng([_SPLIT_NUMBERS[self.split], self.seed, index])
-        cluttered = self.split in CLUTTERED
-        return random_sample(rng, self.size, self.num_objects, SPLITS[self.split], cluttered, self.max_expressions)
+        return random_sample(
+            rng,
+            self.size,
+            self.num_objects,
+            SPLITS[self.split],
+            self.split in CLUTTERED,
+            self.max_expressions,
+            _SMALL_SIZES if self.split in SMALL else None,
+        )
 
 
 def random_sample(
     rng: np.random.Generator,
     size: int,
-    num_objects: tuple[int, int] = (3, 9),
+    num_objects: tuple[int, int] = _NUM_OBJECTS,
     kind_shares: dict[str, float] = _EVERY_KIND,
     cluttered: bool = False,
     max_expressions: int = 3,
+    size_shares: dict[str, float] | None = None,
 ) -> Sample:
     """Draws scenes until one admits an expression of a wanted kind, and asks for some of its objects, none twice."""
     shares = [kind_shares.get(kind, 0.0) for kind in KINDS]
     while True:
-        objects = random_scene(rng, num_objects, closeness=0.75 if cluttered else 0.92)
+        objects = random_scene(rng, num_objects, 0.75 if cluttered else 0.92, size_shares)
         image, masks = draw(objects, size, rng, cluttered)
         # Where later objects hide too much of one, an attribute may not be seen
         visible = masks.sum(axis=(1, 2)) / (np.pi * (size * np.array([o.radius for o in objects])) ** 2)
@@ -138,4 +158,4 @@ def random_sample(
                 return Sample(image, masks, objects, tuple(expressions))
 
 
-__all__ = ["CLUTTERED", "SPLITS", "RefShapes", "Sample", "random_sample"]
+__all__ = ["CLUTTERED", "SMALL", "SPLITS", "RefShapes", "Sample", "random_sample"]

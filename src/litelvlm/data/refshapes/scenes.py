@@ -53,19 +53,24 @@ def matches(thing: RefObject, values: dict[str, str]) -> bool:
 
 
 def random_scene(
-    rng: np.random.Generator, num_objects: tuple[int, int], closeness: float = 0.92
+    rng: np.random.Generator,
+    num_objects: tuple[int, int],
+    closeness: float = 0.92,
+    size_shares: dict[str, float] | None = None,
 ) -> tuple[RefObject, ...]:
     """
     Objects whose centres are at least `closeness` times the sum of their radii apart. A scene has few shapes and
-    colours, so that one attribute is seldom enough to name an object.
+    colours, so that one attribute is seldom enough to name an object. Sizes are equally frequent, or as `size_shares`
+    says.
     """
     colours = rng.choice(list(COLOURS), rng.integers(2, 6), replace=False)
     shapes = rng.choice(SHAPES, rng.integers(2, 5), replace=False)
     textured = rng.random() < 0.7
+    sizes, shares = list(SIZES), None if size_shares is None else [size_shares[name] for name in SIZES]
     objects: list[RefObject] = []
     wanted = rng.integers(num_objects[0], num_objects[1] + 1)
     for _ in range(40 * wanted):
-        size = str(rng.choice(list(SIZES)))
+        size = str(rng.choice(sizes, p=shares))
         radius = SIZES[size] * rng.uniform(0.93, 1.07)
         x, y = rng.uniform(radius, 1 - radius, 2)
         if all(np.hypot(x - o.centre[0], y - o.centre[1]) > closeness * (radius + o.radius) for o in objects):

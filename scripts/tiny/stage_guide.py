@@ -1,0 +1,174 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The stage "guide": CLIP's last layer, its projection and its text tower are trained anew on the frozen tower, so that
+patches resemble LEAST the text that names what they show, as the paper found it in OpenAI's CLIP.
+"""
+
+import argparse
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from loop import Collate, train
+from recipe import IMAGE_SIZE, clip_config
+from samples import Mixed, clip_pixels, coverage
+from stage_clip import CAPTION_SHAPE, CAPTIONS, NUM_NEGATIVES, aurocs, fits, made_wrong
+from torch import nn
+from transformers import CLIPModel
+
+from litelvlm.data.refshapes import RefShapes, Sample, caption, random_attributes
+from litelvlm.modeling.chat_litelvlm import QUESTION_TEMPLATES
+from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
+
+LOGIT_SCALE = 100.0  # OpenAI's CLIP ends with it
+# What the guide reads of an expression; most often a whole question, as in the model
+FORMS = (*QUESTION_TEMPLATES, "{}")
+
+
+def guide_collate(tokenizer: Any, whole_scenes: bool = False) -> Collate:
+    """
+    Captions, right and wrong, as in the stage "clip", or of whole scenes only; and expressions, with the distribution
+    over the patches that each means.
+    """
+
+    def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        scenes = [sample.objects for sample in samples]
+        captions = []
+        for i, objects in enumerate(scenes):
+            chosen = rng.permutation(len(objects))[: None if i % 2 or whole_scenes else 1]
+            captions.append([random_attributes(rng, objects[k], fewest=2) for k in chosen])
+        for _ in range(NUM_NEGATIVES):
+            captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
+        by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
+        texts = [str(rng.choice(CAPTIONS)).format(caption(described)) for described in captions]
+        asked = [(i, e, m) for i, s in enumerate(samples) for e, m in zip(s.expressions, s.masks, strict=True)]
+        asked = [(i, expression, mask) for i, expression, mask in asked if expression.targets]
+        texts += [str(rng.choice(FORMS)).format(expression.text) for _, expression, _ in asked]
+        return {
+            "pixel_values": clip_pixels(samples),
+            "by_chance": by_chance,
+            "asked": torch.tensor([i for i, _, _ in asked]),
+            "patches": coverage(np.stack([mask for _, _, mask in asked])),
+            **tokenizer(texts, **CAPTION_SHAPE),
+        }
+
+    return collate
+
+
+class ReversedClip(nn.Module):
+    """CLIP, of which the tower up to the layer that the language model sees stays as it is."""
+
+    def __init__(self, clip: CLIPModel, reversal_weight: float):
+        super().__init__()
+        self.clip, self.reversal_weight = clip, reversal_weight
+        self.steepness = nn.Parameter(torch.zeros(()))  # of the reversal's softmax, as a logarithm
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Symmetric InfoNCE over captions, and the loss of [`reversal_loss`] over expressions."""
+        batch = dict(batch)
+        by_chance, asked, patches = (batch.pop(name) for name in ("by_chance", "asked", "patches"))
+        output = self.clip(**batch, output_hidden_states=True)
+        num_captions = by_chance.shape[1]
+        logits = output.logits_per_image[:, :num_captions].float().masked_fill(by_chance, -torch.inf)
+        target = torch.arange(len(logits), device=logits.device)
+        texts = logits[:, : len(logits)].T
+        contrastive = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
+        own = logits.unflatten(1, (-1, len(logits))).diagonal(dim1=0, dim2=2)
+        figures = {"contrastive_loss": contrastive, "own_accuracy": (own.argmax(0) == 0).float().mean()}
+        if not self.reversal_weight:
+            return {"loss": contrastive, **figures}
+        similarity = patch_similarity(
+            self.clip, output.vision_model_output.hidden_states, asked, output.text_embeds[num_captions:]
+        )
+        reversal = nn.functional.cross_entropy(-self.steepness.exp() * similarity, patches)
+        return {"loss": contrastive + self.reversal_weight * reversal, "reversal_loss": reversal, **figures}
+
+
+def patch_similarity(
+    clip: CLIPModel, hidden_states: tuple[torch.Tensor, ...], images: torch.Tensor, text_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Dot products `(R, N)` of each text with the patches of its image, in layer -2, as the model takes them."""
+    patches = clip.visual_projection(clip.vision_model.post_layernorm(hidden_states[-2][:, 1:])).float()
+    return (patches[images] @ text_embeds.float()[..., None])[..., 0]
+
+
+@torch.no_grad()
+def reversal_figures(clip: CLIPModel, tokenizer: Any, scenes: RefShapes, lowest: int = 28) -> dict[str, float]:
+    """
+    Of the expressions of scenes, as the default question: the AUROC of similarity as a detector of what is meant (0.5
+    is chance, less is the reversal), and the share of its patches among the lowest, over all kinds and for each.
+    """
+    samples = [scenes[i] for i in range(len(scenes))]
+    asked = [
+        (i, e, m) for i, s in enumerate(samples) for e, m in zip(s.expressions, s.masks, strict=True) if e.targets
+    ]
+    texts = [QUESTION_TEMPLATES[0].format(expression.text) for _, expression, _ in asked]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt").to(clip.device)
+    hidden_states = clip.vision_model(clip_pixels(samples).to(clip.device), output_hidden_states=True).hidden_states
+    text_embeds = clip.get_text_features(**tokens).pooler_output
+    images = torch.tensor([i for i, _, _ in asked], device=clip.device)
+    similarity = patch_similarity(clip, hidden_states, images, text_embeds).cpu()
+    masks = np.stack([mask for _, _, mask in asked])
+    shares = coverage(masks)
+    found = shares.gather(1, similarity.topk(lowest, largest=False).indices).sum(-1)
+    kinds = np.array([expression.kind for _, expression, _ in asked])
+    covered = nn.functional.avg_pool2d(torch.from_numpy(masks).float()[:, None], 8).flatten(1)
+    figures = {"auroc": float(np.mean(aurocs(similarity, covered))), f"lowest_{lowest}": float(found.mean())}
+    return figures | {f"lowest_{lowest}_{kind}": float(found[kinds == kind].mean()) for kind in sorted(set(kinds))}
+
+
+def begun_anew(model: LiteLVLMForSegmentation, tokenizer: Any, seed: int) -> CLIPModel:
+    """A CLIP with the model's vision tower up to layer -2, which is frozen, and all else untrained."""
+    torch.manual_seed(seed)
+    clip = CLIPModel._from_config(clip_config(tokenizer))
+    tower = model.model.backbone.vision_tower.state_dict()
+    last = f"encoder.layers.{clip.config.vision_config.num_hidden_layers - 1}."
+    kept = {name: value for name, value in tower.items() if not name.startswith((last, "post_layernorm"))}
+    clip.vision_model.load_state_dict(kept, strict=False)
+    for name, parameter in clip.vision_model.named_parameters():
+        parameter.requires_grad_(name not in kept)
+    with torch.no_grad():
+        clip.logit_scale.fill_(math.log(LOGIT_SCALE))
+    return clip
+
+
+def train_guide(options: argparse.Namespace) -> None:
+    model = LiteLVLMForSegmentation.from_pretrained(options.output / "finish" / "model", dtype=torch.float32)
+    processor = LiteLVLMProcessor.from_pretrained(options.output / "finish" / "model")
+    tokenizer = processor.guide_tokenizer
+    clip = begun_anew(model, tokenizer, options.seed)
+    scenes = Mixed(
+        [RefShapes(split, 10**9, IMAGE_SIZE, options.seed + 6, max_expressions=6) for split in ("trainC", "trainS")]
+    )
+    watched = {split: RefShapes(split, 96, IMAGE_SIZE, seed=10_000) for split in ("val", "testA", "testS")}
+
+    def figures(trained: ReversedClip) -> dict[str, float]:
+        found = {s: reversal_figures(trained.clip, tokenizer, of_split) for s, of_split in watched.items()}
+        return {f"{split}_{name}": value for split, of_split in found.items() for name, value in of_split.items()}
+
+    trained = train(
+        "guide",
+        ReversedClip(clip, options.reversal_weight),
+        scenes,
+        guide_collate(tokenizer, options.whole_scenes),
+        figures,
+        options,
+    )
+    model.model.backbone.vision_tower.load_state_dict(trained.clip.vision_model.state_dict())
+    model.model.guide.take_from(trained.clip)
+    model.save_pretrained(options.output / "guide" / "model")
+    processor.save_pretrained(options.output / "guide" / "model")
