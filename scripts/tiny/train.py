@@ -23,9 +23,9 @@ both frozen; then all but CLIP; then CLIP's guide anew, reversed; at last the la
     python scripts/tiny/train.py guide --output runs/tiny
     python scripts/tiny/train.py dropout --output runs/tiny
 
-SAM needs nothing of CLIP, and may be trained at the same time; dropout needs the guide only at its end. Each stage goes
-on from its last checkpoint in the output folder, to the step and without showing a scene twice, and logs its losses to
-a CSV file there.
+SAM needs nothing of CLIP, and may be trained at the same time; dropout needs the guide only as it ends. Each stage
+goes on from its last checkpoint in the output folder, to the step and without showing a scene twice, and logs its
+losses to a CSV file there.
 """
 
 import argparse
