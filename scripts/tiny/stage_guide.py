@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The stage "guide": CLIP's last layer, its projection and its text tower are trained anew on the frozen tower, so that
-patches resemble LEAST the text that names what they show, as the paper found it in OpenAI's CLIP.
+The stage "guide": on the frozen tower CLIP's last layer and the projection of its patches are trained anew, and its
+text tower goes on learning, so that patches resemble LEAST the text that names what they show, as the paper found it
+in OpenAI's CLIP.
 """
 
 import argparse
@@ -29,20 +30,24 @@ from stage_clip import CAPTION_SHAPE, CAPTIONS, NUM_NEGATIVES, aurocs, fits, mad
 from torch import nn
 from transformers import CLIPModel
 
-from litelvlm.data.refshapes import RefShapes, Sample, caption, random_attributes
+from litelvlm.data.refshapes import RefShapes, Sample, caption, matches, phrase, random_attributes
 from litelvlm.modeling.chat_litelvlm import QUESTION_TEMPLATES
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 LOGIT_SCALE = 100.0  # OpenAI's CLIP ends with it
+# The projection of patches begins small, and the softmax over them steep by as much: what AdamW changes of it in a
+# step then counts ten times as much. Without, its weights are too slow for all others to learn from
+STEEPNESS = 10.0
+NUM_DESCRIPTIONS = 3  # noun phrases per scene, each of which means all objects that it fits
 # What the guide reads of an expression; most often a whole question, as in the model
 FORMS = (*QUESTION_TEMPLATES, "{}")
 
 
 def guide_collate(tokenizer: Any, whole_scenes: bool = False) -> Collate:
     """
-    Captions, right and wrong, as in the stage "clip", or of whole scenes only; and expressions, with the distribution
-    over the patches that each means.
+    Captions, right and wrong, as in the stage "clip", or of whole scenes only; and expressions and noun phrases, with
+    the distribution over the patches that each means.
     """
 
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -55,9 +60,15 @@ def guide_collate(tokenizer: Any, whole_scenes: bool = False) -> Collate:
             captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
         by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
         texts = [str(rng.choice(CAPTIONS)).format(caption(described)) for described in captions]
-        asked = [(i, e, m) for i, s in enumerate(samples) for e, m in zip(s.expressions, s.masks, strict=True)]
-        asked = [(i, expression, mask) for i, expression, mask in asked if expression.targets]
-        texts += [str(rng.choice(FORMS)).format(expression.text) for _, expression, _ in asked]
+        asked = []
+        for i, sample in enumerate(samples):
+            named = zip(sample.expressions, sample.masks, strict=True)
+            asked += [(i, expression.text, mask) for expression, mask in named if expression.targets]
+            for k in rng.integers(len(sample.objects), size=NUM_DESCRIPTIONS):
+                values = random_attributes(rng, sample.objects[k])
+                fitting = [matches(thing, values) for thing in sample.objects]
+                asked.append((i, f"the {phrase(values)}", sample.object_masks[fitting].any(axis=0)))
+        texts += [str(rng.choice(FORMS)).format(text) for _, text, _ in asked]
         return {
             "pixel_values": clip_pixels(samples),
             "by_chance": by_chance,
@@ -75,7 +86,7 @@ class ReversedClip(nn.Module):
     def __init__(self, clip: CLIPModel, reversal_weight: float):
         super().__init__()
         self.clip, self.reversal_weight = clip, reversal_weight
-        self.steepness = nn.Parameter(torch.zeros(()))  # of the reversal's softmax, as a logarithm
+        self.steepness = nn.Parameter(torch.tensor(STEEPNESS).log())  # of the softmax over patches, as a logarithm
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Symmetric InfoNCE over captions, and the loss of [`reversal_loss`] over expressions."""
@@ -132,7 +143,10 @@ def reversal_figures(clip: CLIPModel, tokenizer: Any, scenes: RefShapes, lowest:
 
 
 def begun_anew(model: LiteLVLMForSegmentation, tokenizer: Any, seed: int) -> CLIPModel:
-    """A CLIP with the model's vision tower up to layer -2, which is frozen, and all else untrained."""
+    """
+    A CLIP with the model's vision tower up to layer -2, which is frozen, and its text tower, which knows the words
+    already; the last layer and the projection of images are untrained.
+    """
     torch.manual_seed(seed)
     clip = CLIPModel._from_config(clip_config(tokenizer))
     tower = model.model.backbone.vision_tower.state_dict()
@@ -141,8 +155,12 @@ def begun_anew(model: LiteLVLMForSegmentation, tokenizer: Any, seed: int) -> CLI
     clip.vision_model.load_state_dict(kept, strict=False)
     for name, parameter in clip.vision_model.named_parameters():
         parameter.requires_grad_(name not in kept)
+    text_model = model.model.guide.text_model
+    clip.text_model.load_state_dict(text_model.text_model.state_dict())
+    clip.text_projection.load_state_dict(text_model.text_projection.state_dict())
     with torch.no_grad():
         clip.logit_scale.fill_(math.log(LOGIT_SCALE))
+        clip.visual_projection.weight /= STEEPNESS
     return clip
 
 
@@ -152,7 +170,7 @@ def train_guide(options: argparse.Namespace) -> None:
     tokenizer = processor.guide_tokenizer
     clip = begun_anew(model, tokenizer, options.seed)
     scenes = Mixed(
-        [RefShapes(split, 10**9, IMAGE_SIZE, options.seed + 6, max_expressions=6) for split in ("trainC", "trainS")]
+        [RefShapes(split, 10**9, IMAGE_SIZE, options.seed + 6, max_expressions=3) for split in ("trainC", "trainS")]
     )
     watched = {split: RefShapes(split, 96, IMAGE_SIZE, seed=10_000) for split in ("val", "testA", "testS")}
 

@@ -75,11 +75,11 @@ def check_candidates(
     """
     methods = list(methods)
     budgets = [config.num_patches // 3, config.num_patches // 9] if budgets is None else list(budgets)
+    if "none" in methods:
+        raise ValueError("The method 'none' is always measured; name methods that prune.")
     for method in methods:
         for budget in budgets:
             config.resolve_pruning(budget, method)
-            if method == "none":
-                raise ValueError("The method 'none' is always measured; name methods that prune.")
     return methods, budgets
 
 
