@@ -23,7 +23,7 @@ from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.pruning_litelvlm import PruningPlan, PruningSignals, get_pruning_method, list_pruning_methods
 
 BEFORE = list_pruning_methods(before=True)
-ON_CROPS = [name for name in BEFORE if not get_pruning_method(name).vision_layers]
+ON_CROPS = [name for name in BEFORE if name != "evtp" and not get_pruning_method(name).vision_layers]
 SIDE = 8
 NUM_PATCHES = SIDE**2
 
@@ -164,6 +164,16 @@ def reference_divprune(s, budget):
     return sorted(chosen), None
 
 
+def reference_evtp(s, budget):
+    grid = [(y / (SIDE - 1), x / (SIDE - 1)) for y in range(SIDE) for x in range(SIDE)]
+    points = np.array([[*(f / np.linalg.norm(f)), *at] for f, at in zip(s.features, grid, strict=True)])
+    chosen = [int(np.argmin(np.linalg.norm(points - points.mean(axis=0), axis=-1)))]
+    while len(chosen) < budget:
+        gaps = [min(np.linalg.norm(points[i] - points[j]) for j in chosen) for i in range(NUM_PATCHES)]
+        chosen.append(int(np.argmax(gaps)))
+    return sorted(chosen), None
+
+
 def reference_hiprune(s, budget):
     middle = s.attention(9 % 4, 0, 2)[0].mean(axis=(0, 1))[1:]
     late = s.attention(-2, 1, 2)[0].mean(axis=(0, 1))[1:]
@@ -195,6 +205,7 @@ def reference_random(s, budget):
 REFERENCES = {
     "cdpruner": reference_cdpruner,
     "divprune": reference_divprune,
+    "evtp": reference_evtp,
     "hiprune": reference_hiprune,
     "prumerge": reference_prumerge,
     "prumerge-adaptive": lambda s, budget: reference_prumerge(s, budget, adaptive=True),
@@ -271,6 +282,14 @@ def test_only_patches_that_may_be_retained_are(make_wide_model, name):
                 assert alone.indices[0].tolist() == row
                 if alone.features is not None:
                     torch.testing.assert_close(alone.features[0], retained.features[i], atol=1e-5, rtol=1e-5)
+
+
+def test_coordinates_of_patches_in_crops_are_refused(make_wide_model):
+    model, (images, texts, mask) = make_wide_model(), inputs()
+    state = model.encode_image(images, pruning_method="evtp")
+    state.is_patch = torch.ones(3, NUM_PATCHES, dtype=torch.bool)
+    with pytest.raises(ValueError, match="an image in crops has none"):
+        model.select_tokens(state, texts, mask, PruningPlan.resolve(model.config, 6, "evtp"))
 
 
 def constant_signals(model, name):

@@ -23,6 +23,7 @@ from itertools import pairwise
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .cdpruner import select_cdpruner
 from .divprune import select_divprune
+from .evtp import select_evtp
 from .fastv import fastv_cuts, run_fastv
 from .hiprune import select_hiprune
 from .prumerge import select_prumerge, select_prumerge_adaptive
@@ -65,6 +66,7 @@ __all__ = [
     "run_sparsevlm",
     "select_cdpruner",
     "select_divprune",
+    "select_evtp",
     "select_hiprune",
     "select_prumerge",
     "select_prumerge_adaptive",

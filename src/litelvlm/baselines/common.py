@@ -75,10 +75,43 @@ def projected_units(signals: PruningSignals) -> torch.Tensor:
     return unit_rows(signals.projector(signals.image_features).to(signals.contribution.device))
 
 
+def farthest_first(
+    distance: torch.Tensor, first: torch.Tensor, number: int, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    A greedy cover: from `first` on, always the patch that is farthest from its nearest chosen one.
+
+    Args:
+        distance (`torch.Tensor` of shape `(B, N, N)`): between patches.
+        first (`torch.LongTensor` of shape `(B, 1)`): the patch chosen first.
+        number (`int`): how many to choose.
+        mask (`torch.BoolTensor` of shape `(B, N)`, *optional*): which may be chosen.
+
+    Returns:
+        `torch.LongTensor` of shape `(B, number)`, in rising order.
+    """
+    is_taken = torch.zeros_like(distance[:, 0], dtype=torch.bool) if mask is None else ~mask
+    chosen, nearest = [first], torch.full_like(distance[:, 0], torch.inf)
+    for _ in range(number - 1):
+        item = chosen[-1]
+        is_taken = is_taken.scatter(1, item, True)
+        nearest = nearest.minimum(distance.gather(1, item[..., None].expand(-1, 1, distance.shape[-1]))[:, 0])
+        chosen.append(nearest.masked_fill(is_taken, -torch.inf).argmax(dim=-1, keepdim=True))
+    return torch.cat(chosen, dim=1).sort(dim=-1).values
+
+
 def mean_over_texts(values: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
     """The mean of `values`, shape `(B, T, N)`, over the texts that are present: `(B, N)`, float32."""
     present = text_mask[..., None]
     return values.float().where(present, 0).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
-__all__ = ["gather_rows", "mean_over_texts", "projected_units", "top_indices", "unit_rows", "vision_attention"]
+__all__ = [
+    "farthest_first",
+    "gather_rows",
+    "mean_over_texts",
+    "projected_units",
+    "top_indices",
+    "unit_rows",
+    "vision_attention",
+]

@@ -17,7 +17,7 @@ import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
-from .common import projected_units
+from .common import farthest_first, projected_units
 
 
 @register_token_selector(
@@ -40,21 +40,14 @@ def select_divprune(signals: PruningSignals, num_retained_tokens: int, config: L
     """
     unit = projected_units(signals).detach()
     distance = 1 - unit @ unit.transpose(1, 2)  # [B, N, N]
-    is_taken = torch.zeros_like(distance[:, 0], dtype=torch.bool)
+    is_other = ~torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
     if signals.patch_mask is not None:
-        is_taken = ~signals.patch_mask
-        distance = distance.masked_fill(is_taken[:, None], torch.inf)
-    itself = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
-    nearest = distance.masked_fill(itself, torch.inf).amin(dim=-1)  # [B, N]
-    chosen: list[torch.Tensor] = []
-    for step in range(num_retained_tokens):
-        item = nearest.masked_fill(is_taken, -torch.inf).argmax(dim=-1, keepdim=True)  # [B, 1]
-        chosen.append(item)
-        is_taken = is_taken.scatter(1, item, True)
-        to_item = distance.gather(1, item[..., None].expand(-1, 1, distance.shape[-1]))[:, 0]
-        # The one chosen for its distance to all others is the first to be compared with
-        nearest = to_item if step == 0 else nearest.minimum(to_item)
-    return torch.cat(chosen, dim=1).sort(dim=-1).values
+        is_other = is_other & signals.patch_mask[:, None]
+    nearest = distance.masked_fill(~is_other, torch.inf).amin(dim=-1)  # [B, N]
+    if signals.patch_mask is not None:
+        nearest = nearest.masked_fill(~signals.patch_mask, -torch.inf)
+    first = nearest.argmax(dim=-1, keepdim=True)
+    return farthest_first(distance, first, num_retained_tokens, signals.patch_mask)
 
 
 __all__ = ["select_divprune"]
