@@ -134,9 +134,21 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """
-        As `PreTrainedModel.from_pretrained`. A `quantization_config` that does not say which modules it leaves alone
-        applies to the language model only: what it selects and segments by stays in full precision.
+        As `PreTrainedModel.from_pretrained`, but a checkpoint that does not fill the model is refused: a random weight
+        gives a wrong mask without a word.
+
+        A `quantization_config` that does not say which modules it leaves alone applies to the language model only:
+        what it selects and segments by stays in full precision.
+
+        Args:
+            ignore_incomplete_weights (`bool`, *optional*, defaults to `False`): load all the same, with random values
+                for what is missing, as to train it.
+
+        Raises:
+            ValueError: names tensors that are missing, of another shape, or, for the class that was saved, unknown.
         """
+        ignore_incomplete_weights = kwargs.pop("ignore_incomplete_weights", False)
+        with_info = kwargs.pop("output_loading_info", False)
         quantization_config = kwargs.get("quantization_config")
         if isinstance(quantization_config, dict):
             quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
@@ -146,7 +158,17 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
                 setattr(quantization_config, name, _FULL_PRECISION.copy())
         if quantization_config is not None:
             kwargs["quantization_config"] = quantization_config
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        may_differ = kwargs.pop("ignore_mismatched_sizes", False) or ignore_incomplete_weights
+        # Of another shape too: Transformers' own error names no tensor
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+        # A part of a model, such as its text answers without masks, may leave the rest unread
+        is_whole = [cls.__name__] == model.config.architectures
+        kinds = {"missing_keys": not ignore_incomplete_weights, "mismatched_keys": not may_differ}
+        kinds |= {"unexpected_keys": is_whole and not ignore_incomplete_weights}
+        _check_weights(pretrained_model_name_or_path, {kind: info[kind] for kind, asked in kinds.items() if asked})
+        return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
@@ -878,6 +900,22 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             "pred_masks": [mask[:count] for mask, count in zip(masks, counts, strict=True)],
             "mask_scores": [score[:count] for score, count in zip(scores, counts, strict=True)],
         }
+
+
+def _check_weights(name: str | os.PathLike, info: dict[str, Any]) -> None:
+    """Raises a `ValueError` that names the tensors in which a checkpoint and its configuration differ."""
+    kinds = {"missing_keys": "missing", "mismatched_keys": "of another shape", "unexpected_keys": "unknown"}
+    found = []
+    for key, kind in kinds.items():
+        tensors = sorted(t if isinstance(t, str) else t[0] for t in info.get(key, ()))
+        if tensors:
+            more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+            found.append(f"{kind}: {', '.join(tensors[:3])}{more}")
+    if found:
+        raise ValueError(
+            f"The weights of {str(name)!r} do not fill the model that its config.json describes ({'; '.join(found)}). "
+            "Download or convert it anew; `ignore_incomplete_weights=True` loads it with random values for the rest."
+        )
 
 
 def _check_given_once(image_state: LiteLVLMImageState | None, **images: torch.Tensor | None) -> None:

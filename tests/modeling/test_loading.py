@@ -1,0 +1,93 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A checkpoint is loaded whole or not at all: a random weight would give a wrong mask without a word."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+import litelvlm  # noqa: F401
+from litelvlm.modeling.modeling_litelvlm import (
+    LiteLVLMForConditionalGeneration,
+    LiteLVLMForSegmentation,
+    LiteLVLMModel,
+)
+
+
+@pytest.fixture
+def saved(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def with_weights(folder, saved, change):
+    """A copy of a saved folder whose tensors a function has changed."""
+    shutil.copytree(saved, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "seg_head.linear_2.bias",
+        "sam.mask_decoder",
+        "model.guide",
+        "lm_head",
+        "model.backbone.language_model.model.layers.0.",
+    ],
+)
+def test_a_checkpoint_that_lacks_weights_is_refused_by_their_names(saved, tmp_path, part):
+    def drop(tensors):
+        for name in [name for name in tensors if name.startswith(part)]:
+            del tensors[name]
+
+    folder = with_weights(tmp_path / "changed", saved, drop)
+    named = part.replace("language_model.model.", "language_model.")  # as the model calls it, not the file
+    for auto_class in (LiteLVLMForSegmentation, AutoModel):
+        with pytest.raises(ValueError, match=f"do not fill the model that its config.json .*missing: {named}"):
+            auto_class.from_pretrained(folder)
+        assert auto_class.from_pretrained(folder, ignore_incomplete_weights=True).config.model_type == "litelvlm"
+
+
+def test_renamed_and_reshaped_weights_are_refused_and_a_part_of_a_model_is_not(saved, tmp_path):
+    def rename(tensors):
+        tensors["seg_haed.linear_1.bias"] = tensors.pop("seg_head.linear_1.bias")
+
+    with pytest.raises(ValueError, match=r"missing: seg_head.linear_1.bias; unknown: seg_haed.linear_1.bias"):
+        LiteLVLMForSegmentation.from_pretrained(with_weights(tmp_path / "renamed", saved, rename))
+
+    def reshape(tensors):
+        tensors["lm_head.weight"] = tensors["lm_head.weight"][:-1].clone()
+
+    folder = with_weights(tmp_path / "reshaped", saved, reshape)
+    with pytest.raises(ValueError, match=r"of another shape: lm_head.weight"):
+        LiteLVLMForSegmentation.from_pretrained(folder)
+    LiteLVLMForSegmentation.from_pretrained(folder, ignore_mismatched_sizes=True)
+    # Text answers without masks, and the model without its head
+    for part in (LiteLVLMForConditionalGeneration, LiteLVLMModel):
+        assert type(part.from_pretrained(saved)) is part
+
+
+def test_a_configuration_with_more_layers_than_the_file_is_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["backbone_config"]["text_config"]["num_hidden_layers"] += 1
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"missing: model.backbone.language_model.layers.\d+.* and \d+ more"):
+        LiteLVLMForSegmentation.from_pretrained(saved)
