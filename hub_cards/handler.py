@@ -33,6 +33,7 @@ class EndpointHandler:
     def __init__(self, path: str = "."):
         self.model = AutoModel.from_pretrained(path, trust_remote_code=True, dtype="auto", device_map="auto")
         self.processor = AutoProcessor.from_pretrained(path, trust_remote_code=True)
+        self.processor.check_fits(self.model.config)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """

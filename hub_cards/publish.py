@@ -70,6 +70,10 @@ def check_folder(folder: str | Path) -> None:
     if "AutoModel" not in config.get("auto_map", {}):
         raise ValueError(f"{_name(folder, 'config.json')} has no `auto_map`; save the model by `save_pretrained`.")
     processor = _read_json(folder, "processor_config.json", "save the processor into it by `save_pretrained`")
+    if not list(folder.glob("guide_tokenizer/tokenizer*")):
+        raise ValueError(
+            f"{str(folder)!r} lacks CLIP's tokenizer in guide_tokenizer; save the processor by `save_pretrained`."
+        )
     pipelines = [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
     classes = [*config["auto_map"].values(), *processor.get("auto_map", {}).values(), *pipelines]
     if missing := _missing_code(folder, {name.partition(".")[0] for name in classes}):

@@ -67,6 +67,9 @@ from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
 
+# What a model that answers in text only does without
+_MASK_PARTS = ("sam.", "seg_head.")
+
 # Arguments of `save_pretrained` that are for `push_to_hub`
 _PUSH_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
 
@@ -163,6 +166,8 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
+        if model.config.sam_config is None:  # as it was saved, or as the caller asks
+            info["unexpected_keys"] = {key for key in info["unexpected_keys"] if not key.startswith(_MASK_PARTS)}
         # A part of a model, such as its text answers without masks, may leave the rest unread
         is_whole = [cls.__name__] == model.config.architectures
         kinds = {"missing_keys": not ignore_incomplete_weights, "mismatched_keys": not may_differ}

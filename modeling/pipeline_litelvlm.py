@@ -44,6 +44,10 @@ class ReferringSegmentationPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.processor.check_fits(self.model.config)
+
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
         Args:

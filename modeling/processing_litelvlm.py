@@ -43,6 +43,9 @@ from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
 from .images_litelvlm import load_rgb
 
+# In the configurations of CLIP's first checkpoints: Transformers then takes the highest id of a text for its end
+_LEGACY_EOS_TOKEN_ID = 2
+
 _CALL_ARGUMENTS = ("answers", "guide_text", "images", "question_template", "segmentation_maps", "text")
 
 
@@ -590,6 +593,60 @@ class LiteLVLMProcessor(ProcessorMixin):
             question_template="{}",
             with_masks=False,
         )
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(
+        cls, sub_processor_type: str, pretrained_model_name_or_path: Any, subfolder: str = "", **kwargs: Any
+    ) -> Any:
+        """
+        As there, but Transformers reads a guide's tokenizer that it does not find from the root of the folder: that is
+        the language model's, whose ids mean other words to CLIP.
+        """
+        if sub_processor_type != "guide_tokenizer":
+            return super()._load_tokenizer_from_pretrained(
+                sub_processor_type, pretrained_model_name_or_path, subfolder=subfolder, **kwargs
+            )
+        try:
+            folder = os.path.join(subfolder, sub_processor_type)
+            return AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **kwargs)
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"CLIP's tokenizer cannot be loaded from `guide_tokenizer` in {str(pretrained_model_name_or_path)!r}; "
+                f"download or save the processor anew, with this folder. ({str(error).strip().splitlines()[0]})"
+            ) from error
+
+    def check_fits(self, config: Any) -> None:
+        """
+        Looks whether this processor and a model belong together.
+
+        Args:
+            config ([`LiteLVLMConfig`]): of the model.
+
+        Raises:
+            ValueError: names what differs: the placeholders of an image, the id of [SEG], or CLIP's tokenizer.
+        """
+        known = [
+            ("visual tokens of an image", self.num_image_tokens, config.num_patches_per_side**2),
+            ("id of the image's placeholder", self._id_of(self.image_token), config.image_token_id),
+        ]
+        if self.with_masks and config.sam_config is not None:
+            known.append(("id of [SEG]", self._id_of("[SEG]"), config.seg_token_id))
+        vocab_size = getattr(config.guide_config, "vocab_size", None)
+        if vocab_size is not None:
+            own = len(self.guide_tokenizer)
+            known.append(("number of tokens of CLIP's tokenizer", own, min(own, vocab_size)))
+            eos_token_id = config.guide_config.eos_token_id
+            if eos_token_id != _LEGACY_EOS_TOKEN_ID:
+                known.append(("id of CLIP's end token", self.guide_tokenizer.eos_token_id, eos_token_id))
+        for what, of_processor, of_model in known:
+            if of_processor != of_model:
+                raise ValueError(
+                    f"The {what} is {of_processor} in the processor, but {of_model} in the model's config.json; load "
+                    "both from the same folder."
+                )
+
+    def _id_of(self, token: str) -> int | None:
+        return self.tokenizer.get_vocab().get(token)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any

@@ -11,21 +11,23 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A checkpoint is loaded whole or not at all: a random weight would give a wrong mask without a word."""
+"""Model and processor are loaded whole and together, or not at all: else masks would be wrong without a word."""
 
 import json
 import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoProcessor, pipeline
 
-import litelvlm  # noqa: F401
+import litelvlm
+from litelvlm.commands.main import main
 from litelvlm.modeling.modeling_litelvlm import (
     LiteLVLMForConditionalGeneration,
     LiteLVLMForSegmentation,
     LiteLVLMModel,
 )
+from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 
 @pytest.fixture
@@ -91,3 +93,59 @@ def test_a_configuration_with_more_layers_than_the_file_is_refused(saved):
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"missing: model.backbone.language_model.layers.\d+.* and \d+ more"):
         LiteLVLMForSegmentation.from_pretrained(saved)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    shutil.copytree(litelvlm.TINY_MODEL, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut off"])
+def test_the_guide_never_reads_by_the_language_models_tokenizer(tiny, damage, capsys):
+    folder = tiny / "guide_tokenizer"
+    if damage == "cut off":
+        (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text()[:500])
+    else:
+        shutil.rmtree(folder)
+    if damage == "empty":
+        folder.mkdir()
+    for load in (LiteLVLMProcessor, AutoProcessor):
+        with pytest.raises(OSError, match="CLIP's tokenizer cannot be loaded from `guide_tokenizer`"):
+            load.from_pretrained(tiny)
+    assert main(["segment", "example", "the red circle", "--model", str(tiny), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "CLIP's tokenizer cannot be loaded" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_image_tokens": 144}, "The visual tokens of an image is 144 in the processor, but 256"),
+        ({"image_token": "<unk>"}, "The id of the image's placeholder is 0 in the processor, but"),
+    ],
+)
+def test_a_processor_of_another_model_is_named_by_what_differs(change, message):
+    model, processor = litelvlm.load_tiny()
+    for name, value in change.items():
+        setattr(processor, name, value)
+    with pytest.raises(ValueError, match=message):
+        processor.check_fits(model.config)
+    with pytest.raises(ValueError, match=message):
+        pipeline("referring-segmentation", model=model, processor=processor)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: setattr(config, "seg_token_id", 7), r"The id of \[SEG\] is \d+ in the processor, but 7"),
+        (lambda config: setattr(config.guide_config, "eos_token_id", 5), "The id of CLIP's end token is .* but 5"),
+        (lambda config: setattr(config.guide_config, "vocab_size", 9), "The number of tokens of CLIP's .* but 9"),
+    ],
+)
+def test_a_model_of_another_processor_is_named_by_what_differs(change, message):
+    model, processor = litelvlm.load_tiny()
+    processor.check_fits(model.config)
+    change(model.config)
+    with pytest.raises(ValueError, match=message):
+        processor.check_fits(model.config)

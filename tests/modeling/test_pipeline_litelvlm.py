@@ -32,10 +32,11 @@ ITEMS = [
 def pipe(make_text_model, processor):
     model = make_text_model()
     model.generation_config.max_new_tokens = 4
-    # A random model never says [SEG]: let the token that it does say stand for it
+    # A random model never says [SEG]: let it say that in place of what it does say
     inputs = processor([i["image"] for i in ITEMS], [i["text"] for i in ITEMS])
-    sequences = model.segment(**inputs).sequences
-    model.config.seg_token_id = int(sequences[0, inputs["input_ids"].shape[1]])
+    said, seg = int(model.segment(**inputs).sequences[0, inputs["input_ids"].shape[1]]), model.config.seg_token_id
+    with torch.no_grad():
+        model.lm_head.weight[[said, seg]] = model.lm_head.weight[[seg, said]]
     return ReferringSegmentationPipeline(model=model, processor=processor)
 
 

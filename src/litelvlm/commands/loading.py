@@ -65,6 +65,7 @@ def load_model(options: argparse.Namespace, device: torch.device) -> tuple[LiteL
     try:
         model = LiteLVLMForSegmentation.from_pretrained(name, dtype=dtype, device_map=options.device_map)
         processor = LiteLVLMProcessor.from_pretrained(name)
+        processor.check_fits(model.config)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     return (model if options.device_map else model.to(device)), processor
