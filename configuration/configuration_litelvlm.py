@@ -294,7 +294,7 @@ class LiteLVLMConfig(PreTrainedConfig):
         for name, allowed in _PRUNING_CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
         if self.num_context_tokens is not None:
-            most = self.num_retained_tokens
+            most = budget if method == "litelvlm" else self.num_retained_tokens
             _check_integer("num_context_tokens", self.num_context_tokens, 0, most, "or None for the rule's share")
         if method == "none":
             if num_retained_tokens not in (None, self.num_patches):

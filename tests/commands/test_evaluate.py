@@ -33,6 +33,7 @@ from litelvlm.data.registry import NAMES
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "litelvlm:token_order=spiral"], "`token_order` is 'spiral'; allowed are"),
         (["--methods", "litelvlm:speed=1"], "'speed=1' in 'litelvlm:speed=1' is no FIELD=VALUE"),
+        (["--methods", "litelvlm:num_context_tokens=60", "--num-retained-tokens", "28"], "integers from 0 to 28"),
         (["--num-retained-tokens", "some"], "--num-retained-tokens holds 'some'"),
         (["--num-retained-tokens", "257"], "`num_retained_tokens` is 257; allowed are integers from 1 to 256"),
         (["--images", "0"], "--images is 0"),

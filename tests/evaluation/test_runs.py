@@ -30,6 +30,14 @@ def test_variants_change_the_configuration_for_a_while(embedded):
     assert config.position_mode == "original" and config.num_context_tokens is None
 
 
+@pytest.mark.parametrize(
+    "field", ["pruning_method=random", "num_retained_tokens=3", "seg_token_id=5", "dtype=float32"]
+)
+def test_a_field_that_selection_does_not_read_is_no_variant(embedded, field):
+    with pytest.raises(ValueError, match=f"{field}.* is no FIELD=VALUE that selection reads; allowed are num_context"):
+        parse_variant(f"litelvlm:{field}", embedded[0].config)
+
+
 def test_both_selection_rules_are_variants(embedded):
     config = embedded[0].config
     for rule in ("paper", "released"):

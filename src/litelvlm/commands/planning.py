@@ -14,7 +14,7 @@
 """Which measurements `evaluate` and `diagnose` make of their flags."""
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..evaluation.runs import Run, parse_variant
+from ..evaluation.runs import Run, configured, parse_variant
 from .loading import parse_budget
 
 
@@ -34,8 +34,10 @@ def plan(protocols: list[str], methods: list[str] | None, budgets: list[str], co
             for name, values, form in variants:
                 if retained is None or name == "none":
                     runs.append(Run(protocol, "none", config.num_patches))
-                else:
-                    runs.append(Run(protocol, name, retained, values, form))
+                    continue
+                with configured(config, dict(values)):
+                    config.resolve_pruning(retained, name)
+                runs.append(Run(protocol, name, retained, values, form))
     return list(dict.fromkeys(runs))
 
 

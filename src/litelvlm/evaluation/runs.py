@@ -21,6 +21,9 @@ from typing import Any
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.guide_texts_litelvlm import GUIDE_FORMS
 
+# Fields of the configuration that a variant may set: any other would be printed with it, and change nothing
+SELECTION_FIELDS = ("num_context_tokens", "position_mode", "selection_rule", "similarity_order", "token_order")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -59,7 +62,7 @@ def parse_variant(text: str, config: LiteLVLMConfig) -> tuple[str, tuple[tuple[s
     of the guide's texts, which is a setting of the processor.
 
     Raises:
-        ValueError: an unknown method or field, or a value that the field cannot take.
+        ValueError: an unknown method, a field that selection does not read, or a value that the field cannot take.
     """
     method, _, rest = text.partition(":")
     settings, guide_form = [], None
@@ -68,11 +71,10 @@ def parse_variant(text: str, config: LiteLVLMConfig) -> tuple[str, tuple[tuple[s
         if name == "guide_form" and value in GUIDE_FORMS:
             guide_form = value
             continue
-        known = hasattr(config, name) and isinstance(getattr(config, name), (str, int, type(None)))
-        if not sign or not known:
+        if not sign or name not in SELECTION_FIELDS:
             raise ValueError(
-                f"{part!r} in {text!r} is no FIELD=VALUE of the configuration, such as token_order=raster, nor a "
-                f"guide_form ({', '.join(GUIDE_FORMS)})."
+                f"{part!r} in {text!r} is no FIELD=VALUE that selection reads; allowed are "
+                f"{', '.join(SELECTION_FIELDS)}, and guide_form ({', '.join(GUIDE_FORMS)})."
             )
         settings.append((name, _parse_value(value)))
     config.resolve_pruning(pruning_method=method)
