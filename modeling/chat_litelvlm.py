@@ -14,7 +14,7 @@
 """Texts of a conversation before they are tokenised: templates, turns, and user text that must stay text."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Conversation "llava_v1" with LISA's image prefix, as its checkpoints were trained
@@ -64,6 +64,33 @@ def as_turns(name: str, value: Any, may_be_empty: bool = False) -> list[list[str
     return conversations
 
 
+def read_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    A conversation with the parts that Transformers' chat templates read: texts and images. OpenAI's `image_url`
+    becomes an image, as in Transformers.
+
+    Raises:
+        ValueError: a part of another type, which would be left out without a word.
+    """
+    read = []
+    for message in messages:
+        content = message["content"]
+        parts = [] if isinstance(content, str) else list(content)
+        for i, part in enumerate(parts):
+            if part.get("type") == "image_url":
+                url = part["image_url"]
+                parts[i] = {"type": "image", "url": url["url"] if isinstance(url, dict) else url}
+            elif part.get("type") == "image" and "base64" in part:
+                parts[i] = {"type": "image", "url": f"data:image/png;base64,{part['base64']}"}
+            elif part.get("type") not in ("text", "image"):
+                kind = part.get("type")
+                raise ValueError(
+                    f"A message holds a part of type {kind!r}; allowed are 'text', 'image' and 'image_url'."
+                )
+        read.append(message | {"content": content if isinstance(content, str) else parts})
+    return read
+
+
 def message_text(message: dict[str, Any]) -> str:
     if isinstance(message["content"], str):
         return message["content"]
@@ -94,4 +121,5 @@ __all__ = [
     "as_turns",
     "message_text",
     "protect",
+    "read_messages",
 ]

@@ -67,6 +67,10 @@ from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
 
+# Options of `generate` for which `segment` has no output
+_NOT_RETURNED = ("output_attentions", "output_hidden_states", "output_logits", "output_scores")
+_NOT_RETURNED += ("return_dict_in_generate",)
+
 # What a model that answers in text only does without
 _MASK_PARTS = ("sam.", "seg_head.")
 
@@ -833,6 +837,10 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if generate_kwargs.get("num_beams", self.generation_config.num_beams) not in (None, 1):
             raise ValueError(
                 "`num_beams` must be 1 in `segment`: beams change their order, and hidden states with them."
+            )
+        if forgotten := sorted(name for name in _NOT_RETURNED if generate_kwargs.get(name)):
+            raise ValueError(
+                f"`segment` does not return what {', '.join(forgotten)} asks for; `generate` does, without masks."
             )
         record = GenerationRecord()
         options = {**generate_kwargs, "return_dict_in_generate": False}

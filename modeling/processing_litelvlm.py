@@ -36,7 +36,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
 from ..configuration.configuration_litelvlm import num_patches_per_side
-from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text
+from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text, read_messages
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
@@ -244,6 +244,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         text_options, image_options = self._options(processor_kwargs or {})
         single = bool(conversation) and isinstance(conversation[0], dict)
         conversations: list[list[dict[str, Any]]] = [conversation] if single else list(conversation)  # type: ignore
+        conversations = [read_messages(messages) for messages in conversations]
         images: list[Any] = []
         guides: list[list[list[str]]] = []
         for messages in conversations or [[]]:

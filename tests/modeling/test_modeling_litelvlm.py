@@ -579,6 +579,12 @@ def test_a_guide_of_another_clip_is_refused_by_the_size_that_differs(lvlm_and_cl
         LiteLVLMForConditionalGeneration.from_backbone(lvlm, tmp_path, num_retained_tokens=6)
 
 
+@pytest.mark.parametrize("option", ["output_scores", "return_dict_in_generate", "output_hidden_states"])
+def test_what_segment_would_not_return_is_refused_by_name(make_model, make_batch, option):
+    with pytest.raises(ValueError, match=f"does not return what {option} asks for"):
+        make_model().segment(**make_batch(), **{option: True})
+
+
 def test_an_image_is_described_once(make_model, make_batch):
     model, batch = make_model(), make_batch()
     state = model.encode_image(batch["pixel_values"], batch["sam_pixel_values"])

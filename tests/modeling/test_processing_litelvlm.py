@@ -13,7 +13,9 @@
 # limitations under the License.
 """The processor: prompts token for token, user text as text, labels, padding, and masks in the image's frame."""
 
+import base64
 import copy
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,6 +180,39 @@ def test_masks_return_to_the_images_frame(processor, size):
     assert share[: int(half - soft)].min() == 1 and share[int(half + soft) :].max() == 0
     soft_masks = processor.post_process_masks([logits, empty], *sizes, binarize=False)
     assert torch.equal(soft_masks[0] > 0, masks[0])
+
+
+def as_base64(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize("form", ["image_url", "image_url as text", "base64"])
+def test_images_of_a_conversation_come_in_every_form_that_transformers_reads(processor, form):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    url = f"data:image/png;base64,{as_base64(image)}"
+    parts = {
+        "image_url": {"type": "image_url", "image_url": {"url": url}},
+        "image_url as text": {"type": "image_url", "image_url": url},
+        "base64": {"type": "image", "base64": as_base64(image)},
+    }
+
+    def encode(part):
+        content = [part, {"type": "text", "text": "the dog"}]
+        return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=True)
+
+    expected, got = encode({"type": "image", "image": image}), encode(parts[form])
+    assert torch.equal(got["input_ids"], expected["input_ids"])
+    assert torch.equal(got["pixel_values"], expected["pixel_values"])
+
+
+@pytest.mark.parametrize("kind", ["video", "audio", "input_text", "input_image", None])
+def test_a_part_that_would_vanish_is_refused_by_its_type(processor, kind):
+    content = [{"type": "text", "text": "the dog"}, {"type": kind, "text": "on the left", "video": "a.mp4"}]
+    for tokenize in (False, True):
+        with pytest.raises(ValueError, match=f"a part of type {kind!r}; allowed are 'text', 'image' and 'image_url'"):
+            processor.apply_chat_template([{"role": "user", "content": content}], tokenize=tokenize)
 
 
 def test_chat_conversations_give_the_same_inputs(processor):
