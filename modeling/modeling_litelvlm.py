@@ -68,8 +68,13 @@ from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 # trf-ignore: TRF041 position_mode
 
 # Options of `generate` for which `segment` has no output
-_NOT_RETURNED = ("output_attentions", "output_hidden_states", "output_logits", "output_scores")
-_NOT_RETURNED += ("return_dict_in_generate",)
+_NOT_RETURNED = (
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "return_dict_in_generate",
+)
 
 # What a model that answers in text only does without
 _MASK_PARTS = ("sam.", "seg_head.")

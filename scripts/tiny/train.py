@@ -69,7 +69,7 @@ def main() -> None:
         sub.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="bf16", help="as in accelerate")
         sub.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
         if stage == "guide":
-            sub.add_argument("--reversal-weight", type=float, default=1.0, help="0 leaves the contrastive loss alone")
+            sub.add_argument("--reversal-weight", type=float, default=20.0, help="0 leaves the contrastive loss alone")
             sub.add_argument("--whole-scenes", action="store_true", help="captions name all objects of a scene")
         sub.add_argument("--time-limit", type=float, default=math.inf, help="minutes, then stop resumably")
     options = parser.parse_args()
