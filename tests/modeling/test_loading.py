@@ -22,6 +22,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 
 import litelvlm
 from litelvlm.commands.main import main
+from litelvlm.evaluation.clip import load_clip
 from litelvlm.modeling.modeling_litelvlm import (
     LiteLVLMForConditionalGeneration,
     LiteLVLMForSegmentation,
@@ -149,3 +150,11 @@ def test_a_model_of_another_processor_is_named_by_what_differs(change, message):
     change(model.config)
     with pytest.raises(ValueError, match=message):
         processor.check_fits(model.config)
+
+
+def test_a_clip_is_not_diagnosed_by_the_processor_of_another_model(tiny):
+    config = json.loads((tiny / "config.json").read_text())
+    config["seg_token_id"] = 7
+    (tiny / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"cannot be loaded: The id of \[SEG\] is \d+ in the processor, but 7"):
+        load_clip(str(tiny))

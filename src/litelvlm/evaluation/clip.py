@@ -48,6 +48,7 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
         config.get_text_config().num_hidden_layers = 0
         model = _ClipOfModel.from_pretrained(name, config=config, dtype=dtype)
         processor = LiteLVLMProcessor.from_pretrained(name)
+        processor.check_fits(model.config)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if model.config.has_crops:
