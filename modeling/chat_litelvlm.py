@@ -77,13 +77,13 @@ def read_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         content = message["content"]
         parts = [] if isinstance(content, str) else list(content)
         for i, part in enumerate(parts):
-            if part.get("type") == "image_url":
+            kind = part.get("type")
+            if kind == "image_url":
                 url = part["image_url"]
                 parts[i] = {"type": "image", "url": url["url"] if isinstance(url, dict) else url}
-            elif part.get("type") == "image" and "base64" in part:
+            elif kind == "image" and "base64" in part:
                 parts[i] = {"type": "image", "url": f"data:image/png;base64,{part['base64']}"}
-            elif part.get("type") not in ("text", "image"):
-                kind = part.get("type")
+            elif kind not in ("text", "image"):
                 raise ValueError(
                     f"A message holds a part of type {kind!r}; allowed are 'text', 'image' and 'image_url'."
                 )

@@ -22,6 +22,7 @@ K = retained tokens, D = width of the vision tower, P = width of CLIP's joint sp
 """
 
 import os
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -75,9 +76,6 @@ _NOT_RETURNED = (
     "output_scores",
     "return_dict_in_generate",
 )
-
-# What a model that answers in text only does without
-_MASK_PARTS = ("sam.", "seg_head.")
 
 # Arguments of `save_pretrained` that are for `push_to_hub`
 _PUSH_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr", "tags")
@@ -170,18 +168,20 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
                 setattr(quantization_config, name, _FULL_PRECISION.copy())
         if quantization_config is not None:
             kwargs["quantization_config"] = quantization_config
-        may_differ = kwargs.pop("ignore_mismatched_sizes", False) or ignore_incomplete_weights
+        may_differ = kwargs.pop("ignore_mismatched_sizes", False)
         # Of another shape too: Transformers' own error names no tensor
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
-        if model.config.sam_config is None:  # as it was saved, or as the caller asks
-            info["unexpected_keys"] = {key for key in info["unexpected_keys"] if not key.startswith(_MASK_PARTS)}
-        # A part of a model, such as its text answers without masks, may leave the rest unread
-        is_whole = [cls.__name__] == model.config.architectures
-        kinds = {"missing_keys": not ignore_incomplete_weights, "mismatched_keys": not may_differ}
-        kinds |= {"unexpected_keys": is_whole and not ignore_incomplete_weights}
-        _check_weights(pretrained_model_name_or_path, {kind: info[kind] for kind, asked in kinds.items() if asked})
+        if not ignore_incomplete_weights:
+            # A part of a model, such as its text answers without masks, may leave the rest unread
+            is_whole = [cls.__name__] == model.config.architectures
+            differing = {
+                "missing": info["missing_keys"],
+                "of another shape": [] if may_differ else [key for key, *_ in info["mismatched_keys"]],
+                "unknown": info["unexpected_keys"] if is_whole else [],
+            }
+            _check_weights(pretrained_model_name_or_path, differing)
         return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -690,6 +690,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if config.sam_config is not None:
             self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
             self.sam = LiteLVLMSam(config.sam_config)
+        else:  # a checkpoint with masks may be loaded for its text answers
+            self._keys_to_ignore_on_load_unexpected = [r"^sam\.", r"^seg_head\."]
         self.post_init()
 
     def encode_image(
@@ -920,15 +922,13 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         }
 
 
-def _check_weights(name: str | os.PathLike, info: dict[str, Any]) -> None:
-    """Raises a `ValueError` that names the tensors in which a checkpoint and its configuration differ."""
-    kinds = {"missing_keys": "missing", "mismatched_keys": "of another shape", "unexpected_keys": "unknown"}
+def _check_weights(name: str | os.PathLike, differing: dict[str, Collection[str]]) -> None:
+    """Raises a `ValueError` that names the tensors, by kind, in which a checkpoint and its configuration differ."""
     found = []
-    for key, kind in kinds.items():
-        tensors = sorted(t if isinstance(t, str) else t[0] for t in info.get(key, ()))
+    for kind, tensors in differing.items():
         if tensors:
             more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
-            found.append(f"{kind}: {', '.join(tensors[:3])}{more}")
+            found.append(f"{kind}: {', '.join(sorted(tensors)[:3])}{more}")
     if found:
         raise ValueError(
             f"The weights of {str(name)!r} do not fill the model that its config.json describes ({'; '.join(found)}). "

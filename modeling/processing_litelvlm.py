@@ -626,12 +626,13 @@ class LiteLVLMProcessor(ProcessorMixin):
         Raises:
             ValueError: names what differs: the placeholders of an image, the id of [SEG], or CLIP's tokenizer.
         """
+        vocab = self.tokenizer.get_vocab()
         known = [
             ("visual tokens of an image", self.num_image_tokens, config.num_patches_per_side**2),
-            ("id of the image's placeholder", self._id_of(self.image_token), config.image_token_id),
+            ("id of the image's placeholder", vocab.get(self.image_token), config.image_token_id),
         ]
         if self.with_masks and config.sam_config is not None:
-            known.append(("id of [SEG]", self._id_of("[SEG]"), config.seg_token_id))
+            known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
         vocab_size = getattr(config.guide_config, "vocab_size", None)
         if vocab_size is not None:
             own = len(self.guide_tokenizer)
@@ -645,9 +646,6 @@ class LiteLVLMProcessor(ProcessorMixin):
                     f"The {what} is {of_processor} in the processor, but {of_model} in the model's config.json; load "
                     "both from the same folder."
                 )
-
-    def _id_of(self, token: str) -> int | None:
-        return self.tokenizer.get_vocab().get(token)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any

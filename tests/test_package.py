@@ -27,6 +27,10 @@ import litelvlm
 from litelvlm import LiteLVLMConfig
 
 
+def run_python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
+
+
 def test_the_face_is_lazy_and_complete():
     code = (
         "import sys; sys.argv = ['litelvlm']; import litelvlm; "
@@ -34,7 +38,7 @@ def test_the_face_is_lazy_and_complete():
         "[getattr(litelvlm, name) for name in litelvlm.__all__]; "
         "print(litelvlm.list_pruning_methods(before=True)[:1])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("['")
 
@@ -46,7 +50,7 @@ def test_importing_the_package_registers_with_transformers():
         "pipe = pipeline('referring-segmentation', model=str(litelvlm.TINY_MODEL)); "
         "print(type(pipe) is litelvlm.ReferringSegmentationPipeline, 'fastv' in litelvlm.list_pruning_methods())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.stdout.endswith("True True\n"), done.stderr
 
 
@@ -72,7 +76,7 @@ def test_only_the_command_line_puts_the_registration_off(arguments, is_command_l
     (tmp_path / "sitecustomize.py").write_text(f"import atexit, sys\natexit.register({tells})\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = run_python(*arguments, env=environment, cwd=tmp_path)
     assert done.stdout.endswith(f"registered: {not is_command_line}\n"), done.stdout + done.stderr
 
 

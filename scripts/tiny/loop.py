@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from samples import Mixed
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -37,7 +38,7 @@ Collate = Callable[..., Any]
 class Batches(Dataset):
     """Whole batches by step, so that a resumed run continues with scenes it has not seen."""
 
-    def __init__(self, scenes: RefShapes, batch_size: int, first: int, last: int, collate: Collate):
+    def __init__(self, scenes: RefShapes | Mixed, batch_size: int, first: int, last: int, collate: Collate):
         self.scenes, self.batch_size, self.first, self.last, self.collate = scenes, batch_size, first, last, collate
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Batches(Dataset):
 def train(
     name: str,
     model: nn.Module,
-    scenes: RefShapes,
+    scenes: RefShapes | Mixed,
     collate: Collate,
     evaluate: Callable[[nn.Module], dict[str, float]],
     options: argparse.Namespace,
@@ -63,7 +64,7 @@ def train(
     Args:
         name (`str`): of the stage, and of its folder.
         model (`nn.Module`): gives `"loss"`, whose gradient is taken, and figures to log.
-        scenes ([`RefShapes`]): enough of them for all steps.
+        scenes ([`RefShapes`] or [`Mixed`]): enough of them for all steps.
         collate: makes a batch of samples.
         evaluate: gives more figures to log, from the model in evaluation mode.
         options: those of the command.

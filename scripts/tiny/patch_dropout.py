@@ -22,7 +22,7 @@ from recipe import NUM_VISUAL_TOKENS
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.pruning_litelvlm import PruningSignals, register_token_selector
 
-NAME = "patch-dropout"
+PATCH_DROPOUT = "patch-dropout"
 # How many tokens a batch keeps; all of them in a third of the batches
 BUDGETS = (256, 256, 256, 256, 170, 128, 85, 57, 40, 28, 20)
 SHARE_OF_ORIGINAL_POSITIONS = 0.3
@@ -61,7 +61,7 @@ class PatchDropout:
 
     def __init__(self) -> None:
         self.kept: torch.Tensor | None = None
-        register_token_selector(NAME, needs_texts=False)(self.select)
+        register_token_selector(PATCH_DROPOUT, needs_texts=False)(self.select)
 
     def select(self, signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
         assert self.kept is not None and self.kept.shape[1] == num_retained_tokens

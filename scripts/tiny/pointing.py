@@ -45,15 +45,20 @@ class Pointer(nn.Module):
         return scores[tokens[:, 0], tokens[:, 1]] * self.nowhere.numel() ** -0.5
 
 
+def predicting_seg(input_ids: torch.Tensor, seg_token_id: int) -> torch.Tensor:
+    """Sample and position of each token that predicts [SEG], `(masks, 2)`."""
+    return (input_ids[:, 1:] == seg_token_id).nonzero()
+
+
 def as_seen(batch: dict[str, Any], output: LiteLVLMSegmentationOutput, config: LiteLVLMConfig) -> dict[str, Any]:
     """
     What a batch is after pruning: `is_patch`, `attention_mask` and `positions` of the R tokens that the language model
     saw, `(B, R)`; `{name}_tokens` and `{name}_patches` with positions among them and distributions over the K patches
-    that were kept; `predicting`, `(masks, 2)`, the sample and position of each token that predicts [SEG]. What meant
-    patches of which hardly any is left is left out.
+    that were kept; `predicting`, `(masks, 2)`, as [`predicting_seg`] of these. What meant patches of which hardly any
+    is left is left out.
     """
     is_patch = batch["input_ids"] == config.image_token_id
-    predicting = (batch["input_ids"][:, 1:] == config.seg_token_id).nonzero()
+    predicting = predicting_seg(batch["input_ids"], config.seg_token_id)
     if output.source_positions is None:
         positions = torch.arange(is_patch.shape[1], device=is_patch.device).expand_as(is_patch)
         return batch | {"is_patch": is_patch, "positions": positions, "predicting": predicting}

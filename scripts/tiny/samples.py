@@ -15,7 +15,7 @@
 
 import numpy as np
 import torch
-from recipe import PATCH_SIZE
+from recipe import IMAGE_SIZE, PATCH_SIZE
 from torch import nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -35,6 +35,14 @@ class Mixed:
 
     def __getitem__(self, index: int) -> Sample:
         return self.splits[index % len(self.splits)][index // len(self.splits)]
+
+
+def small_and_large(seed: int, max_expressions: int) -> Mixed:
+    """Cluttered scenes to train with, every other one of many small objects."""
+    splits = [
+        RefShapes(split, 10**9, IMAGE_SIZE, seed, max_expressions=max_expressions) for split in ("trainC", "trainS")
+    ]
+    return Mixed(splits)
 
 
 def images_to_tensor(samples: list[Sample]) -> torch.Tensor:
@@ -59,8 +67,7 @@ def patch_names(samples: list[Sample]) -> torch.Tensor:
     """
     names = []
     for sample in samples:
-        masks = torch.from_numpy(sample.object_masks).float()
-        covered, index = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1).max(dim=0)
+        covered, index = covered_shares(sample.object_masks).max(dim=0)
         values = [[known.index(getattr(o, name)) for name, known in ATTRIBUTE_VALUES.items()] for o in sample.objects]
         none = torch.tensor([len(known) for known in ATTRIBUTE_VALUES.values()])
         named = torch.tensor(values)[index].masked_fill(covered[:, None] < 0.5, NOT_JUDGED)
@@ -68,7 +75,12 @@ def patch_names(samples: list[Sample]) -> torch.Tensor:
     return torch.stack(names)
 
 
+def covered_shares(masks: np.ndarray) -> torch.Tensor:
+    """The share of each patch that a mask covers, from bool `(masks, H, W)`: `(masks, patches)`."""
+    return nn.functional.avg_pool2d(torch.from_numpy(masks).float()[None], PATCH_SIZE)[0].flatten(1)
+
+
 def coverage(masks: np.ndarray) -> torch.Tensor:
     """How each mask is distributed over the patches, from bool `(masks, H, W)`: `(masks, patches)`, each of sum 1."""
-    shares = nn.functional.avg_pool2d(torch.from_numpy(masks).float()[None], PATCH_SIZE)[0].flatten(1)
+    shares = covered_shares(masks)
     return shares / shares.sum(-1, keepdim=True).clamp(min=1e-6)

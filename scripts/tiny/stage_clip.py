@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from loop import Collate, load_weights, train
-from recipe import IMAGE_SIZE, PATCH_SIZE
-from samples import ATTRIBUTE_VALUES, clip_pixels, patch_names
+from recipe import IMAGE_SIZE
+from samples import ATTRIBUTE_VALUES, clip_pixels, covered_shares, patch_names
 from sklearn.metrics import roc_auc_score
 from stage_see import SeeingClip
 from torch import nn
@@ -67,48 +67,75 @@ def fits(scenes: list[tuple[RefObject, ...]], captions: list[list[dict[str, str]
     return found.any(dim=2).all(dim=-1)
 
 
+def caption_texts(
+    samples: list[Sample], rng: np.random.Generator, whole_scenes: bool = False
+) -> tuple[list[str], torch.Tensor]:
+    """
+    Captions of B images, first the right ones and then [`NUM_NEGATIVES`] times wrong ones; and which of the others'
+    fit an image by chance, and are no wrong answer to it, bool of shape `(B, captions)`.
+    """
+    scenes = [sample.objects for sample in samples]
+    captions = []
+    for i, objects in enumerate(scenes):
+        # Every second caption is of the whole scene, the others of one object
+        chosen = rng.permutation(len(objects))[: None if i % 2 or whole_scenes else 1]
+        captions.append([random_attributes(rng, objects[k], fewest=2) for k in chosen])
+    for _ in range(NUM_NEGATIVES):
+        captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
+    by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
+    forms = rng.choice(CAPTIONS, len(captions))
+    return [form.format(caption(c)) for form, c in zip(forms, captions, strict=True)], by_chance
+
+
 def clip_collate(tokenizer: Any) -> Collate:
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        scenes = [sample.objects for sample in samples]
-        captions = []
-        for i, objects in enumerate(scenes):
-            # Every second caption is of the whole scene, the others of one object
-            chosen = rng.permutation(len(objects))[: None if i % 2 else 1]
-            captions.append([random_attributes(rng, objects[k], fewest=2) for k in chosen])
-        for _ in range(NUM_NEGATIVES):
-            captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
-        # A caption that fits an image by chance is no wrong answer
-        by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
-        forms = rng.choice(CAPTIONS, len(captions))
-        tokens = tokenizer([f.format(caption(c)) for f, c in zip(forms, captions, strict=True)], **CAPTION_SHAPE)
+        texts, by_chance = caption_texts(samples, rng)
+        tokens = tokenizer(texts, **CAPTION_SHAPE)
         return {"pixel_values": clip_pixels(samples), "by_chance": by_chance, "names": patch_names(samples), **tokens}
 
     return collate
+
+
+def contrastive_figures(logits: torch.Tensor, by_chance: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    Symmetric InfoNCE, where each image also has wrong captions of its own to tell from the right one; and how often
+    the right caption is the best one, of all and of the image's own.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, B * (1 + NUM_NEGATIVES))`): of images and captions.
+        by_chance (`torch.BoolTensor` of the same shape): as in [`caption_texts`].
+    """
+    logits = logits.float().masked_fill(by_chance, -torch.inf)
+    target = torch.arange(len(logits), device=logits.device)
+    texts = logits[:, : len(logits)].T
+    loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
+    own = logits.unflatten(1, (-1, len(logits))).diagonal(dim1=0, dim2=2)  # [1 + NUM_NEGATIVES, B]
+    accuracy, own_accuracy = (logits.argmax(-1) == target).float().mean(), (own.argmax(0) == 0).float().mean()
+    return {"contrastive_loss": loss, "accuracy": accuracy, "own_accuracy": own_accuracy}
 
 
 class ReadingClip(SeeingClip):
     """CLIP and the probe of the stage before, with captions."""
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """
-        Symmetric InfoNCE, where each image also has wrong captions of its own to tell from the right one, and the
-        probe's loss.
-        """
+        """The loss of [`contrastive_figures`] and the probe's."""
         batch = dict(batch)
         by_chance, names = batch.pop("by_chance"), batch.pop("names")
         output = self.clip(**batch, output_hidden_states=True)
-        logits = output.logits_per_image.float().masked_fill(by_chance, -torch.inf)  # [B, B * (1 + NUM_NEGATIVES)]
-        target = torch.arange(len(logits), device=logits.device)
-        texts = logits[:, : len(logits)].T
-        loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
-        own = logits.unflatten(1, (-1, len(logits))).diagonal(dim1=0, dim2=2)  # [1 + NUM_NEGATIVES, B]
-        accuracy = (logits.argmax(-1) == target).float().mean()
+        figures = contrastive_figures(output.logits_per_image, by_chance)
         patches = output.vision_model_output.hidden_states[-2][:, 1:]
         naming_loss = self.namer.loss(patches, names)
-        own_accuracy = (own.argmax(0) == 0).float().mean()
-        losses = {"contrastive_loss": loss, "naming_loss": naming_loss} | self.namer.accuracies(patches, names)
         # The contrastive loss alone takes far longer to see textures, and forgets them once it is alone again
-        return {"loss": loss + naming_loss, **losses, "accuracy": accuracy, "own_accuracy": own_accuracy}
+        loss = figures["contrastive_loss"] + naming_loss
+        return {"loss": loss, "naming_loss": naming_loss, **figures, **self.namer.accuracies(patches, names)}
+
+
+def patch_similarity(
+    clip: CLIPModel, hidden_states: tuple[torch.Tensor, ...], images: torch.Tensor, text_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Dot products `(R, N)` of each text with the patches of its image, in layer -2, as the model takes them."""
+    patches = clip.visual_projection(clip.vision_model.post_layernorm(hidden_states[-2][:, 1:])).float()
+    return (patches[images] @ text_embeds.float()[..., None])[..., 0]
 
 
 def aurocs(similarity: torch.Tensor, covered: torch.Tensor) -> list[float]:
@@ -137,13 +164,10 @@ def auroc_of_similarity(model: CLIPModel, tokenizer: Any, scenes: RefShapes, bat
         tokens = tokenizer(texts, padding=True, return_tensors="pt")
         device = model.logit_scale.device
         pixels = clip_pixels(samples).to(device)
-        hidden = model.vision_model(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
-        patches = model.visual_projection(model.vision_model.post_layernorm(hidden))
-        embeds = model.text_projection(model.text_model(**tokens.to(device)).pooler_output)
-        similarity = (patches @ embeds[..., None])[..., 0].cpu()
-        masks = torch.from_numpy(np.stack([s.masks[0] for s in samples])).float()[:, None]
-        covered = nn.functional.avg_pool2d(masks, PATCH_SIZE).flatten(1)
-        values += aurocs(similarity, covered)
+        hidden_states = model.vision_model(pixels, output_hidden_states=True).hidden_states
+        embeds = model.get_text_features(**tokens.to(device)).pooler_output
+        similarity = patch_similarity(model, hidden_states, torch.arange(len(samples), device=device), embeds).cpu()
+        values += aurocs(similarity, covered_shares(np.stack([s.masks[0] for s in samples])))
     return float(np.mean(values))
 
 

@@ -17,12 +17,13 @@ mask embeddings that it gave for whole images, as those of 7B do; then the guide
 """
 
 import argparse
+from copy import deepcopy
 
 import torch
 from conversations import lvlm_collate
 from loop import train
 from recipe import IMAGE_SIZE
-from samples import Mixed
+from samples import small_and_large
 from stage_lvlm import WithPointers, teacher_forced_ciou
 
 from litelvlm.data.refshapes import RefShapes
@@ -37,13 +38,11 @@ def train_dropout(options: argparse.Namespace) -> None:
     finished = options.output / "finish" / "model"
     model = LiteLVLMForSegmentation.from_pretrained(finished, dtype=torch.float32)
     processor = LiteLVLMProcessor.from_pretrained(finished)
-    teacher = LiteLVLMForSegmentation.from_pretrained(finished, dtype=torch.float32).requires_grad_(False)
+    teacher = deepcopy(model).requires_grad_(False)
     for frozen in (model.model.backbone.vision_tower, model.model.guide, model.sam):
         frozen.requires_grad_(False)
     torch.manual_seed(options.seed)
-    splits = [
-        RefShapes(split, 10**9, IMAGE_SIZE, options.seed + 7, max_expressions=6) for split in ("trainC", "trainS")
-    ]
+    scenes = small_and_large(options.seed + 7, max_expressions=6)
     watched = [RefShapes(split, 64, IMAGE_SIZE, seed=10_000) for split in ("val", "testS")]
 
     def figures(whole: WithPointers) -> dict[str, float]:
@@ -57,7 +56,7 @@ def train_dropout(options: argparse.Namespace) -> None:
         }
 
     collate = lvlm_collate(processor, with_dropout=True)
-    train("dropout", WithPointers(model, teacher=teacher), Mixed(splits), collate, figures, options)
+    train("dropout", WithPointers(model, teacher=teacher), scenes, collate, figures, options)
     guided = LiteLVLMForSegmentation.from_pretrained(options.output / "guide" / "model", dtype=torch.float32)
     model.model.backbone.vision_tower.load_state_dict(guided.model.backbone.vision_tower.state_dict())
     model.model.guide.load_state_dict(guided.model.guide.state_dict())

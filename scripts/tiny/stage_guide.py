@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from loop import Collate, train
 from recipe import IMAGE_SIZE, clip_config
-from samples import Mixed, clip_pixels, coverage
-from stage_clip import CAPTION_SHAPE, CAPTIONS, NUM_NEGATIVES, aurocs, fits, made_wrong
+from samples import clip_pixels, coverage, covered_shares, small_and_large
+from stage_clip import CAPTION_SHAPE, aurocs, caption_texts, contrastive_figures, patch_similarity
 from torch import nn
 from transformers import CLIPModel
 
-from litelvlm.data.refshapes import RefShapes, Sample, caption, matches, phrase, random_attributes
+from litelvlm.data.refshapes import RefShapes, Sample, matches, phrase, random_attributes
 from litelvlm.modeling.chat_litelvlm import QUESTION_TEMPLATES
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
@@ -51,15 +51,7 @@ def guide_collate(tokenizer: Any, whole_scenes: bool = False) -> Collate:
     """
 
     def collate(samples: list[Sample], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        scenes = [sample.objects for sample in samples]
-        captions = []
-        for i, objects in enumerate(scenes):
-            chosen = rng.permutation(len(objects))[: None if i % 2 or whole_scenes else 1]
-            captions.append([random_attributes(rng, objects[k], fewest=2) for k in chosen])
-        for _ in range(NUM_NEGATIVES):
-            captions += [made_wrong(rng, *pair) for pair in zip(scenes, captions[: len(scenes)], strict=True)]
-        by_chance = fits(scenes, captions) & ~torch.eye(len(scenes), len(captions), dtype=torch.bool)
-        texts = [str(rng.choice(CAPTIONS)).format(caption(described)) for described in captions]
+        texts, by_chance = caption_texts(samples, rng, whole_scenes)
         asked = []
         for i, sample in enumerate(samples):
             named = zip(sample.expressions, sample.masks, strict=True)
@@ -98,27 +90,15 @@ class ReversedClip(nn.Module):
         by_chance, asked, patches = (batch.pop(name) for name in ("by_chance", "asked", "patches"))
         output = self.clip(**batch, output_hidden_states=True)
         num_captions = by_chance.shape[1]
-        logits = output.logits_per_image[:, :num_captions].float().masked_fill(by_chance, -torch.inf)
-        target = torch.arange(len(logits), device=logits.device)
-        texts = logits[:, : len(logits)].T
-        contrastive = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(texts, target)) / 2
-        own = logits.unflatten(1, (-1, len(logits))).diagonal(dim1=0, dim2=2)
-        figures = {"contrastive_loss": contrastive, "own_accuracy": (own.argmax(0) == 0).float().mean()}
+        figures = contrastive_figures(output.logits_per_image[:, :num_captions], by_chance)
+        loss = figures["contrastive_loss"]
         if not self.reversal_weight:
-            return {"loss": contrastive, **figures}
+            return {"loss": loss, **figures}
         similarity = patch_similarity(
             self.clip, output.vision_model_output.hidden_states, asked, output.text_embeds[num_captions:]
         )
         reversal = nn.functional.cross_entropy(-self.steepness.exp() * similarity, patches)
-        return {"loss": contrastive + self.reversal_weight * reversal, "reversal_loss": reversal, **figures}
-
-
-def patch_similarity(
-    clip: CLIPModel, hidden_states: tuple[torch.Tensor, ...], images: torch.Tensor, text_embeds: torch.Tensor
-) -> torch.Tensor:
-    """Dot products `(R, N)` of each text with the patches of its image, in layer -2, as the model takes them."""
-    patches = clip.visual_projection(clip.vision_model.post_layernorm(hidden_states[-2][:, 1:])).float()
-    return (patches[images] @ text_embeds.float()[..., None])[..., 0]
+        return {"loss": loss + self.reversal_weight * reversal, "reversal_loss": reversal, **figures}
 
 
 @torch.no_grad()
@@ -141,8 +121,10 @@ def reversal_figures(clip: CLIPModel, tokenizer: Any, scenes: RefShapes, lowest:
     shares = coverage(masks)
     found = shares.gather(1, similarity.topk(lowest, largest=False).indices).sum(-1)
     kinds = np.array([expression.kind for _, expression, _ in asked])
-    covered = nn.functional.avg_pool2d(torch.from_numpy(masks).float()[:, None], 8).flatten(1)
-    figures = {"auroc": float(np.mean(aurocs(similarity, covered))), f"lowest_{lowest}": float(found.mean())}
+    figures = {
+        "auroc": float(np.mean(aurocs(similarity, covered_shares(masks)))),
+        f"lowest_{lowest}": float(found.mean()),
+    }
     return figures | {f"lowest_{lowest}_{kind}": float(found[kinds == kind].mean()) for kind in sorted(set(kinds))}
 
 
@@ -173,9 +155,7 @@ def train_guide(options: argparse.Namespace) -> None:
     processor = LiteLVLMProcessor.from_pretrained(options.output / "finish" / "model")
     tokenizer = processor.guide_tokenizer
     clip = begun_anew(model, tokenizer, options.seed)
-    scenes = Mixed(
-        [RefShapes(split, 10**9, IMAGE_SIZE, options.seed + 6, max_expressions=3) for split in ("trainC", "trainS")]
-    )
+    scenes = small_and_large(options.seed + 6, max_expressions=3)
     watched = {split: RefShapes(split, 96, IMAGE_SIZE, seed=10_000) for split in ("val", "testA", "testS")}
 
     def figures(trained: ReversedClip) -> dict[str, float]:

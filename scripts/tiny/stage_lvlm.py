@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from conversations import answered, lvlm_collate
 from loop import load_weights, train
-from patch_dropout import NAME as PATCH_DROPOUT
-from patch_dropout import PatchDropout
-from pointing import POINTED, Pointer, as_seen, looking_loss
+from patch_dropout import PATCH_DROPOUT, PatchDropout
+from pointing import POINTED, Pointer, as_seen, looking_loss, predicting_seg
 from recipe import IMAGE_SIZE
 from stage_sam import PatchPrompt, PromptedSam
 from torch import nn
@@ -118,7 +117,7 @@ class WithPointers(nn.Module):
             return self.prompt(batch["seg_patches"]).float()
         asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
         output = self.teacher.model(**asked, image_state=image_state, pruning_method="none")
-        sample, position = (batch["input_ids"][:, 1:] == self.lvlm.config.seg_token_id).nonzero(as_tuple=True)
+        sample, position = predicting_seg(batch["input_ids"], self.lvlm.config.seg_token_id).T
         return self.teacher.seg_head(output.last_hidden_state[sample, position]).float()
 
 

@@ -21,7 +21,7 @@ large ring"); or several ("all the red stars"), or none. Each is unambiguous by 
 pixels of each object. Geometry is in fractions of the image's side, so one scene can be drawn at any size.
 """
 
-from .dataset import CLUTTERED, SMALL, SPLITS, RefShapes, Sample, random_sample
+from .dataset import CLUTTERED, SPLITS, RefShapes, Sample, random_sample
 from .drawing import draw
 from .expressions import KINDS, Expression, caption, phrase, random_attributes, random_expression
 from .scenes import ATTRIBUTES, COLOURS, SHAPES, SIZES, TEXTURES, RefObject, matches, random_scene
@@ -33,7 +33,6 @@ __all__ = [
     "KINDS",
     "SHAPES",
     "SIZES",
-    "SMALL",
     "SPLITS",
     "TEXTURES",
     "Expression",

@@ -38,7 +38,7 @@ SPLITS: dict[str, dict[str, float]] = {
 CLUTTERED = ("trainC", "testC", "trainS", "testS")
 # Splits of many small objects, most of which cover 2 to 8 of 256 patches, so that a regular grid misses much of them:
 # fewest and most objects, and how often each size is drawn
-SMALL = ("trainS", "testS")
+_SMALL = ("trainS", "testS")
 _NUM_OBJECTS, _NUM_SMALL_OBJECTS = (3, 9), (6, 12)
 _SMALL_SIZES = dict(zip(SIZES, (0.8, 0.17, 0.03), strict=True))
 
@@ -99,7 +99,7 @@ class RefShapes:
         if split not in SPLITS:
             raise ValueError(f"`split` is {split!r}; allowed are {', '.join(SPLITS)}.")
         if num_objects is None:
-            num_objects = _NUM_SMALL_OBJECTS if split in SMALL else _NUM_OBJECTS
+            num_objects = _NUM_SMALL_OBJECTS if split in _SMALL else _NUM_OBJECTS
         if length < 1 or size < 32:
             raise ValueError(f"`length` is {length} and `size` {size}; allowed are at least 1 and at least 32.")
         if not 2 <= num_objects[0] <= num_objects[1] <= 12:
@@ -123,7 +123,7 @@ class RefShapes:
             SPLITS[self.split],
             self.split in CLUTTERED,
             self.max_expressions,
-            _SMALL_SIZES if self.split in SMALL else None,
+            _SMALL_SIZES if self.split in _SMALL else None,
         )
 
 
@@ -158,4 +158,4 @@ def random_sample(
                 return Sample(image, masks, objects, tuple(expressions))
 
 
-__all__ = ["CLUTTERED", "SMALL", "SPLITS", "RefShapes", "Sample", "random_sample"]
+__all__ = ["CLUTTERED", "SPLITS", "RefShapes", "Sample", "random_sample"]
