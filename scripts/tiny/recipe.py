@@ -190,12 +190,8 @@ def lvlm_config(clip: CLIPConfig, tokenizer: PreTrainedTokenizerFast) -> LiteLVL
             },
             "initializer_range": 0.1,
         },
-        # The share of the paper's 192 of 576
+        # The share of the paper's 192 of 576; what else selects is the package's default
         num_retained_tokens=round(NUM_VISUAL_TOKENS / 3),
-        # Neither is the paper's. A CLIP that learnt to name its patches resembles the text most where its object is,
-        # and a language model of this size never saw what is near at any other distance in tokens
-        similarity_order="highest",
-        position_mode="original",
         seg_token_id=tokenizer.convert_tokens_to_ids("[SEG]"),
         mask_embedding_size=MASK_EMBEDDING_SIZE,
         # Twice LISA's: the objects are small, and overlap is what is measured

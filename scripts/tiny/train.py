@@ -13,7 +13,8 @@
 # limitations under the License.
 """
 Trains `litelvlm-tiny` from scratch on RefShapes: CLIP, first to see and then to read; SAM; the language model with
-both frozen; then all but CLIP; then CLIP's guide anew, reversed; at last the language model, with patches missing.
+both frozen; then all but CLIP; then CLIP's guide anew, reversed; at last the language model, with patches missing,
+first without masks and then with them.
 
     python scripts/tiny/train.py see --output runs/tiny
     python scripts/tiny/train.py clip --output runs/tiny
@@ -22,8 +23,9 @@ both frozen; then all but CLIP; then CLIP's guide anew, reversed; at last the la
     python scripts/tiny/train.py finish --output runs/tiny
     python scripts/tiny/train.py guide --output runs/tiny
     python scripts/tiny/train.py dropout --output runs/tiny
+    python scripts/tiny/train.py masks --output runs/tiny
 
-SAM needs nothing of CLIP, and may be trained at the same time; dropout needs the guide only as it ends. Each stage
+SAM needs nothing of CLIP, and may be trained at the same time, and so do guide and dropout of each other. Each stage
 goes on from its last checkpoint in the output folder, to the step and without showing a scene twice, and logs its
 losses to a CSV file there.
 """
@@ -33,7 +35,7 @@ import math
 from pathlib import Path
 
 from stage_clip import train_clip
-from stage_dropout import train_dropout
+from stage_dropout import train_dropout, train_masks
 from stage_finish import train_finish
 from stage_guide import train_guide
 from stage_lvlm import train_lvlm
@@ -47,8 +49,9 @@ STAGES = {
     "sam": (train_sam, 1800, 16, 1.5e-3, "muon"),
     "lvlm": (train_lvlm, 3400, 16, 2e-3, "muon"),
     "finish": (train_finish, 2600, 16, 7e-4, "muon"),
-    "guide": (train_guide, 1200, 32, 1.5e-3, "adamw"),
-    "dropout": (train_dropout, 2400, 16, 4e-4, "adamw"),
+    "guide": (train_guide, 300, 32, 1.5e-3, "adamw"),
+    "dropout": (train_dropout, 1500, 12, 4e-4, "adamw"),
+    "masks": (train_masks, 1200, 8, 3e-4, "adamw"),
 }
 
 

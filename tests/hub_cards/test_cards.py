@@ -25,7 +25,7 @@ from PIL import Image
 from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
 from litelvlm.commands.main import main
 from litelvlm.hub_cards import TARGETS, render_card
-from litelvlm.hub_cards.cards import FOLDER, RECOMMENDED
+from litelvlm.hub_cards.cards import FOLDER, results_table
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -38,7 +38,7 @@ def test_card_in_the_repository_is_the_rendered_one(target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_target_has_every_value_that_the_template_names(target):
     template = Environment().parse((FOLDER / "card.md.jinja").read_text(encoding="utf-8"))
-    rendered = {"card_data", "name", "repository", "results", "tables"}
+    rendered = {"card_data", "name", "repository", "results", "tables", "giou"}
     of_others = {"visual_tokens", "convert", "trained_on", "license_note", "citation"}  # of converted models
     of_scratch = {"summary", "limits"}
     other_kind = of_scratch if TARGETS[target]["base_model"] else of_others
@@ -69,8 +69,8 @@ def test_every_figure_is_measured_here_or_the_papers(target):
     results = ModelCard(render_card(target)).data.eval_results or []
     if target == "litelvlm-tiny":
         lines = (FOLDER / "results" / "litelvlm-tiny.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [row for row in map(json.loads, lines) if row["method"] in ("none", "litelvlm", RECOMMENDED)]
-        assert len(results) == 2 * len(rows) == 2 * 3 * (1 + 3 + 3)
+        rows = [row for row in map(json.loads, lines) if row["method"] in ("none", "litelvlm")]
+        assert len(results) == 2 * len(rows) == 2 * 4 * (1 + 3)
         # Results are put together by split
         for metric in ("ciou", "giou"):
             figures = [r.metric_value for r in results if r.metric_type == metric]
@@ -88,6 +88,7 @@ def test_new_results_change_table_and_metadata_of_the_card(tmp_path, monkeypatch
     for name in ("targets.yaml", "card.md.jinja"):
         (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
     row = {"split": "val", "patches": 256, "expressions": 7, "images": 3, "ciou": 61.24, "giou": 62.0}
+    row |= {"ciou_low": 55.0, "ciou_high": 66.66}
     rows = [
         row | {"method": "none", "retained": 256, "layer_tokens": 256.0, "ciou": 80.0},
         row | {"method": "litelvlm", "retained": 85, "layer_tokens": 85.0},
@@ -100,15 +101,23 @@ def test_new_results_change_table_and_metadata_of_the_card(tmp_path, monkeypatch
     (tmp_path / "results" / "litelvlm-tiny.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setattr("litelvlm.hub_cards.cards.FOLDER", tmp_path)
     card = render_card("litelvlm-tiny")
-    for line in ("none | 256 | 80.0 | 100 %", "litelvlm | 85 | 61.2 | 77 %", "fastv | 170.5 | 61.2 | 77 %"):
+    for line in (
+        "none | 256 | 80.0 [55.0, 66.7] | 100 %",
+        "litelvlm | 85 | 61.2 [55.0, 66.7] | 77 %",
+        "fastv | 170.5 | 61.2 [55.0, 66.7] | 77 %",
+        "none | 62.0 | 100 %",
+    ):
         assert f"| {line} |" in card
     assert [result.metric_value for result in ModelCard(card).data.eval_results] == [80.0, 62.0, 61.2, 62.0]
 
 
-def test_readme_shows_the_figures_of_the_card():
+def test_readme_shows_figures_of_the_card():
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"cIoU in %, .*?\n\n(.*?)\n\n", render_card("litelvlm-tiny"), flags=re.DOTALL)
-    assert "\n| litelvlm |" in table and table in readme
+    lines = (FOLDER / "results" / "litelvlm-tiny.jsonl").read_text(encoding="utf-8").splitlines()
+    shown = re.findall(r"^\| (none|litelvlm|random|[\w-]+) \|.* \d+ % \|$", readme, flags=re.MULTILINE)
+    assert len(shown) == 4 and {"none", "litelvlm", "random"} < set(shown)
+    table = results_table([row for row in map(json.loads, lines) if row["method"] in shown], "ciou")
+    assert table in readme
 
 
 @pytest.mark.parametrize("target", TARGETS)
