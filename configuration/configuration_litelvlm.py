@@ -13,6 +13,7 @@
 # limitations under the License.
 """LiteLVLM model configuration"""
 
+import os
 from copy import deepcopy
 from dataclasses import fields
 from difflib import get_close_matches
@@ -239,6 +240,26 @@ class LiteLVLMConfig(PreTrainedConfig):
         """
         self_contained = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)}
         return super().to_dict() | self_contained
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        As `PreTrainedConfig.get_config_dict`, which gives an empty `dict` where there is no config.json, and that of
+        any other model: both would describe a random LLaVA of seven billion parameters.
+
+        Raises:
+            ValueError: there is no config.json, or it is another model's.
+        """
+        found, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if found.get("model_type") != cls.model_type:
+            what = f"a config.json of model type {found.get('model_type')!r}" if found else "no config.json"
+            raise ValueError(
+                f"{str(pretrained_model_name_or_path)!r} has {what}; allowed is a saved or converted LiteLVLM model. "
+                "`litelvlm convert` makes one of an official checkpoint, `litelvlm.from_backbone` of a LLaVA."
+            )
+        return found, unused
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -34,6 +34,7 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPModel,
     CLIPVisionConfig,
+    GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -155,7 +156,8 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
                 for what is missing, as to train it.
 
         Raises:
-            ValueError: names tensors that are missing, of another shape, or, for the class that was saved, unknown.
+            ValueError: names tensors that are missing, of another shape, not finite, or, for the class that was saved,
+                unknown.
         """
         ignore_incomplete_weights = kwargs.pop("ignore_incomplete_weights", False)
         with_info = kwargs.pop("output_loading_info", False)
@@ -181,7 +183,11 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
                 "of another shape": [] if may_differ else [key for key, *_ in info["mismatched_keys"]],
                 "unknown": info["unexpected_keys"] if is_whole else [],
             }
+            differing["not finite"] = _not_finite(model)
             _check_weights(pretrained_model_name_or_path, differing)
+        if model.can_generate() and model.generation_config._from_model_config:
+            # There is no file of it, and Transformers looks for the end token where this configuration has none
+            model.generation_config = GenerationConfig.from_model_config(model.config)
         return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -934,6 +940,19 @@ def _check_weights(name: str | os.PathLike, differing: dict[str, Collection[str]
             f"The weights of {str(name)!r} do not fill the model that its config.json describes ({'; '.join(found)}). "
             "Download or convert it anew; `ignore_incomplete_weights=True` loads it with random values for the rest."
         )
+
+
+def _not_finite(model: nn.Module) -> list[str]:
+    """Names of the weights that hold NaN or infinity; of those in plain tensors, not in quantised or sharded ones."""
+    # A sum is finite if all its terms are, and needs no copy as a mask would
+    return [
+        name
+        for name, tensor in model.state_dict().items()
+        if type(tensor) is torch.Tensor
+        and tensor.is_floating_point()
+        and not tensor.is_meta
+        and not tensor.sum(dtype=torch.float32).isfinite()
+    ]
 
 
 def _check_given_once(image_state: LiteLVLMImageState | None, **images: torch.Tensor | None) -> None:

@@ -104,6 +104,14 @@ def test_tensor_without_a_place_is_an_error_that_names_it(tmp_path, checkpoint):
     assert not (tmp_path / "converted").exists()
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), "float32"), (1e6, "float16")])
+def test_tensor_that_is_not_finite_as_it_is_written_is_an_error_that_names_it(tmp_path, checkpoint, value, dtype):
+    change(checkpoint, lambda tensors: tensors["lm_head.weight"].view(-1)[-1:].fill_(value))
+    with pytest.raises(ValueError, match=rf"lm_head\.weight holds NaN or infinity in torch\.{dtype}"):
+        convert_lisa(checkpoint, tmp_path / "converted", dtype=dtype)
+    assert not (tmp_path / "converted").exists()
+
+
 def test_tensor_that_nothing_fills_is_an_error_that_names_it(tmp_path, checkpoint):
     change(checkpoint, lambda tensors: tensors.pop("lm_head.weight"))
     with pytest.raises(ValueError, match=r"1 of the model's are in no file: lm_head\.weight"):

@@ -17,11 +17,13 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, pipeline
 
 import litelvlm
 from litelvlm.commands.main import main
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.evaluation.clip import load_clip
 from litelvlm.modeling.modeling_litelvlm import (
     LiteLVLMForConditionalGeneration,
@@ -94,6 +96,43 @@ def test_a_configuration_with_more_layers_than_the_file_is_refused(saved):
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"missing: model.backbone.language_model.layers.\d+.* and \d+ more"):
         LiteLVLMForSegmentation.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["seg_head.linear_2.bias", "model.guide.visual_projection.weight"])
+def test_weights_that_are_not_finite_are_refused_by_name(saved, tmp_path, name, value):
+    folder = with_weights(tmp_path / "changed", saved, lambda tensors: tensors[name].view(-1)[:1].fill_(value))
+    with pytest.raises(ValueError, match=f"not finite: {name}"):
+        LiteLVLMForSegmentation.from_pretrained(folder)
+    LiteLVLMForSegmentation.from_pretrained(folder, ignore_incomplete_weights=True)
+
+
+def test_weights_in_half_precision_may_have_sums_beyond_it(saved, tmp_path):
+    def enlarge(tensors):
+        tensors["lm_head.weight"] = tensors["lm_head.weight"].new_full(tensors["lm_head.weight"].shape, 6e4)
+
+    folder = with_weights(tmp_path / "changed", saved, enlarge)
+    LiteLVLMForSegmentation.from_pretrained(folder, dtype=torch.float16)
+
+
+@pytest.mark.parametrize(("config", "message"), [(None, "no config.json"), ({"model_type": "llava"}, "type 'llava'")])
+def test_a_folder_that_describes_no_litelvlm_is_refused_before_a_model_is_built(saved, config, message):
+    (saved / "config.json").unlink()
+    if config:
+        (saved / "config.json").write_text(json.dumps(config))
+    for loader in (LiteLVLMForSegmentation, LiteLVLMForConditionalGeneration, LiteLVLMConfig):
+        with pytest.raises(ValueError, match=f"has .*{message}.*; allowed is a saved or converted LiteLVLM model"):
+            loader.from_pretrained(saved)
+
+
+def test_without_a_generation_config_answers_end_where_the_language_model_ends_them(tiny):
+    model, processor = litelvlm.load_tiny()
+    inputs = processor(images=litelvlm.EXAMPLE_IMAGE, text="the red circle")
+    expected = model.generate(**inputs, max_new_tokens=32)
+    (tiny / "generation_config.json").unlink()
+    for auto_class in (LiteLVLMForSegmentation, AutoModel):
+        found = auto_class.from_pretrained(tiny).generate(**inputs, max_new_tokens=32)
+        assert torch.equal(found, expected)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def write_shards(
         One entry per tensor: name, source, shape, dtype, file and SHA-256 of its values.
 
     Raises:
-        ValueError: too little space on the disk, or a tensor of another shape than expected.
+        ValueError: too little space on the disk, or a tensor of another shape than expected or with NaN or infinity.
     """
     meta = {name: torch.empty_like(like[name], device="meta") for name in sources}
     split = split_torch_state_dict_into_shards(meta, max_shard_size=max_shard_size)
@@ -159,6 +159,11 @@ def write_shards(
                         f"configuration describes has {tuple(meta[name].shape)}."
                     )
                 shard[name] = tensor.to(meta[name].dtype)
+                if shard[name].is_floating_point() and not shard[name].sum(dtype=torch.float32).isfinite():
+                    raise ValueError(
+                        f"{sources[name].key} holds NaN or infinity in {meta[name].dtype}; download the checkpoint "
+                        "anew, or name a dtype that holds its values."
+                    )
                 values = shard[name].flatten().view(torch.uint8).numpy()
                 entry = {"name": name, "source": sources[name].key, "shape": list(tensor.shape)}
                 entry |= {"dtype": str(shard[name].dtype).removeprefix("torch."), "file": file}
