@@ -127,7 +127,7 @@ _MASK_ARGUMENTS = r"""
 
 
 class LiteLVLMSegmentationKwargs(TransformersKwargs, total=False):
-    """`Trainer` looks for a loss only where all labels that a `forward` names are given, so `mask_labels` stand here."""
+    """`Trainer` finds a loss only where all labels that `forward` names are given, so `mask_labels` stand here."""
 
     mask_labels: list[torch.Tensor] | None
 
