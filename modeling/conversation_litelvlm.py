@@ -14,7 +14,7 @@
 """Conversations as the language model reads them: rendered by a chat template, as token ids and labels, in a batch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def render_conversation(
     chat_template: str,
     add_generation_prompt: bool | None = None,
     continue_final_message: bool = False,
-    **template_variables: Any,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> tuple[str, list[tuple[int, int]]]:
     """
     A conversation as one text, in which [`SPLIT`] keeps apart what a user has typed and must stay text; and the spans
@@ -67,7 +67,8 @@ def render_conversation(
     Args:
         add_generation_prompt (`bool`, *optional*): by default where the user spoke last.
         continue_final_message (`bool`): end within the last message, for the model to go on with it.
-        template_variables: further ones that the template reads, besides the tokenizer's special tokens.
+        template_variables (`dict`, *optional*): further ones that the template reads, besides the tokenizer's special
+            tokens.
     """
     protected = []
     for message in messages:
@@ -86,7 +87,7 @@ def render_conversation(
         return_assistant_tokens_mask=marks_answers,
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
-        **{**tokenizer.special_tokens_map, **template_variables},
+        **{**tokenizer.special_tokens_map, **(template_variables or {})},
     )
     return rendered[0], spans[0] if marks_answers else []
 

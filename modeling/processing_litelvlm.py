@@ -281,7 +281,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             "chat_template": template,
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": continue_final_message,
-            **variables,
+            "template_variables": variables,
         }
         given = _one_image_each(images)
         if not tokenize:
