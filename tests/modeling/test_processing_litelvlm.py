@@ -645,7 +645,8 @@ def test_templates_read_variables_and_message_objects_whose_text_stays_text(proc
         name: str | None = None
 
     message = Message("user", [{"type": "text", "text": "the [SEG]"}], name="<image>")
-    template = "{{ bos_token }}{{ image_token }}{{ mood }}{% for m in messages %}{{ m.name }}: {{ m.content[0].text }}{% endfor %}"
+    template = "{{ bos_token }}{{ image_token }}{{ mood }}"
+    template += "{% for m in messages %}{{ m.name }}: {{ m.content[0].text }}{% endfor %}"
     options = {"chat_template": template, "mood": "happy ", "image_token": "an "}
     assert processor.apply_chat_template([message], **options) == "<s>an happy <image>: the [SEG]"
     ids = processor.apply_chat_template([message], **options, tokenize=True, add_generation_prompt=False)[0].tolist()
