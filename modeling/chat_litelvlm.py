@@ -14,23 +14,28 @@
 """Texts of a conversation before they are tokenised: templates, turns, and user text that must stay text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 # Conversation "llava_v1" with LISA's image prefix, as its checkpoints were trained
 LLAVA_V1_CHAT_TEMPLATE = (
+    "{% if not messages or messages[0]['role'] != 'system' %}"
     "{{ 'A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the human\\'s questions. ' }}"
+    "detailed, and polite answers to the human\\'s questions. ' }}{% endif %}"
     "{% for message in messages %}"
     "{% if message['content'] is string %}{% set parts = [{'type': 'text', 'text': message['content']}] %}"
     "{% else %}{% set parts = message['content'] %}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ 'USER: ' }}"
+    "{% if message['role'] == 'system' and loop.first %}"
+    "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ ' ' }}"
+    "{% elif message['role'] == 'user' %}{{ 'USER: ' }}"
     "{% for part in parts %}{% if part['type'] == 'image' %}"
     "{{ '<im_start><image><im_end>\\n' }}{% endif %}{% endfor %}"
     "{% for part in parts %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% elif message['role'] == 'assistant' %}{{ ' ASSISTANT:' }}{% generation %}{{ ' ' }}"
     "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ '</s>' }}{% endgeneration %}"
-    "{% else %}{{ raise_exception('Roles are user and assistant, not ' + message['role'] + '.') }}{% endif %}"
+    "{% else %}{{ raise_exception('Roles are user and assistant, and system in the first message, not ' "
+    "+ message['role'] + '.') }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
@@ -64,18 +69,26 @@ def as_turns(name: str, value: Any, may_be_empty: bool = False) -> list[list[str
     return conversations
 
 
-def read_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def is_conversation(value: Any) -> bool:
+    """Whether this is one conversation, a list of messages or an object that holds it, and not a list of those."""
+    if hasattr(value, "messages"):
+        return True
+    return len(value) > 0 and not isinstance(value[0], (list, tuple)) and not hasattr(value[0], "messages")
+
+
+def read_messages(messages: Any) -> list[dict[str, Any]]:
     """
     A conversation with the parts that Transformers' chat templates read: texts and images. OpenAI's `image_url`
-    becomes an image, as in Transformers.
+    becomes an image, and message objects become dictionaries without what is None, as in Transformers.
 
     Raises:
         ValueError: a part of another type, which would be left out without a word.
     """
     read = []
-    for message in messages:
-        content = message["content"]
-        parts = [] if isinstance(content, str) else list(content)
+    for message in getattr(messages, "messages", messages):
+        message = _as_dictionary(message)
+        content = message.get("content", "")
+        parts = [] if isinstance(content, str) else [_as_dictionary(part) for part in content]
         for i, part in enumerate(parts):
             kind = part.get("type")
             if kind == "image_url":
@@ -91,6 +104,19 @@ def read_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return read
 
 
+def _as_dictionary(value: Any) -> dict[str, Any]:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump()
+    elif is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"A message, or a part of one, is a {type(value).__name__}; allowed are dictionaries, dataclasses and "
+            "pydantic models."
+        )
+    return {name: item for name, item in value.items() if item is not None}
+
+
 def message_text(message: dict[str, Any]) -> str:
     if isinstance(message["content"], str):
         return message["content"]
@@ -102,8 +128,14 @@ def added_tokens(tokenizer: Any) -> set[str]:
     return {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
 
 
-def protect(text: str, tokens: Iterable[str]) -> str:
-    """Text in which every one of these tokens is cut in two, so that none is recognised."""
+def protect(text: Any, tokens: Iterable[str]) -> Any:
+    """Text, or what holds texts, in which every one of these tokens is cut in two, so that none is recognised."""
+    if isinstance(text, dict):
+        return {name: protect(value, tokens) for name, value in text.items()}
+    if isinstance(text, (list, tuple)):
+        return [protect(value, tokens) for value in text]
+    if not isinstance(text, str):
+        return text
     text = text.replace(SPLIT, "")
     alternatives = "|".join(re.escape(token) for token in tokens if len(token) > 1)
     if not alternatives:
@@ -119,6 +151,7 @@ __all__ = [
     "SPLIT",
     "added_tokens",
     "as_turns",
+    "is_conversation",
     "message_text",
     "protect",
     "read_messages",

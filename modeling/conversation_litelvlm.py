@@ -14,7 +14,7 @@
 """Conversations as the language model reads them: rendered by a chat template, as token ids and labels, in a batch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,8 @@ def render_conversation(
     image_token: str,
     chat_template: str,
     add_generation_prompt: bool | None = None,
+    continue_final_message: bool = False,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> tuple[str, list[tuple[int, int]]]:
     """
     A conversation as one text, in which [`SPLIT`] keeps apart what a user has typed and must stay text; and the spans
@@ -64,6 +66,9 @@ def render_conversation(
 
     Args:
         add_generation_prompt (`bool`, *optional*): by default where the user spoke last.
+        continue_final_message (`bool`): end within the last message, for the model to go on with it.
+        template_variables (`dict`, *optional*): further ones that the template reads, besides the tokenizer's special
+            tokens.
     """
     protected = []
     for message in messages:
@@ -72,20 +77,17 @@ def render_conversation(
         # Templates such as LLaVA's write nothing for a content that is one string
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        # The template needs the position of an image, not the image
-        parts = [
-            {"type": part["type"]} | ({"text": protect(part["text"], tokens)} if "text" in part else {})
-            for part in parts
-        ]
-        protected.append({"role": message["role"], "content": parts})
+        protected.append(protect({**message, "content": parts}, tokens))
     if add_generation_prompt is None:
-        add_generation_prompt = messages[-1]["role"] == "user"
-    marks_answers = _GENERATION_BLOCK.search(chat_template) is not None
+        add_generation_prompt = messages[-1]["role"] == "user" and not continue_final_message
+    marks_answers = _GENERATION_BLOCK.search(chat_template) is not None and not continue_final_message
     rendered, spans = render_jinja_template(
         conversations=[protected],
         chat_template=chat_template,
         return_assistant_tokens_mask=marks_answers,
         add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+        **{**tokenizer.special_tokens_map, **(template_variables or {})},
     )
     return rendered[0], spans[0] if marks_answers else []
 
@@ -96,14 +98,17 @@ def encode_conversation(
     image_token: str,
     num_image_tokens: int,
     chat_template: str,
-    add_generation_prompt: bool | None = None,
+    **rendering: Any,
 ) -> tuple[list[int], list[int]]:
     """
     Token ids and as many labels, -100 outside of answers. What stands around an image, or around a protected special
     token, is tokenised apart, as the published checkpoints were trained: joining the texts first would join their
     tokens.
+
+    Args:
+        rendering: options of [`render_conversation`].
     """
-    rendered, spans = render_conversation(messages, tokenizer, image_token, chat_template, add_generation_prompt)
+    rendered, spans = render_conversation(messages, tokenizer, image_token, chat_template, **rendering)
     image_ids = [tokenizer.convert_tokens_to_ids(image_token)] * num_image_tokens
     ids, labels = ([], []) if tokenizer.bos_token_id is None else ([tokenizer.bos_token_id], [_IGNORED])
     start = 0
@@ -126,6 +131,7 @@ def batch_conversations(
     tokenizer: Any,
     image_token: str,
     with_labels: bool,
+    with_assistant_masks: bool = False,
     *,
     padding: bool | str | None = True,
     truncation: bool | str | None = False,
@@ -133,8 +139,8 @@ def batch_conversations(
     padding_side: str | None = None,
 ) -> dict[str, torch.Tensor]:
     """
-    Conversations from [`encode_conversation`] as `input_ids`, `attention_mask` and, if asked for, `labels`, int64 of
-    shape `(B, L)`.
+    Conversations from [`encode_conversation`] as `input_ids`, `attention_mask` and, if asked for, `labels` and
+    `assistant_masks` (1 in answers), int64 of shape `(B, L)`.
 
     Args:
         padding, truncation, max_length, padding_side: as tokenizers take them.
@@ -182,9 +188,12 @@ def batch_conversations(
         return_tensors="pt",
     )
     data = {name: padded[name] for name in ("input_ids", "attention_mask")}
+    labels = torch.full_like(data["input_ids"], _IGNORED)
+    labels[data["attention_mask"].bool()] = torch.tensor([label for _, row in encoded for label in row])
     if with_labels:
-        data["labels"] = torch.full_like(data["input_ids"], _IGNORED)
-        data["labels"][data["attention_mask"].bool()] = torch.tensor([label for _, row in encoded for label in row])
+        data["labels"] = labels
+    if with_assistant_masks:
+        data["assistant_masks"] = (labels != _IGNORED).long()
     return data
 
 

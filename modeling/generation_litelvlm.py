@@ -19,6 +19,7 @@ import torch
 from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
+from .prompt_litelvlm import find_token
 from .pruning_litelvlm import LayerwisePruner, PruningPlan
 from .versions_litelvlm import CACHE_NAME
 
@@ -54,6 +55,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         cache: Cache | None = None,
         past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool = False,
         generation_record: GenerationRecord | None = None,
         **kwargs: Any,
@@ -67,6 +69,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
             **{CACHE_NAME: cache},
             **kwargs,
@@ -76,12 +79,18 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         if not is_first_iteration:
             for name in _FOR_PROMPT:
                 model_inputs.pop(name, None)
-        elif _has_image(kwargs):
-            if cache is not None and int(cache.get_seq_length()) > 0:
-                raise ValueError(
-                    f"`generate` got an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache entries "
-                    "than tokens, so a cached conversation cannot be continued; pass the whole conversation instead."
-                )
+            return model_inputs
+        if (
+            cache is not None
+            and int(cache.get_seq_length()) > 0
+            and self._is_about_image(input_ids, inputs_embeds, kwargs)
+        ):
+            raise ValueError(
+                f"`generate` got a prompt with an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache "
+                "entries than tokens, so a cached conversation cannot be continued; pass the whole conversation with "
+                "its image and without a cache instead, or `pruning_method='none'` in every turn."
+            )
+        if _has_image(kwargs):
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
             model_inputs["attention_mask"] = attention_mask
         return model_inputs
@@ -115,6 +124,15 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
             model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
+    def _is_about_image(
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, kwargs: dict[str, Any]
+    ) -> bool:
+        """Whether a prompt has an image, or is that of a conversation whose pruned image is in the cache already."""
+        if _has_image(kwargs):
+            return True
+        is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
+        return self._plan(kwargs).drops_tokens and bool(is_image.any())
 
     def _plan(self, model_kwargs: dict[str, Any]) -> PruningPlan:
         chosen = (model_kwargs.get(name) for name in ("num_retained_tokens", "pruning_method"))

@@ -38,10 +38,11 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.processing_utils import Unpack
 from transformers.quantizers.auto import AutoQuantizationConfig
-from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple, logging
 from transformers.utils.import_utils import torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
@@ -51,7 +52,7 @@ from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
-from .prompt_litelvlm import Prompt
+from .prompt_litelvlm import Prompt, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
     LayerwisePruner,
@@ -65,6 +66,8 @@ from .pruning_litelvlm import (
 )
 from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
 from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
+
+logger = logging.get_logger(__name__)
 
 # `position_mode` is the user's choice, and no checkpoint's.
 # trf-ignore: TRF041 position_mode
@@ -109,19 +112,25 @@ _SHARED_ARGUMENTS = r"""
 """
 _LABEL_ARGUMENTS = r"""
     labels (`torch.LongTensor` of shape `(B, L)`):
-        As long as `input_ids`, -100 where there is no label.
+        As long as `input_ids`, -100 where there is no label. `shift_labels` of the same shape, which Transformers'
+        losses take in their place, hold the label of each next token.
 """
 _MASK_ARGUMENTS = r"""
     sam_pixel_values (`torch.Tensor` of shape `(b, 3, S', S')`):
-        Images as SAM takes them. With them, each [SEG] in `input_ids` gives a mask.
-    mask_labels (`list[torch.Tensor]`):
-        Per sample `(num_masks, H, H)` masks of 0 and 1, one for each [SEG], in the frame of `sam_pixel_values` at any
-        resolution; negative values are ignored.
+        Images as SAM takes them. With them, each [SEG] in `input_ids` gives a mask. The keyword `mask_labels`
+        (`list[torch.Tensor]`) has, per sample, `(num_masks, H, H)` masks of 0 and 1, one for each [SEG], in the frame
+        of `sam_pixel_values` at any resolution, to learn from; negative values are ignored.
     original_sizes (`torch.LongTensor` of shape `(b, 2)`):
         Not used here, so that the processor's output can be passed whole; `post_process_masks` takes it.
     reshaped_input_sizes (`torch.LongTensor` of shape `(b, 2)`):
         As `original_sizes`.
 """
+
+
+class LiteLVLMSegmentationKwargs(TransformersKwargs, total=False):
+    """`Trainer` finds a loss only where all labels that `forward` names are given, so `mask_labels` stand here."""
+
+    mask_labels: list[torch.Tensor] | None
 
 
 @auto_docstring
@@ -462,25 +471,32 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         _check_given_once(image_state, pixel_values=pixel_values)
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
-        has_image = pixel_values is not None or image_state is not None
-        prompt = Prompt.build(input_ids, attention_mask, position_ids, has_image, self.config)
-        if input_ids is None or not has_image:
-            embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        is_image, embed = None, self.get_input_embeddings()
+        if pixel_values is not None or image_state is not None:
+            is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
+        prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config)
+        if is_image is None:
+            embeds = embed(input_ids) if inputs_embeds is None else inputs_embeds
             outputs, _ = self._run_language_model(embeds, prompt, plan, **kwargs)
             return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids)
 
         if image_state is None:
             image_state = self._encode(pixel_values, image_sizes, plan.selector)
-        image_state = image_state.without_sam().repeat_for(input_ids.shape[0])
+        image_state = image_state.without_sam().repeat_for(len(is_image))
         tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
         prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
-        embeds = prompt.scatter(self.get_input_embeddings()(prompt.input_ids), self.project(image_state, tokens))
+        visual_tokens = self.project(image_state, tokens)
+        embeds = embed(prompt.input_ids) if inputs_embeds is None else _at(inputs_embeds, prompt.source_positions)
+        embeds = prompt.scatter(embeds, visual_tokens)
         outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
+        # A flat list of tokens is that of images in crops, whose numbers of tokens differ
+        per_image = visual_tokens if visual_tokens.ndim == 3 else visual_tokens.split(image_state.num_tokens())
         return LiteLVLMModelOutput(
             **outputs,
-            retained_indices=None if tokens.indices is None else tokens.indices.to(input_ids.device),
+            image_outputs=BaseModelOutputWithPooling(pooler_output=list(per_image)),
+            retained_indices=None if tokens.indices is None else tokens.indices.to(is_image.device),
             similarity=None if signals is None else signals.similarity,
             contribution=None if signals is None else signals.contribution_by(self.config.selection_rule),
             source_positions=source_positions,
@@ -492,6 +508,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         self, inputs_embeds: torch.Tensor, prompt: Prompt, plan: PruningPlan, **kwargs: Any
     ) -> tuple[Any, torch.Tensor | None]:
         """The language model's output, and the positions in the prompt, `(B, R)`, of what its last state holds."""
+        num_positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        if num_positions is not None and inputs_embeds.shape[1] > num_positions:
+            logger.warning_once(
+                f"The language model reads {inputs_embeds.shape[1]} tokens, but it was made for {num_positions} "
+                "positions, so its answers may be wrong; shorten the conversation, or retain fewer visual tokens."
+            )
         inputs = {"inputs_embeds": inputs_embeds, "position_ids": prompt.position_ids, **kwargs}
         language_model = self.backbone.language_model
         if isinstance(plan.method, LayerwisePruner):
@@ -662,10 +684,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
 
         loss = None
-        if labels is not None:
+        if labels is not None or kwargs.get("shift_labels") is not None:
+            kwargs["shift_labels"] = _next_at(kwargs.get("shift_labels"), outputs.source_positions)
             loss = self.loss_function(
                 logits=logits,
-                labels=_at(labels, outputs.source_positions),
+                labels=None if labels is None else _at(labels, outputs.source_positions),
                 vocab_size=self.config.get_text_config().vocab_size,
                 **kwargs,
             )
@@ -728,14 +751,14 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        mask_labels: list[torch.Tensor] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_retained_tokens: int | None = None,
         pruning_method: str | None = None,
         original_sizes: torch.Tensor | None = None,
         reshaped_input_sizes: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Unpack[LiteLVLMSegmentationKwargs],
     ) -> LiteLVLMSegmentationOutput:
+        mask_labels = kwargs.pop("mask_labels", None)
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -758,17 +781,21 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             self._check_makes_masks()
             image_embeddings = self.sam.encode_image(sam_pixel_values)
         if image_embeddings is not None:
-            if input_ids is None:
-                raise ValueError("Masks need `input_ids`: [SEG] cannot be found in `inputs_embeds`.")
+            is_seg = find_token(self.config.seg_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
             # The hidden state before a token predicts it, so the last one predicts no token of the prompt
-            pruned_ids = _at(input_ids, outputs.source_positions)
-            is_seg = nn.functional.pad(pruned_ids[:, 1:] == self.config.seg_token_id, (0, 1))
+            is_seg = nn.functional.pad(_at(is_seg, outputs.source_positions)[:, 1:], (0, 1))
             masks = self._decode_masks(outputs.last_hidden_state, is_seg, image_embeddings)
             outputs = replace(outputs, **masks)
+        if self.training and labels is not None and mask_labels is None and outputs.pred_masks is not None:
+            logger.warning_once(
+                "Masks are made in training, but there are no `mask_labels` to learn them from. Pass them (`Trainer` "
+                "drops them from a dataset without `remove_unused_columns=False`), or leave `sam_pixel_values` out."
+            )
         if mask_labels is not None:
             if outputs.pred_masks is None:
                 raise ValueError("`mask_labels` are given without `sam_pixel_values`; pass the images for SAM too.")
-            outputs.bce_loss, outputs.dice_loss = mask_losses(outputs.pred_masks, mask_labels)
+            weights = _shares_of_step(labels, kwargs.get("num_items_in_batch"))
+            outputs.bce_loss, outputs.dice_loss = mask_losses(outputs.pred_masks, mask_labels, weights)
         outputs.ce_loss = outputs.loss
         weights = {"ce": self.config.ce_loss_weight, "bce": self.config.bce_loss_weight}
         weights["dice"] = self.config.dice_loss_weight
@@ -963,8 +990,28 @@ def _check_given_once(image_state: LiteLVLMImageState | None, **images: torch.Te
 
 
 def _at(values: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
-    """The entries of `values`, shape `(B, L)`, at the positions that the language model saw, shape `(B, R)`."""
-    return values if positions is None else values.gather(1, positions.to(values.device))
+    """The entries of `values`, `(B, L)` or `(B, L, D)`, at the positions that the language model saw, `(B, R)`."""
+    if positions is None:
+        return values
+    return values.take_along_dim(positions.to(values.device)[(...,) + (None,) * (values.ndim - 2)], dim=1)
+
+
+def _shares_of_step(labels: torch.Tensor | None, num_items_in_batch: int | torch.Tensor | None) -> torch.Tensor | None:
+    """
+    The share `(B,)` of each sample in the labels of an optimizer step, which `Trainer` counts over all batches and
+    processes of it. Transformers weighs the tokens of its text loss alike, so that splitting a step changes nothing.
+    """
+    if labels is None or num_items_in_batch is None:
+        return None
+    return (labels != -100).sum(dim=-1) / torch.as_tensor(num_items_in_batch, device=labels.device)
+
+
+def _next_at(shift_labels: torch.Tensor | None, positions: torch.Tensor | None) -> torch.Tensor | None:
+    """As [`_at`], of labels that stand where they are predicted: each is that of the next token that was kept."""
+    if shift_labels is None or positions is None:
+        return shift_labels
+    following = nn.functional.pad(positions[:, 1:], (0, 1), value=shift_labels.shape[1])
+    return _at(nn.functional.pad(shift_labels, (1, 0), value=-100), following)
 
 
 __all__ = [

@@ -21,7 +21,11 @@ D = width of the vision tower, P = width of CLIP's joint space.
 from dataclasses import dataclass, replace
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
 from transformers.utils import ModelOutput, auto_docstring
 
 
@@ -113,6 +117,9 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
             position in `input_ids`; `None` where nothing was pruned.
         attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
         position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
+        image_outputs ([`BaseModelOutputWithPooling`]): its `pooler_output` lists, per sample, the visual tokens that
+            the language model was given, `(K, hidden_size)`. The vision tower does not run to its end here, so that
+            its hidden states and attentions are those of `get_image_features`.
     """
 
     retained_indices: torch.Tensor | None = None
@@ -121,6 +128,7 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
     source_positions: torch.Tensor | None = None
     attention_mask: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
 
 
 @auto_docstring
@@ -148,6 +156,7 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
         source_positions (`torch.LongTensor` of shape `(B, R)`): positions in `input_ids`.
         attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
         position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
+        image_outputs ([`BaseModelOutputWithPooling`]): see [`LiteLVLMModelOutput`].
     """
 
     ce_loss: torch.Tensor | None = None
@@ -164,6 +173,7 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
     source_positions: torch.Tensor | None = None
     attention_mask: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
 
 
 __all__ = ["LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput"]

@@ -14,8 +14,10 @@
 """The `referring-segmentation` pipeline: an image and a text in, masks and the answer out."""
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import Pipeline
@@ -51,9 +53,10 @@ class ReferringSegmentationPipeline(Pipeline):
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
         Args:
-            inputs: an image (see [`load_rgb`]), a list of images, or the forms named above.
-            text (`str` or `list[str]`, *optional*): what to segment, or one text for each image. A single image
-                with a list of texts is asked each of them.
+            inputs: an image (see [`load_rgb`]), many images, or the forms named above. Many are a list, or what is
+                read one at a time: a dataset (of `datasets` or torch), a column of it, or an iterator.
+            text (`str` or many, *optional*): what to segment, or one text for each image. A single image with many
+                texts is asked each of them.
             batch_size (`int`): conversations per forward pass.
             answer (`str`): taken as given, instead of generating one, such as `"It is [SEG]."`: always a mask.
             threshold (`float`): masks of a lower score are left out (0 by default).
@@ -61,17 +64,24 @@ class ReferringSegmentationPipeline(Pipeline):
             question_template (`str`): as in the processor.
             kwargs: those of [`LiteLVLMForSegmentation.segment`], such as `num_retained_tokens`, `pruning_method` and
                 `max_new_tokens` (32 unless another length is given here or in the model's generation configuration).
+                With `num_return_sequences` an input's list holds the entries of all its answers.
+
+        Returns:
+            A list for one input, a list of lists for a list or tuple, and an iterator over lists for all else.
+
+        Raises:
+            ValueError: an image without a text, or numbers of images and texts that differ.
         """
-        if isinstance(inputs, (list, tuple)) and text is not None:
-            texts = [text] * len(inputs) if isinstance(text, str) else list(text)
-            if len(texts) != len(inputs):
-                raise ValueError(f"There are {len(inputs)} images and {len(texts)} texts; give one for each.")
-            inputs = [{"image": image, "text": one} for image, one in zip(inputs, texts, strict=True)]
-        elif isinstance(text, (list, tuple)):
-            inputs = [{"image": inputs, "text": one} for one in text]
+        if not _is_many(inputs) and not _is_many(text):
+            return super().__call__(inputs if text is None else {"image": inputs, "text": text}, **kwargs)
+        eager = isinstance(inputs if _is_many(inputs) else text, (list, tuple))
+        if _is_many(inputs) and text is not None:
+            inputs = _pairs(inputs, text)
         elif text is not None:
-            inputs = {"image": inputs, "text": text}
-        return super().__call__(inputs, **kwargs)
+            image = inputs
+            inputs = ({"image": image, "text": one} for one in _each(text))
+        results = super().__call__((item for item in _each(inputs)), **kwargs)
+        return list(results) if eager else results
 
     def _sanitize_parameters(
         self,
@@ -103,10 +113,8 @@ class ReferringSegmentationPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Any:
-        # By index where there is a length: a dataset need not know its own end otherwise
-        items = (inputs[i] for i in range(len(inputs))) if hasattr(inputs, "__len__") else inputs
         batch: list[Any] = []
-        for item in items:
+        for item in inputs:
             batch.append(self.preprocess(item, **preprocess_params))
             if len(batch) == batch_size:
                 yield from self._run_batch(batch, forward_params, postprocess_params)
@@ -145,26 +153,33 @@ class ReferringSegmentationPipeline(Pipeline):
         elif self.model.generation_config.max_new_tokens is None and not lengths & segment_kwargs.keys():
             segment_kwargs["max_new_tokens"] = 32
         outputs = self.model.segment(**inputs.to(self.device), **segment_kwargs)
+        num_answers = len(outputs.pred_masks) // len(batch)
+        text_labels = [turns for turns in inputs.text_labels for _ in range(num_answers)]
         # Here, and not after Transformers has moved everything to the CPU: masks grow where the model runs
         return {
             "texts": [item["text"] for item in batch],
             "answers": self.processor.decode_answers(outputs, inputs),
             "num_masks": [len(masks) for masks in outputs.pred_masks],
-            "found": self.processor.post_process_instance_segmentation(outputs, inputs, threshold, mask_threshold),
+            "found": self.processor.post_process_instance_segmentation(
+                outputs, inputs, threshold, mask_threshold, text_labels
+            ),
         }
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[list[dict[str, Any]]]:
-        results = []
-        for text, answer, num_masks, entries in zip(
-            *(model_outputs[name] for name in ("texts", "answers", "num_masks", "found")), strict=True
+        texts = model_outputs["texts"]
+        num_answers = len(model_outputs["answers"]) // len(texts)
+        results: list[list[dict[str, Any]]] = [[] for _ in texts]
+        for i, (answer, num_masks, entries) in enumerate(
+            zip(*(model_outputs[name] for name in ("answers", "num_masks", "found")), strict=True)
         ):
+            text = texts[i // num_answers]
             for entry in entries:
                 entry["mask"] = Image.fromarray((entry["mask"] * 255).to(torch.uint8).numpy())
                 entry["answer"] = answer
             if not num_masks:
                 nothing: dict[str, Any] = dict.fromkeys(("score", "predicted_iou", "mask", "box"))
                 entries = [{"label": text, "answer": answer} | nothing]
-            results.append(entries)
+            results[i // num_answers] += entries
         return results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -172,6 +187,25 @@ class ReferringSegmentationPipeline(Pipeline):
         # Instead of the base's, which leaves out the guide's tokenizer and SAM's image processor
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+def _is_many(value: Any) -> bool:
+    """Whether these are several inputs: a list, a dataset, a column or an iterator, and not one image or text."""
+    single = (str, bytes, os.PathLike, dict, Image.Image, np.ndarray, torch.Tensor)
+    return not isinstance(value, single) and (hasattr(value, "__iter__") or hasattr(value, "__getitem__"))
+
+
+def _each(values: Any) -> Iterable[Any]:
+    # By index where there is a length: a dataset need not know its own end otherwise
+    return (values[i] for i in range(len(values))) if hasattr(values, "__len__") else values
+
+
+def _pairs(images: Any, text: Any) -> Iterator[dict[str, Any]]:
+    if not _is_many(text):
+        return ({"image": image, "text": text} for image in _each(images))
+    if hasattr(images, "__len__") and hasattr(text, "__len__") and len(images) != len(text):
+        raise ValueError(f"There are {len(images)} images and {len(text)} texts; give one for each.")
+    return ({"image": image, "text": one} for image, one in zip(_each(images), _each(text), strict=True))
 
 
 __all__ = ["ReferringSegmentationPipeline"]

@@ -16,6 +16,7 @@ Processor of LiteLVLM: images for CLIP and SAM, conversations for the language m
 masks back at the size of the image.
 """
 
+import inspect
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -34,9 +35,18 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
+from transformers.utils.chat_template_utils import _get_template_variables
 
 from ..configuration.configuration_litelvlm import num_patches_per_side
-from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text, read_messages
+from .chat_litelvlm import (
+    LLAVA_V1_CHAT_TEMPLATE,
+    QUESTION_TEMPLATES,
+    SPLIT,
+    as_turns,
+    is_conversation,
+    message_text,
+    read_messages,
+)
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
@@ -135,8 +145,8 @@ class LiteLVLMProcessor(ProcessorMixin):
     ) -> BatchFeature:
         r"""
         Args:
-            images: one image, or a list with one for each conversation; see [`load_rgb`] for the forms. A single
-                image with a list of texts is asked them all, and encoded once.
+            images: one image, or a list with one, or a list of one, for each conversation; see [`load_rgb`] for the
+                forms. A single image with a list of texts is asked them all, and encoded once.
             text: a question, or one for each image, or a list of turns for each image. Always plain text: what
                 looks like a special token in it stays text.
             answers: nested as `text`, or one text that answers every turn. Answers to all turns make a teacher-forced
@@ -147,7 +157,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             question_template (`str`): replaces the configured one in this call.
             kwargs: Transformers' usual ones. `padding` (`True` or `"longest"` by default, `"max_length"`, or `False`),
                 `padding_side`, `max_length`, `truncation` and `return_tensors` (`"pt"`) for the conversations;
-                options of the image processor for the vision tower's images.
+                options of the image processor for the vision tower's images. By themselves, or in `text_kwargs`,
+                `images_kwargs` and `common_kwargs`; of texts also set with the tokenizer.
 
         Returns:
             [`BatchFeature`] with B conversations of up to T turns about b images: `input_ids`, `attention_mask`
@@ -163,6 +174,7 @@ class LiteLVLMProcessor(ProcessorMixin):
                 unknown option, or a length that would cut an image.
         """
         text_options, image_options = self._options(kwargs)
+        images = _one_image_each(images)
         turns = as_turns("text", text)
         template = self.question_template if question_template is None else question_template
         if "{}" not in template:
@@ -197,8 +209,9 @@ class LiteLVLMProcessor(ProcessorMixin):
         of_images |= set(getattr(getattr(self.image_processor, "valid_kwargs", None), "__annotations__", {}))
         known = {"text_kwargs": set(LiteLVLMTextKwargs.__annotations__), "images_kwargs": of_images}
         options = {group: dict(kwargs.get(group) or {}) for group in known}
-        flat = {name: value for name, value in kwargs.items() if name not in known}
-        for name in flat:
+        common = dict(kwargs.get("common_kwargs") or {})
+        flat = {name: value for name, value in kwargs.items() if name not in (*known, "common_kwargs")}
+        for name in (*common, *flat):
             if not any(name in names for names in known.values()):
                 raise _unknown_option(name, {*_CALL_ARGUMENTS, *known, *known["text_kwargs"], *of_images})
         for group, names in known.items():
@@ -208,10 +221,14 @@ class LiteLVLMProcessor(ProcessorMixin):
                 if name in flat:
                     raise ValueError(f"`{name}` is given twice, by itself and in `{group}`; give it once.")
             options[group] |= {name: value for name, value in flat.items() if name in names}
+            options[group] = {name: value for name, value in common.items() if name in names} | options[group]
             return_tensors = options[group].pop("return_tensors", None)
             if return_tensors not in ("pt", None):
                 raise ValueError(f"`return_tensors` is {return_tensors!r}; allowed is 'pt'.")
-        return options["text_kwargs"], options["images_kwargs"]
+        # As Transformers' processors heed what a tokenizer was made with
+        made_with = {n: self.tokenizer.init_kwargs.get(n) for n in ("padding", "truncation", "max_length")}
+        defaults = {name: value for name, value in made_with.items() if value is not None}
+        return defaults | options["text_kwargs"], options["images_kwargs"]
 
     def apply_chat_template(
         self,
@@ -219,33 +236,38 @@ class LiteLVLMProcessor(ProcessorMixin):
         chat_template: str | None = None,
         tokenize: bool = False,
         add_generation_prompt: bool | None = None,
-        return_dict: bool = True,
-        return_tensors: str = "pt",
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = "pt",
         processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
-    ) -> str | list[str] | BatchFeature:
+    ) -> str | list[str] | torch.Tensor | BatchFeature:
         """
         As [`ProcessorMixin.apply_chat_template`] for one conversation or several, each with at most one image. User
         text stays text, and guides the pruning as it is; `question_template` is not applied.
 
         Args:
+            add_generation_prompt (`bool`, *optional*): by default where the user spoke last.
+            return_dict (`bool`): all inputs, and not `input_ids` alone.
             processor_kwargs (`dict`, *optional*): options as in [`__call__`], such as `{"padding": "max_length"}`.
+            kwargs: variables of the template, or further `processor_kwargs`.
 
         Raises:
-            ValueError: several images in a conversation, or options that this processor does not know.
+            ValueError: several images in a conversation, an image for some of several conversations only, or options
+                that this processor does not know.
         """
+        if return_tensors not in ("pt", "auto", None):
+            raise ValueError(f"`return_tensors` is {return_tensors!r}; allowed is 'pt'.")
+        template = chat_template or self.chat_template
+        in_template = _get_template_variables(template)
+        variables = {name: value for name, value in kwargs.items() if name in in_template}
         # Callers such as the image-text-to-text pipeline name options only to leave them off
-        unknown = sorted(name for name, value in kwargs.items() if value)
-        if unknown or not return_dict or return_tensors != "pt":
-            raise ValueError(
-                f"Unknown options {unknown}, `return_dict={return_dict}`, `return_tensors={return_tensors!r}`; "
-                "allowed are `return_dict=True` and `return_tensors='pt'`, and others in `processor_kwargs`."
-            )
-        text_options, image_options = self._options(processor_kwargs or {})
-        single = bool(conversation) and isinstance(conversation[0], dict)
-        conversations: list[list[dict[str, Any]]] = [conversation] if single else list(conversation)  # type: ignore
-        conversations = [read_messages(messages) for messages in conversations]
-        images: list[Any] = []
+        further = {name: value for name, value in kwargs.items() if value and name not in in_template}
+        options = self._options({**(processor_kwargs or {}), **further})
+        single = is_conversation(conversation)
+        conversations = [read_messages(messages) for messages in ([conversation] if single else conversation)]
+        images: list[list[Any]] = []
         guides: list[list[list[str]]] = []
         for messages in conversations or [[]]:
             texts = [message_text(m) for m in messages if m["role"] == "user"]
@@ -253,38 +275,28 @@ class LiteLVLMProcessor(ProcessorMixin):
                 raise ValueError("A conversation holds no message of the user; give each at least one.")
             guides.append([[text] for text in texts])
             parts = [p for m in messages if not isinstance(m["content"], str) for p in m["content"]]
-            parts_with_image = [p for p in parts if p["type"] == "image"]
-            if len(parts_with_image) > 1:
-                raise ValueError(
-                    f"A conversation holds {len(parts_with_image)} images; one image per conversation is allowed."
-                )
-            images += [next((p[k] for k in ("image", "url", "path") if k in p), None) for p in parts_with_image]
+            parts = [p for p in parts if p["type"] == "image"]
+            images.append([next((p[k] for k in ("image", "url", "path") if k in p), None) for p in parts])
+        rendering = {
+            "chat_template": template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "template_variables": variables,
+        }
+        given = _one_image_each(images)
         if not tokenize:
             rendered = [
-                render_conversation(
-                    messages,
-                    self.tokenizer,
-                    self.image_token,
-                    chat_template or self.chat_template,
-                    add_generation_prompt,
-                )[0].replace(SPLIT, "")
+                render_conversation(messages, self.tokenizer, self.image_token, **rendering)[0].replace(SPLIT, "")
                 for messages in conversations
             ]
             return rendered[0] if single else rendered
-        if images and any(image is None for image in images):
+        if given is not None and any(image is None for image in given):
             raise ValueError("An image part holds no image; give it under 'image', 'url' or 'path'.")
         inputs = self._encode(
-            conversations,
-            guides,
-            images or None,
-            None,
-            text_options,
-            image_options,
-            add_generation_prompt,
-            chat_template,
+            conversations, guides, given, None, *options, rendering, with_assistant_masks=return_assistant_tokens_mask
         )
         inputs.text_labels = [[sentences[0] for sentences in texts] for texts in guides]
-        return inputs
+        return inputs if return_dict else inputs["input_ids"]
 
     # --- texts ---------------------------------------------------------------------------------------------------
 
@@ -296,10 +308,12 @@ class LiteLVLMProcessor(ProcessorMixin):
         segmentation_maps: Sequence[Any] | None,
         text_options: dict[str, Any],
         image_options: dict[str, Any],
-        add_generation_prompt: bool | None = None,
-        chat_template: str | None = None,
+        rendering: dict[str, Any] | None = None,
+        with_assistant_masks: bool = False,
     ) -> BatchFeature:
-        answered = [messages[-1]["role"] == "assistant" for messages in conversations]
+        rendering = rendering or {"chat_template": self.chat_template}
+        is_continued = bool(rendering.get("continue_final_message"))
+        answered = [messages[-1]["role"] == "assistant" and not is_continued for messages in conversations]
         if any(answered) and not all(answered):
             raise ValueError(
                 f"{sum(answered)} of {len(conversations)} conversations end with an answer; allowed are all (to learn "
@@ -309,20 +323,18 @@ class LiteLVLMProcessor(ProcessorMixin):
         # Of images in crops, each has a number of tokens of its own
         counts = [self._num_image_tokens(size) for size in prepared.get("image_sizes", torch.empty(0, 2)).tolist()]
         counts = counts or [self.num_image_tokens]
-        chat_template = chat_template or self.chat_template
         encoded = [
             encode_conversation(
                 messages,
                 self.tokenizer,
                 self.image_token,
                 counts[i * len(counts) // len(conversations)],
-                chat_template,
-                add_generation_prompt,
+                **rendering,
             )
             for i, messages in enumerate(conversations)
         ]
         data: dict[str, Any] = batch_conversations(
-            encoded, self.tokenizer, self.image_token, with_labels=all(answered), **text_options
+            encoded, self.tokenizer, self.image_token, all(answered), with_assistant_masks, **text_options
         )
         data |= encode_guide_texts(guides, self.guide_tokenizer)
         data |= prepared
@@ -376,8 +388,6 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"There are {len(images)} images for {num_conversations} conversations; give one for each, or a "
                 "single image (not in a list) for all."
             )
-        if is_batch and any(isinstance(image, (list, tuple)) for image in images):
-            raise ValueError("A conversation has a list of images; one image per conversation is allowed.")
         loaded = [load_rgb(image) for image in (images if is_batch else [images])]
         prepared = self.image_processor(loaded, return_tensors="pt", **options)
         data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
@@ -596,6 +606,21 @@ class LiteLVLMProcessor(ProcessorMixin):
         )
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """
+        As [`ProcessorMixin.from_pretrained`], which hands what it does not know to the tokenizers, where a slip would
+        not be noticed.
+
+        Raises:
+            ValueError: an option that is nearly one of this processor.
+        """
+        own = {*LOADING_OPTIONS, *inspect.signature(cls.__init__).parameters} - {"self"}
+        for name in kwargs.keys() - own:
+            if get_close_matches(name, own, n=1, cutoff=0.8):
+                raise _unknown_option(name, own)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
     def _load_tokenizer_from_pretrained(
         cls, sub_processor_type: str, pretrained_model_name_or_path: Any, subfolder: str = "", **kwargs: Any
     ) -> Any:
@@ -656,6 +681,26 @@ class LiteLVLMProcessor(ProcessorMixin):
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory))), **kwargs)
         return written
+
+
+def _one_image_each(images: Any) -> Any:
+    """
+    Images as one for each conversation, where they come in a list for each; `None` where all of these are empty.
+
+    Raises:
+        ValueError: several images in a conversation, or an image in some conversations only.
+    """
+    if not isinstance(images, (list, tuple)) or not any(isinstance(one, (list, tuple)) for one in images):
+        return images
+    counts = [len(one) if isinstance(one, (list, tuple)) else 1 for one in images]
+    if max(counts) > 1:
+        raise ValueError(f"A conversation holds {max(counts)} images; one image per conversation is allowed.")
+    if 0 < sum(counts) < len(counts):
+        raise ValueError(
+            f"{sum(counts)} of {len(counts)} conversations have an image; all conversations of a batch keep the same "
+            "number of tokens, so pass those without an image in a call of their own."
+        )
+    return [one[0] if isinstance(one, (list, tuple)) else one for one in images] if sum(counts) else None
 
 
 def _unknown_option(name: str, known: Iterable[str]) -> ValueError:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.utils.import_utils import is_tracing, torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
@@ -59,28 +60,25 @@ class Prompt:
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
-        has_image: bool,
+        is_image: torch.Tensor | None,
         config: LiteLVLMConfig,
     ) -> "Prompt":
         """
-        Reads a prompt as `forward` gets it.
+        Reads a prompt as `forward` gets it, with the placeholders that [`find_token`] found if there is an image.
 
         Raises:
             ValueError: a sample does not hold the placeholders of exactly one image. For images in crops, whose
                 numbers of placeholders differ, [`Prompt.keep`] looks at that.
         """
-        if not has_image:
+        if is_image is None:
             return cls(input_ids, attention_mask, position_ids, is_padded=attention_mask is not None)
-        if input_ids is None:
-            raise ValueError("An image needs `input_ids`: its placeholders cannot be found in `inputs_embeds`.")
-        is_image = input_ids == config.image_token_id
-        is_right = all_visible = input_ids.new_ones((), dtype=torch.bool)
+        is_right = all_visible = is_image.new_ones(())
         if not config.has_crops:
             is_right = (is_image.sum(dim=-1) == config.num_patches).all()
         if attention_mask is not None:
             all_visible = attention_mask.bool().all()
         message = _wrong_placeholders(config.num_patches, config.image_token_id)
-        if is_tracing(input_ids):  # a graph cannot depend on values
+        if is_tracing(is_image):  # a graph cannot depend on values
             torch_compilable_check(is_right, message)
             return cls(input_ids, attention_mask, position_ids, is_image, attention_mask is not None)
         # The only device sync; keep it before any kernel is launched
@@ -167,6 +165,19 @@ class Prompt:
         return self.is_image
 
 
+def find_token(
+    token_id: int, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, embedding: nn.Module
+) -> torch.Tensor:
+    """
+    Where a token stands in `input_ids`, or, without them, where its embedding stands in `inputs_embeds`;
+    `torch.BoolTensor` of shape `(B, L)`.
+    """
+    if inputs_embeds is None:
+        return input_ids == token_id
+    token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+    return (inputs_embeds == embedding(token)).all(dim=-1)
+
+
 def retained_positions(
     is_image: torch.Tensor, retained: torch.Tensor, num_tokens: int | list[int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -209,4 +220,4 @@ def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str
     )
 
 
-__all__ = ["Prompt", "retained_positions"]
+__all__ = ["Prompt", "find_token", "retained_positions"]

@@ -275,6 +275,11 @@ class PruningPlan:
         """Visual tokens that do not enter the language model; of images in crops, at the most."""
         return 0 if self.selector is KEEP_ALL else self.config.num_patches - self.num_retained_tokens
 
+    @property
+    def drops_tokens(self) -> bool:
+        """Whether any layer of the language model caches fewer tokens than the prompt has."""
+        return isinstance(self.method, LayerwisePruner) or self.num_dropped > 0
+
 
 # --- signals ---------------------------------------------------------------------------------------------------------
 

@@ -86,15 +86,21 @@ class LiteLVLMSam(SamModel):
         return positions.permute(2, 0, 1)[None].expand_as(image_embeddings)
 
 
-def mask_losses(pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def mask_losses(
+    pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor], weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Binary cross-entropy and Dice loss, each summed over masks and divided by their number, as LISA and GLaMM do.
+
+    That mean over a batch grows with the number of batches that a step adds up. Where weights are given, each loss is
+    the weighted sum of the samples' own means instead, whatever else is in the batch.
 
     Args:
         pred_masks (`list[torch.Tensor]`): per sample mask logits of shape `(num_masks, h, h)`.
         mask_labels (`list[torch.Tensor]`): per sample 0 / 1 masks of shape `(num_masks, H, H)` in the same frame, at
             any resolution; negative values mark pixels without a label, such as SAM's padding. Logits are
             interpolated to the labels' resolution.
+        weights (`torch.Tensor` of shape `(B,)`, *optional*): share of each sample in an optimizer step.
 
     Returns:
         Two scalars: the cross-entropy and the Dice loss; 0 when there is no mask at all.
@@ -108,8 +114,13 @@ def mask_losses(pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor])
             f"`mask_labels` holds {expected} masks per sample but the answers hold {counts} [SEG] tokens; give one "
             "mask for each [SEG], in their order."
         )
+    # What a mask of each sample counts for
+    shares = [1 / max(sum(counts), 1)] * len(counts)
+    if weights is not None:
+        device = pred_masks[0].device
+        shares = list(weights.to(device) / torch.tensor(counts, device=device).clamp(min=1))
     bce = dice = pred_masks[0].new_zeros((), dtype=torch.float32)
-    for logits, labels in zip(pred_masks, mask_labels, strict=True):
+    for logits, labels, share in zip(pred_masks, mask_labels, shares, strict=True):
         if len(labels) == 0:
             continue
         labels = labels.to(logits.device, torch.float32)
@@ -119,13 +130,12 @@ def mask_losses(pred_masks: list[torch.Tensor], mask_labels: list[torch.Tensor])
         known = labels >= 0
         labels = labels.where(known, 0.0)
         pixel_loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        bce = bce + ((pixel_loss * known).sum(-1) / known.sum(-1).clamp(min=1)).sum()
+        bce = bce + ((pixel_loss * known).sum(-1) / known.sum(-1).clamp(min=1)).sum() * share
         probability = logits.sigmoid() * known
         # The scale keeps the added 1e-6 as small beside the sums as in the training of the published checkpoints
         overlap, total = 2 * (probability * labels).sum(-1) / 1000, (probability + labels).sum(-1) / 1000
-        dice = dice + (1 - (overlap + 1e-6) / (total + 1e-6)).sum()
-    num_masks = max(sum(counts), 1)
-    return bce / num_masks, dice / num_masks
+        dice = dice + (1 - (overlap + 1e-6) / (total + 1e-6)).sum() * share
+    return bce, dice
 
 
 __all__ = ["LiteLVLMSam", "LiteLVLMSegHead", "mask_losses"]

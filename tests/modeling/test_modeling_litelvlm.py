@@ -326,7 +326,10 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, make_batch):
         (lambda b: b | {"input_ids": b["input_ids"].clone().fill_(IMAGE_ID)}, "several images per prompt"),
         (lambda b: b | {"pixel_values": torch.randn(6, 3, 32, 32)}, "6 images for 3 prompts"),
         (lambda b: b | {"input_ids": None}, "exactly one of `input_ids` and `inputs_embeds`"),
-        (lambda b: b | {"input_ids": None, "inputs_embeds": torch.zeros(3, 30, 48)}, "An image needs `input_ids`"),
+        (
+            lambda b: b | {"input_ids": None, "inputs_embeds": torch.zeros(3, 30, 48)},
+            "must hold 16 image placeholders",
+        ),
         (lambda b: b | {"sam_pixel_values": None, "mask_labels": []}, "`mask_labels` are given without"),
         (lambda b: b | {"mask_labels": [torch.ones(1, 8, 8)] * 3}, "one mask for each"),
     ],

@@ -13,11 +13,13 @@
 # limitations under the License.
 """The pipeline: one call, many calls, batches and streams give the same entries."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import GenerationConfig, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from litelvlm.modeling.pipeline_litelvlm import ReferringSegmentationPipeline
 
@@ -83,6 +85,49 @@ def test_a_generator_is_streamed(pipe):
 
     results = pipe(items(), batch_size=2)
     assert same(next(iter(results)), pipe(ITEMS[0])) and len(taken) <= 4
+
+
+def test_datasets_columns_and_iterators_are_streamed(pipe):
+    single = pipe(ITEMS, batch_size=1)
+    data = datasets.Dataset.from_list(ITEMS)
+    texts = [item["text"] for item in ITEMS]
+    ways = [
+        pipe(data, batch_size=2),
+        pipe(data.to_iterable_dataset()),
+        pipe(data["image"], data["text"]),
+        pipe(KeyDataset(data, "image"), texts, batch_size=3),
+        pipe(map(dict, ITEMS)),
+        pipe(iter(data["image"]), iter(texts)),
+        pipe(np.array(ITEMS[0]["image"]), iter(texts[:1])),
+    ]
+    for way in ways:
+        assert not isinstance(way, list)
+        assert all(same(*pair) for pair in zip(way, single, strict=way is not ways[-1]))
+    assert all(entry["label"] == "it" for entries in pipe(KeyDataset(data, "image"), "it") for entry in entries)
+    assert pipe([]) == []
+    with pytest.raises(ValueError, match="3 images and 2 texts"):
+        pipe(data["image"], texts[:2])
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        list(pipe(data["image"], iter(texts[:2])))
+
+
+def test_each_of_several_answers_is_returned(pipe):
+    options = {"do_sample": True, "num_return_sequences": 2, "threshold": 0.0}
+    torch.manual_seed(0)
+    results = pipe(ITEMS, batch_size=3, **options)
+    assert len(results) == 3
+    torch.manual_seed(0)
+    inputs = pipe.processor([i["image"] for i in ITEMS], [i["text"] for i in ITEMS])
+    output = pipe.model.segment(**inputs, do_sample=True, num_return_sequences=2)
+    answers = pipe.processor.decode_answers(output, inputs)
+    for i, (entries, item) in enumerate(zip(results, ITEMS, strict=True)):
+        expected = [
+            answer
+            for answer, masks in list(zip(answers, output.pred_masks, strict=True))[2 * i : 2 * i + 2]
+            for _ in range(max(1, len(masks)))
+        ]
+        assert [entry["answer"] for entry in entries] == expected
+        assert all(entry["label"] == item["text"] for entry in entries)
 
 
 def test_an_answer_without_seg_is_not_lost(pipe):

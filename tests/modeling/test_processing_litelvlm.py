@@ -15,6 +15,7 @@
 
 import base64
 import copy
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -200,7 +201,7 @@ def test_images_of_a_conversation_come_in_every_form_that_transformers_reads(pro
 
     def encode(part):
         content = [part, {"type": "text", "text": "the dog"}]
-        return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=True)
+        return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=True, return_dict=True)
 
     expected, got = encode({"type": "image", "image": image}), encode(parts[form])
     assert torch.equal(got["input_ids"], expected["input_ids"])
@@ -246,7 +247,7 @@ def test_chat_conversations_give_the_same_inputs(processor):
         ({"text": [[]]}, "without any text"),
         ({"text": [3]}, "'int' object is not iterable|allowed are"),
         ({"text": ["a", "b"], "images": [IMAGE]}, "1 images for 2 conversations"),
-        ({"text": ["a"], "images": [[IMAGE, IMAGE]]}, "one image per conversation"),
+        ({"text": ["a"], "images": [[IMAGE, IMAGE]]}, "holds 2 images; one image per conversation"),
         ({"text": "a", "answers": ["b", "c"]}, "1 conversations in `text`, 2 in `answers`"),
         ({"text": [["a", "b"]], "answers": [[]]}, "2 questions and 0 answers"),
         ({"text": "a", "question_template": "segment"}, "it must hold {}"),
@@ -396,8 +397,8 @@ def test_conversations_without_a_user_are_named(processor, conversation):
 def test_options_of_chat_templates_may_be_named_to_be_off_and_are_never_ignored(processor):
     conversation = [{"role": "user", "content": "a"}]
     processor.apply_chat_template(conversation, tokenize=True, continue_final_message=False, processor_kwargs={})
-    with pytest.raises(ValueError, match=r"Unknown options \['padding'\]"):
-        processor.apply_chat_template(conversation, tokenize=True, padding=True)
+    with pytest.raises(ValueError, match="`add_system_prompt` is no option"):
+        processor.apply_chat_template(conversation, tokenize=True, add_system_prompt=True)
 
 
 def test_processor_of_a_hub_repository_is_saved_with_its_own_code(processor, tmp_path):
@@ -473,10 +474,8 @@ def test_a_message_of_one_string_is_that_text_in_every_template(processor):
     processor.chat_template = LLAVA_CHAT_TEMPLATE
     conversation = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "It is [SEG]."}]
     assert processor.apply_chat_template(conversation) == "USER: hello ASSISTANT: It is [SEG]. "
-    inputs = processor.apply_chat_template(conversation, tokenize=True)
-    assert torch.equal(
-        inputs["input_ids"], processor(text="hello", answers="It is [SEG].", question_template="{}")["input_ids"]
-    )
+    input_ids = processor.apply_chat_template(conversation, tokenize=True)
+    assert torch.equal(input_ids, processor(text="hello", answers="It is [SEG].", question_template="{}")["input_ids"])
 
 
 def test_answers_that_the_template_does_not_mark_give_no_labels_but_an_error(processor):
@@ -576,12 +575,93 @@ def test_options_that_are_not_heeded_are_refused(processor, options, message):
 
 def test_options_for_the_processor_reach_it_from_a_chat_too(processor):
     conversation = [{"role": "user", "content": "a"}]
-    inputs = processor.apply_chat_template(
-        conversation, tokenize=True, processor_kwargs={"padding": "max_length", "max_length": 250}
-    )
-    assert inputs["input_ids"].shape == (1, 250)
+    options = {"padding": "max_length", "max_length": 250}
+    for given in ({"processor_kwargs": options}, {"processor_kwargs": {"text_kwargs": options}}, options):
+        assert processor.apply_chat_template(conversation, tokenize=True, **given).shape == (1, 250)
     with pytest.raises(ValueError, match="`paddin` is no option"):
         processor.apply_chat_template(conversation, tokenize=True, processor_kwargs={"paddin": True})
+
+
+def test_options_come_flat_in_groups_and_from_the_tokenizer(processor):
+    options = {"padding": "max_length", "max_length": 250}
+    assert processor(IMAGE, "a", common_kwargs=options | {"return_tensors": "pt"})["input_ids"].shape == (1, 250)
+    with pytest.raises(ValueError, match="`paddin` is no option of this processor"):
+        processor(IMAGE, "a", common_kwargs={"paddin": True})
+    processor.tokenizer.init_kwargs |= options
+    assert processor(IMAGE, "a")["input_ids"].shape == (1, 250)
+    assert processor(IMAGE, "a", max_length=260)["input_ids"].shape == (1, 260)
+    assert processor(IMAGE, "a", padding=False)["input_ids"].shape[1] < 250
+
+
+def test_images_may_come_in_a_list_for_each_conversation(processor):
+    plain, nested = processor([IMAGE] * 2, ["a", "b"]), processor([[IMAGE]] * 2, ["a", "b"])
+    assert all(torch.equal(nested[name], value) for name, value in plain.items())
+    text, nothing = processor(text=["a", "b"]), processor([[], []], ["a", "b"])
+    assert text.keys() == nothing.keys() and torch.equal(text["input_ids"], nothing["input_ids"])
+    with pytest.raises(ValueError, match="1 of 2 conversations have an image"):
+        processor([[IMAGE], []], ["a", "b"])
+    chats = [[{"role": "user", "content": "a"}]] * 2
+    chats[1] = [{"role": "user", "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": "a"}]}]
+    with pytest.raises(ValueError, match="1 of 2 conversations have an image"):
+        processor.apply_chat_template(chats, tokenize=True)
+
+
+def test_answers_are_marked_in_a_mask(processor):
+    answer = {"role": "assistant", "content": "It is [SEG]."}
+    chats = [[{"role": "user", "content": "a"}, answer], [{"role": "user", "content": "a longer one"}, answer]]
+    inputs = processor.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    assert torch.equal(inputs["assistant_masks"].bool(), inputs["labels"] != -100)
+    inputs = processor.apply_chat_template(
+        [[*chat, {"role": "user", "content": "b"}] for chat in chats],
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    assert "labels" not in inputs
+    marked = [ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["assistant_masks"], strict=True)]
+    assert [processor.tokenizer.decode(ids) for ids in marked] == [" It is [SEG].</s>"] * 2
+
+
+def test_system_messages_take_the_place_of_the_models_own(processor):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}]
+    assert processor.apply_chat_template(chat) == "Be brief. USER: a ASSISTANT:"
+    assert processor.apply_chat_template(chat[1:]).startswith(SYSTEM)
+    with pytest.raises(Exception, match="system in the first message"):
+        processor.apply_chat_template(chat[::-1])
+
+
+def test_the_last_answer_may_be_continued(processor):
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "It is"}]
+    assert processor.apply_chat_template(chat, continue_final_message=True).endswith("ASSISTANT: It is")
+    inputs = processor.apply_chat_template(chat, continue_final_message=True, tokenize=True, return_dict=True)
+    assert "labels" not in inputs and processor.tokenizer.decode(inputs["input_ids"][0]).endswith("ASSISTANT: It is")
+
+
+def test_templates_read_variables_and_message_objects_whose_text_stays_text(processor):
+    @dataclasses.dataclass
+    class Message:
+        role: str
+        content: list
+        name: str | None = None
+
+    message = Message("user", [{"type": "text", "text": "the [SEG]"}], name="<image>")
+    template = "{{ bos_token }}{{ image_token }}{{ mood }}"
+    template += "{% for m in messages %}{{ m.name }}: {{ m.content[0].text }}{% endfor %}"
+    options = {"chat_template": template, "mood": "happy ", "image_token": "an "}
+    assert processor.apply_chat_template([message], **options) == "<s>an happy <image>: the [SEG]"
+    ids = processor.apply_chat_template([message], **options, tokenize=True, add_generation_prompt=False)[0].tolist()
+    special = processor.tokenizer.convert_tokens_to_ids(["<image>", "[SEG]"])
+    assert not set(special) & set(ids)
+    with pytest.raises(ValueError, match="A message, or a part of one, is a int"):
+        processor.apply_chat_template([3], **options)
+
+
+def test_a_slip_in_a_loading_option_is_named(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    for slip, meant in (("num_image_token", "num_image_tokens"), ("revison", "revision")):
+        with pytest.raises(ValueError, match=f"`{slip}` is no option of this processor. Did you mean `{meant}`"):
+            LiteLVLMProcessor.from_pretrained(tmp_path, **{slip: 5})
+    assert LiteLVLMProcessor.from_pretrained(tmp_path, num_image_tokens=5).num_image_tokens == 5
 
 
 def test_options_of_images_reach_the_vision_towers_images_only(processor):

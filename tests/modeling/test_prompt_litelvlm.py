@@ -145,13 +145,11 @@ def test_patches_are_found_among_tokens_dropped_inside_the_language_model():
 def test_a_prompt_must_hold_exactly_one_image(config):
     ids = torch.randint(3, IMAGE_ID, (2, 30))
     ids[:, 4:20] = IMAGE_ID
-    prompt = Prompt.build(ids, torch.ones_like(ids), None, True, config)
+    prompt = Prompt.build(ids, torch.ones_like(ids), None, ids == IMAGE_ID, config)
     assert prompt.is_image.sum() == 32 and not prompt.is_padded
-    assert Prompt.build(ids, (ids != ids[0, 0]).long(), None, True, config).is_padded
+    assert Prompt.build(ids, (ids != ids[0, 0]).long(), None, ids == IMAGE_ID, config).is_padded
     for change in (ids[:, 1:5], torch.cat([ids, ids], dim=1)):
         with pytest.raises(ValueError, match="must hold 16 image placeholders"):
-            Prompt.build(change, None, None, True, config)
-    with pytest.raises(ValueError, match="An image needs `input_ids`"):
-        Prompt.build(None, None, None, True, config)
-    text = Prompt.build(ids[:, 20:], torch.ones(2, 10), None, False, config)
+            Prompt.build(change, None, None, change == IMAGE_ID, config)
+    text = Prompt.build(ids[:, 20:], torch.ones(2, 10), None, None, config)
     assert text.is_image is None and text.is_padded
