@@ -84,4 +84,12 @@ def default_guide(vision_config: Any) -> str:
     return _KNOWN_CLIPS[sizes]
 
 
-__all__ = ["LiteLVLMGuide", "default_guide"]
+def boundary_token_ids(text_config: CLIPTextConfig) -> tuple[int, int]:
+    """The ids of the tokens that a text for CLIP begins and ends with."""
+    # CLIP's first configurations have an end token of 2 and mean the two highest ids
+    if text_config.eos_token_id == 2:
+        return text_config.vocab_size - 2, text_config.vocab_size - 1
+    return text_config.bos_token_id, text_config.eos_token_id
+
+
+__all__ = ["LiteLVLMGuide", "boundary_token_ids", "default_guide"]

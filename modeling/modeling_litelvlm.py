@@ -438,6 +438,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             layer_inputs=image_state.layer_inputs,
             vision_tower=self.backbone.vision_tower,
             projector=self.backbone.multi_modal_projector,
+            guide=self.guide,
         )
 
     def project(self, image_state: LiteLVLMImageState, tokens: RetainedTokens) -> torch.Tensor:

@@ -53,6 +53,7 @@ class PruningSignals:
             the n layers of the vision tower that the method was registered with.
         vision_tower (`nn.Module`, *optional*): the CLIP vision tower, for the projections of those layers.
         projector (`nn.Module`, *optional*): from `image_features` to the language model's width.
+        guide (`nn.Module`, *optional*): the text tower, for further texts, and the projection into the joint space.
 
     A method that was registered without texts finds `similarity`, `text_embeds` and `text_mask` empty (T = 0).
     """
@@ -70,6 +71,7 @@ class PruningSignals:
     layer_inputs: torch.Tensor = None  # type: ignore[assignment]
     vision_tower: nn.Module = None  # type: ignore[assignment]
     projector: nn.Module = None  # type: ignore[assignment]
+    guide: nn.Module = None  # type: ignore[assignment]
 
     def contribution_by(self, selection_rule: str) -> torch.Tensor:
         """The contribution `(B, N)` that a rule ranks by."""

@@ -65,7 +65,10 @@ class Sample:
         self.features = state.image_features[0].double().numpy()
         self.class_features = state.class_features[0].double().numpy()
         self.projected = model.backbone.multi_modal_projector(state.image_features)[0].double().numpy()
-        self.layers, self.layer_inputs = model.backbone.vision_tower.encoder.layers, state.layer_inputs
+        self.guide, self.tower = model.guide, model.backbone.vision_tower
+        self.layers, self.layer_inputs = self.tower.encoder.layers, state.layer_inputs
+        tower_output = self.tower(images[i : i + 1], output_hidden_states=True)
+        self.hidden_states = [states[0].double().numpy() for states in tower_output.hidden_states]
 
     @torch.no_grad()
     def attention(self, layer, place, num_heads):
@@ -75,12 +78,30 @@ class Sample:
         q, k = (f(states).double().numpy() for f in (module.self_attn.q_proj, module.self_attn.k_proj))
         q, k = (np.stack(np.split(x, num_heads, axis=-1)) for x in (q, k))
         logits = q @ k.transpose(0, 2, 1) / np.sqrt(k.shape[-1])
-        weights = np.exp(logits - logits.max(-1, keepdims=True))
-        return weights / weights.sum(-1, keepdims=True), k
+        return softmax(logits), k
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def units(a):
+    return a / np.linalg.norm(a, axis=-1, keepdims=True)
 
 
 def cosines(a, b):
-    return (a / np.linalg.norm(a, axis=-1, keepdims=True)) @ (b / np.linalg.norm(b, axis=-1, keepdims=True)).T
+    return units(a) @ units(b).T
+
+
+def linear(module, x):
+    bias = 0 if module.bias is None else module.bias.detach().double().numpy()
+    return x @ module.weight.detach().double().numpy().T + bias
+
+
+def norm(module, x):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + module.eps)
+    return x * module.weight.detach().double().numpy() + module.bias.detach().double().numpy()
 
 
 def top(scores, number):
@@ -187,6 +208,28 @@ def reference_hiprune(s, budget):
     return sorted([*kept, *rest[: budget - len(kept)]]), None
 
 
+@torch.no_grad()
+def reference_surgery(s, budget, number=2):
+    path = s.hidden_states[-1 - number]
+    for layer, entering in zip(s.layers[-number:], s.hidden_states[-1 - number : -1], strict=True):
+        values = np.split(linear(layer.self_attn.v_proj, norm(layer.layer_norm1, entering)), 2, axis=-1)
+        mixed = [softmax(v @ v.T / np.sqrt(v.shape[-1])) @ v for v in values]
+        path = path + linear(layer.self_attn.out_proj, np.concatenate(mixed, axis=-1))
+    class_token, patches = (
+        units(linear(s.guide.visual_projection, norm(s.tower.post_layernorm, states)))
+        for states in (s.hidden_states[-1][0], path[1:])
+    )
+    texts = units(s.texts)
+    if len(texts) == 1:
+        empty = s.guide.text_model(input_ids=torch.tensor([[97, 98]])).text_embeds[0].double().numpy()
+        return sorted(top(patches @ (texts[0] - units(empty)), budget)), None
+    weights = softmax(2 * texts @ class_token)
+    # Channel by channel, as published: what all texts have in common is a vector for each patch
+    features = patches[:, None] * texts * (weights / weights.mean())[:, None]  # [N, T, P]
+    features = features - features.mean(axis=1, keepdims=True)
+    return sorted(top(features.sum(axis=-1).max(axis=1), budget)), None
+
+
 def reference_random(s, budget):
     similarity = s.texts @ s.patches.T
 
@@ -210,6 +253,7 @@ REFERENCES = {
     "prumerge": reference_prumerge,
     "prumerge-adaptive": lambda s, budget: reference_prumerge(s, budget, adaptive=True),
     "random": reference_random,
+    "surgery": reference_surgery,
     "trim": reference_trim,
     "uniform": lambda s, budget: (grid_of(SIDE, budget), None),
     "visionzip": reference_visionzip,
@@ -292,6 +336,33 @@ def test_coordinates_of_patches_in_crops_are_refused(make_wide_model):
         model.select_tokens(state, texts, mask, PruningPlan.resolve(model.config, 6, "evtp"))
 
 
+@pytest.mark.parametrize(("depth", "number"), [(3, 2), (4, 2), (8, 4), (12, 6), (15, 6)])
+def test_surgery_is_done_in_six_layers_or_half_of_a_small_tower(make_model, config_values, depth, number):
+    backbone, batch = config_values["backbone_config"], inputs()
+    vision = backbone["vision_config"] | {"image_size": 8 * SIDE, "num_hidden_layers": depth}
+    wider = {"vision_config": vision, "image_seq_length": NUM_PATCHES}
+    model = make_model(backbone_config=backbone | wider).model
+    retained = select(model, "surgery", 21, *batch)
+    for i in range(3):
+        expected, _ = reference_surgery(Sample(model, "surgery", *batch, i), 21, number)
+        assert retained.indices[i].tolist() == expected
+
+
+def test_surgery_knows_the_empty_text_of_the_first_clips(make_wide_model, config_values):
+    """Whose configurations have ids that their tokenizer does not: Transformers then reads at the highest id."""
+    legacy = config_values["guide_config"] | {"bos_token_id": 0, "eos_token_id": 2}
+    expected = select(make_wide_model(), "surgery", 9, *inputs()).indices
+    assert torch.equal(select(make_wide_model(guide_config=legacy), "surgery", 9, *inputs()).indices, expected)
+
+
+def test_surgery_takes_the_highest_whatever_the_order(make_wide_model):
+    chosen = [
+        select(make_wide_model(similarity_order=order), "surgery", 9, *inputs()).indices
+        for order in ("lowest", "highest")
+    ]
+    assert torch.equal(*chosen)
+
+
 def constant_signals(model, name):
     """Signals in which no patch differs from another."""
     method = get_pruning_method(name)
@@ -307,6 +378,7 @@ def constant_signals(model, name):
         layer_inputs=torch.ones(2, len(method.vision_layers), 1 + NUM_PATCHES, 32),
         vision_tower=model.backbone.vision_tower,
         projector=model.backbone.multi_modal_projector,
+        guide=model.guide,
     )
 
 
@@ -319,6 +391,7 @@ def constant_signals(model, name):
         # Three for their similarity, and the next three for context, which go first
         ("litelvlm", [3, 4, 5, 0, 1, 2]),
         ("prumerge", [0, 1, 2, 3, 4, -1]),
+        ("surgery", [0, 1, 2, 3, 4, 5]),
         ("trim", [0, 1, 2, 3, 4, -1]),
         ("visionzip", [-1, 0, 1, 2, 3, 4]),
         # Of the even places of the rest, eight in every round, from the first on

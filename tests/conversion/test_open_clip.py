@@ -257,6 +257,19 @@ def test_guide_of_another_grid_is_refused(tmp_path, config_values, other):
     assert not (tmp_path / "converted").exists()
 
 
+def test_surgery_refuses_a_guide_with_a_tower_of_its_own(make_model, config_values, other):
+    _, _, folder, side = other
+    settings = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    guide = OpenCLIPGuideConfig(architecture=settings, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    vision = config_values["backbone_config"]["vision_config"] | {"image_size": 8 * side, "patch_size": 8}
+    backbone = config_values["backbone_config"] | {"vision_config": vision, "image_seq_length": side**2}
+    model = make_model(guide_config=guide, backbone_config=backbone, pruning_method="surgery")
+    prompt = torch.tensor([[backbone["image_token_index"]] * side**2 + [1, 2]])
+    text = torch.tensor([[[5, 6, 7]]])
+    with pytest.raises(ValueError, match="guide is an OpenCLIP model with a vision tower of its own"):
+        model(input_ids=prompt, pixel_values=torch.zeros(1, 3, 8 * side, 8 * side), guide_input_ids=text)
+
+
 def test_missing_open_clip_is_named(monkeypatch, other):
     _, _, folder, side = other
     settings = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]

@@ -29,6 +29,7 @@ from .hiprune import select_hiprune
 from .prumerge import select_prumerge, select_prumerge_adaptive
 from .random import select_random
 from .sparsevlm import run_sparsevlm, sparsevlm_cuts
+from .surgery import select_surgery
 from .trim import select_trim
 from .uniform import select_uniform
 from .visionzip import select_visionzip
@@ -71,6 +72,7 @@ __all__ = [
     "select_prumerge",
     "select_prumerge_adaptive",
     "select_random",
+    "select_surgery",
     "select_trim",
     "select_uniform",
     "select_visionzip",

@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.guide_litelvlm import boundary_token_ids
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .costs import GUIDE_LENGTH, LiveMemory
@@ -116,8 +117,7 @@ class Benchmark:
         ids[:, num_before : num_before + config.num_patches] = config.image_token_id
         guide = config.guide_config
         guide_ids = torch.randint(0, guide.vocab_size, (num_questions, 1, GUIDE_LENGTH), generator=generator)
-        # CLIP's first configurations have an end token of 2 and mean the highest id
-        end = guide.vocab_size - 1 if guide.eos_token_id == 2 else guide.eos_token_id
+        _, end = boundary_token_ids(guide)
         guide_ids[guide_ids == end] = 0
         guide_ids[..., -1] = end
         prompt = {
