@@ -20,13 +20,14 @@ from transformers import DynamicCache, StaticCache
 
 from litelvlm.baselines import average_tokens
 from litelvlm.baselines.fastv import fastv_cuts
+from litelvlm.baselines.pyramiddrop import pyramiddrop_cuts
 from litelvlm.baselines.sparsevlm import sparsevlm_cuts
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.pruning_litelvlm import list_pruning_methods
 
 IMAGE_ID, NUM_PATCHES = 90, 16
 INSIDE = list_pruning_methods(before=False)
-CUTS = {"fastv": fastv_cuts, "sparsevlm": sparsevlm_cuts}
+CUTS = {"fastv": fastv_cuts, "pyramiddrop": pyramiddrop_cuts, "sparsevlm": sparsevlm_cuts}
 GENERATE = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
 
 
@@ -64,23 +65,33 @@ def reference_forward(model, name, embeds, cuts):
     embeds [1, 30, hidden]; returns the final hidden states and the tokens that are left.
     """
     language_model = model.model.backbone.language_model
-    raters = [29] if name == "fastv" else reference_raters(embeds[0].double().numpy())
+    raters = reference_raters(embeds[0].double().numpy()) if name == "sparsevlm" else [29]
     hidden_states, tokens, weights = embeds, list(range(30)), np.empty(0)
     for index, layer in enumerate(language_model.layers):
         if index in dict(cuts):
+            if name == "pyramiddrop":  # asks in the layer that is to come, of all tokens that there still are
+                weights = attention_weights(language_model, layer, hidden_states, tokens)
             asked = np.mean([weights[tokens.index(rater)] for rater in raters], axis=0)
             by_score = [i for i in np.argsort(-asked, kind="stable") if 4 <= tokens[i] < 20]
             best = by_score[: dict(cuts)[index]]
             left = [i for i, token in enumerate(tokens) if not 4 <= token < 20 or i in best]
             hidden_states, tokens = hidden_states[:, left], [tokens[i] for i in left]
-        positions = torch.tensor(tokens)[None]
-        mask = torch.full((len(tokens), len(tokens)), torch.finfo(torch.float32).min).triu(1)[None, None]
-        embeddings = language_model.rotary_emb(hidden_states, positions)
-        normed = layer.input_layernorm(hidden_states)
-        weights = layer.self_attn(normed, position_embeddings=embeddings, attention_mask=mask)[1]
-        weights = weights[0].mean(dim=0).numpy()
-        hidden_states = layer(hidden_states, attention_mask=mask, position_embeddings=embeddings)
+        weights = attention_weights(language_model, layer, hidden_states, tokens)
+        hidden_states = layer(hidden_states, **mask_and_positions(language_model, hidden_states, tokens))
     return language_model.norm(hidden_states), tokens
+
+
+def mask_and_positions(language_model, hidden_states, tokens):
+    mask = torch.full((len(tokens), len(tokens)), torch.finfo(torch.float32).min).triu(1)[None, None]
+    embeddings = language_model.rotary_emb(hidden_states, torch.tensor(tokens)[None])
+    return {"attention_mask": mask, "position_embeddings": embeddings}
+
+
+def attention_weights(language_model, layer, hidden_states, tokens):
+    """The mean over heads [R, R] of what the eager backend gives."""
+    normed = layer.input_layernorm(hidden_states)
+    weights = layer.self_attn(normed, **mask_and_positions(language_model, hidden_states, tokens))[1]
+    return weights[0].mean(dim=0).numpy()
 
 
 @pytest.mark.parametrize("budget", [2, 5, 11])
@@ -265,6 +276,26 @@ def test_sparsevlm_follows_its_published_tables(config_values):
         assert 576 >= counts[0] >= counts[1] >= counts[2] >= 1
 
 
+def test_pyramiddrop_halves_its_tokens_as_published(config_values):
+    config = config_of(config_values, 32)
+    assert pyramiddrop_cuts(168, config) == [(8, 288), (16, 144), (24, 72)]
+    assert average_tokens("pyramiddrop", 168, config) == 270
+    assert pyramiddrop_cuts(576, config) == [(8, 576), (16, 576), (24, 576)]
+    assert [layer for layer, _ in pyramiddrop_cuts(6, config_of(config_values, 4))] == [1, 2, 3]
+    assert [layer for layer, _ in pyramiddrop_cuts(6, config_of(config_values, 6))] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("num_layers", [4, 6, 32, 40])
+def test_pyramiddrop_keeps_the_budget_on_average_from_its_first_cut_on(config_values, num_layers):
+    config = config_of(config_values, num_layers)
+    for budget in range(1, 577):
+        (start, first), (second_layer, second), (third_layer, third) = pyramiddrop_cuts(budget, config)
+        counts = [first] * (second_layer - start) + [second] * (third_layer - second_layer)
+        counts += [third] * (num_layers - third_layer)
+        assert 576 >= first >= second >= third >= 1
+        assert abs(sum(counts) / len(counts) - budget) < 1
+
+
 def test_average_tokens_follow_where_a_method_prunes(config_values):
     config = config_of(config_values, 32)
     assert average_tokens("trim", 192, config) == 192
@@ -276,7 +307,7 @@ def test_average_tokens_follow_where_a_method_prunes(config_values):
         average_tokens("x", 192, config)
 
 
-@pytest.mark.parametrize(("name", "num_layers"), [("fastv", 1), ("sparsevlm", 3)])
+@pytest.mark.parametrize(("name", "num_layers"), [("fastv", 1), ("pyramiddrop", 3), ("sparsevlm", 3)])
 def test_too_few_layers_are_refused(config_values, name, num_layers):
     with pytest.raises(ValueError, match=f"The language model has {num_layers} layer"):
         CUTS[name](6, config_of(config_values, num_layers))

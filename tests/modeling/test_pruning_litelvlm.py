@@ -245,7 +245,7 @@ def test_a_name_is_registered_once(register, name):
 def test_methods_are_listed_by_where_they_prune():
     assert list_pruning_methods() == sorted({*list_pruning_methods(before=True), *list_pruning_methods(before=False)})
     assert {"litelvlm", "trim"} <= set(list_pruning_methods(before=True))
-    assert list_pruning_methods(before=False) == ["fastv", "sparsevlm"]
+    assert list_pruning_methods(before=False) == ["fastv", "pyramiddrop", "sparsevlm"]
     assert "none" not in list_pruning_methods()
 
 

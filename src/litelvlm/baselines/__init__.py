@@ -27,6 +27,7 @@ from .evtp import select_evtp
 from .fastv import fastv_cuts, run_fastv
 from .hiprune import select_hiprune
 from .prumerge import select_prumerge, select_prumerge_adaptive
+from .pyramiddrop import pyramiddrop_cuts, run_pyramiddrop
 from .random import select_random
 from .sparsevlm import run_sparsevlm, sparsevlm_cuts
 from .surgery import select_surgery
@@ -35,7 +36,7 @@ from .uniform import select_uniform
 from .visionzip import select_visionzip
 from .vispruner import select_vispruner
 
-_CUTS = {"fastv": fastv_cuts, "sparsevlm": sparsevlm_cuts}
+_CUTS = {"fastv": fastv_cuts, "pyramiddrop": pyramiddrop_cuts, "sparsevlm": sparsevlm_cuts}
 
 
 def average_tokens(method: str, num_retained_tokens: int | None, config: LiteLVLMConfig) -> float:
@@ -64,6 +65,7 @@ def average_tokens(method: str, num_retained_tokens: int | None, config: LiteLVL
 __all__ = [
     "average_tokens",
     "run_fastv",
+    "run_pyramiddrop",
     "run_sparsevlm",
     "select_cdpruner",
     "select_divprune",

@@ -19,7 +19,7 @@ import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.pruning_litelvlm import register_layerwise_pruner
-from .layerwise import PromptTokens, attention_of_last_tokens, run_in_segments
+from .layerwise import run_in_segments, score_by_last_token
 
 _LAYER = 2
 
@@ -49,7 +49,7 @@ def run_fastv(
     Arguments, returned values and errors as in [`run_in_segments`]; a language model of one layer is a ValueError.
     """
     cuts = fastv_cuts(num_retained_tokens, config)
-    return run_in_segments(language_model, is_image, cuts, _attention_of_last_token, config.num_patches, **inputs)
+    return run_in_segments(language_model, is_image, cuts, score_by_last_token, config.num_patches, **inputs)
 
 
 def fastv_cuts(num_retained_tokens: int, config: LiteLVLMConfig) -> list[tuple[int, int]]:
@@ -60,12 +60,6 @@ def fastv_cuts(num_retained_tokens: int, config: LiteLVLMConfig) -> list[tuple[i
             f"The language model has {num_layers} layer, but FastV needs one before it prunes: 2 or more."
         )
     return [(min(_LAYER, num_layers - 1), num_retained_tokens)]
-
-
-def _attention_of_last_token(
-    language_model: Any, layer: int, tokens: PromptTokens, prompt: PromptTokens
-) -> torch.Tensor:
-    return attention_of_last_tokens(language_model, layer, tokens, 1)[:, 0]
 
 
 __all__ = ["fastv_cuts", "run_fastv"]

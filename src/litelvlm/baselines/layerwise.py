@@ -113,6 +113,7 @@ def run_in_segments(
     past_key_values: Cache | None = None,
     use_cache: bool | None = None,
     prompt_length: int | None = None,
+    scores_at: int = -1,
     **kwargs: Any,
 ) -> tuple[Any, torch.Tensor | None]:
     """
@@ -122,12 +123,13 @@ def run_in_segments(
         language_model: a decoder of Transformers with `layers`, `norm` and `rotary_emb`.
         is_image (`torch.BoolTensor` of shape `(B, L)`): the visual tokens; `None` for the steps after the prompt.
         cuts (sequence of `(layer, count)`): from that layer on, rising and at least 1, `count` visual tokens are left.
-        score: gives, at the layer before a cut, the score of each token; the highest stay.
+        score: gives the score of each token before a cut; the highest stay.
         num_visual_tokens (`int`): N.
         inputs_embeds, attention_mask, position_ids, use_cache, kwargs: as the language model takes them.
         cache, past_key_values: the same thing by the names that Transformers has for it from 5.24 on, and before.
         prompt_length (`int`, *optional*): tokens from this one on were generated without a cache: they are kept, and
             have no part in the scores, so that every step chooses like the first. Default: all tokens are the prompt.
+        scores_at (`int`): whose input is scored: -1 the layer before a cut, 0 the first layer behind it.
 
     Returns:
         The language model's output, and the positions in the prompt, shape `(B, R)`, of its last hidden state;
@@ -163,8 +165,8 @@ def run_in_segments(
 
     num_generated = 0 if prompt_length is None else num_tokens - prompt_length
     counts = dict(cuts)
-    # The layer before a cut stands alone: its input is what the scores are computed from
-    bounds = sorted({0, *counts, *(layer - 1 for layer in counts), len(language_model.layers)})
+    # A segment begins wherever scores are computed, as they need what enters that layer
+    bounds = sorted({0, *counts, *(layer + scores_at for layer in counts), len(language_model.layers)})
     staged = _new_cache(language_model, given, use_cache, bounds)
     for first, last in pairwise(bounds):
         output = _run_segment(language_model, first, last, staged, tokens, **kwargs)
@@ -173,7 +175,8 @@ def run_in_segments(
         entered, tokens = tokens, replace(tokens, hidden_states=output.last_hidden_state)
         if last in counts:
             of_prompt = slice(0, tokens.source.shape[1] - num_generated)
-            scores = score(language_model, first, entered[of_prompt], prompt[: num_tokens - num_generated])
+            scored = entered if scores_at < 0 else tokens
+            scores = score(language_model, last + scores_at, scored[of_prompt], prompt[: num_tokens - num_generated])
             scores = scores.to(is_image.device).masked_fill(~tokens.is_image[:, of_prompt], torch.inf)
             scores = nn.functional.pad(scores, (0, num_generated), value=torch.inf)
             tokens = tokens.keep(top_indices(scores, num_tokens - num_visual_tokens + counts[last]))
@@ -215,6 +218,11 @@ def attention_of_last_tokens(language_model: Any, layer: int, tokens: PromptToke
     # No infinity: a token of padding sees nothing, and must not become NaN
     logits = logits.masked_fill(~is_visible[:, None, None], torch.finfo(torch.float32).min)
     return logits.softmax(dim=-1).mean(dim=(1, 2))
+
+
+def score_by_last_token(language_model: Any, layer: int, tokens: PromptTokens, prompt: PromptTokens) -> torch.Tensor:
+    """A [`Score`]: the attention of the prompt's last token in one layer, averaged over heads."""
+    return attention_of_last_tokens(language_model, layer, tokens, 1)[:, 0]
 
 
 def _run_next_tokens(
@@ -282,4 +290,4 @@ def _new_cache(
     return StagedCache(cache, bounds)
 
 
-__all__ = ["PromptTokens", "StagedCache", "attention_of_last_tokens", "run_in_segments"]
+__all__ = ["PromptTokens", "StagedCache", "attention_of_last_tokens", "run_in_segments", "score_by_last_token"]
