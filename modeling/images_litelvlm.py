@@ -21,7 +21,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .fetching_litelvlm import fetch
 
@@ -68,14 +68,7 @@ def _open(source: str | os.PathLike) -> Image.Image:
         image.load()
     except FileNotFoundError:
         raise ValueError(f"There is no file {name!r}.") from None
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        HTTPException,
-        Image.DecompressionBombError,
-    ) as error:
+    except (OSError, SyntaxError, ValueError, HTTPException, Image.DecompressionBombError) as error:
         verb = "fetched" if is_url else "read"
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{name[:80]!r} cannot be {verb} as an image: {reason[0]}") from error
