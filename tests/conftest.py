@@ -14,9 +14,11 @@
 """Tiny random models and batches: every part of a 7B checkpoint, in milliseconds."""
 
 import itertools
+import resource
 import socketserver
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -204,3 +206,19 @@ def serve_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def small_disk() -> Any:
+    """`with small_disk(size)`: writing a file beyond that size fails as it does on a full disk."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
