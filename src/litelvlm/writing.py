@@ -18,6 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 
 
@@ -51,4 +52,22 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-__all__ = ["replacing", "write_text"]
+def check_separate(paths: dict[str, str | Path | None]) -> None:
+    """
+    Looks whether what is read and what is written are files of their own, links to one file included.
+
+    Args:
+        paths: by the words that the user knows them by; `None` is not given.
+
+    Raises:
+        ValueError: names two that are one file.
+    """
+    given = [(name, path) for name, path in paths.items() if path is not None]
+    for (one, first), (other, second) in combinations(given, 2):
+        same_name = os.path.realpath(first) == os.path.realpath(second)
+        regular = os.path.isfile(first) and os.path.isfile(second)
+        if (same_name and not os.path.exists(first)) or (regular and os.path.samefile(first, second)):
+            raise ValueError(f"{one} and {other} are the same file, {str(second)!r}; name another one.")
+
+
+__all__ = ["check_separate", "replacing", "write_text"]
