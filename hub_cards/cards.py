@@ -14,13 +14,15 @@
 """Model cards, rendered from one template and from what `targets.yaml` says of each target."""
 
 import json
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
+
+from ..writing import write_text
 
 FOLDER = Path(__file__).parent
 TARGETS: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "targets.yaml").read_text(encoding="utf-8"))
@@ -62,7 +64,9 @@ def render_card(target: str, repo_id: str | None = None) -> str:
     return f"{card}\n"
 
 
-def write_card(folder: str | Path, target: str | None = None, repo_id: str | None = None) -> list[Path]:
+def write_card(
+    folder: str | Path, target: str | None = None, repo_id: str | None = None, *, force: bool = False
+) -> list[Path]:
     """
     Writes README.md into the folder of a checkpoint, and beside it what an inference endpoint runs.
 
@@ -70,19 +74,31 @@ def write_card(folder: str | Path, target: str | None = None, repo_id: str | Non
         folder (`str` or `Path`): of a saved or converted model.
         target (`str`, *optional*): one of [`TARGETS`]; the folder's name by default.
         repo_id (`str`, *optional*): as in [`render_card`].
+        force (`bool`): whether to replace files of these names with another content.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: unknown target, or a folder without a model.
+        ValueError: unknown target, a folder without a model, or files that would be replaced.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{str(folder)!r} holds no config.json; name the folder of a saved or converted model.")
-    card = folder / "README.md"
-    card.write_text(render_card(target or folder.resolve().name, repo_id), encoding="utf-8")
-    return [card, *(Path(shutil.copy(FOLDER / name, folder)) for name in ENDPOINT_FILES)]
+    texts = {folder / "README.md": render_card(target or folder.resolve().name, repo_id)}
+    for name in ENDPOINT_FILES:
+        # In a repository the code stands beside the handler, which is no package
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        texts[folder / name] = re.sub(r"^from \.\.\w+\.(\w+) import", r"from \1 import", text, flags=re.MULTILINE)
+    others = [path.name for path, text in texts.items() if path.exists() and path.read_bytes() != text.encode()]
+    if others and not force:
+        raise ValueError(
+            f"{str(folder)!r} holds {', '.join(others)} already, with another content; move what you want to keep, or "
+            "replace it by `--force`."
+        )
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
 
 
 def results_table(rows: list[dict[str, Any]], metric: str) -> str:

@@ -11,17 +11,35 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What an inference endpoint runs, from beside the weights: an image and a text in, the answer and masks out."""
+"""
+What an inference endpoint runs, from beside the weights: an image and a text in, the answer and masks out.
+
+Who asks is a stranger. A request is answered within the limits below; its image comes with it, unless the variable
+LITELVLM_FETCH_URLS is 1: then it may be a URL of the public internet.
+"""
 
 import base64
 import io
+import os
+from http.client import HTTPException
+from time import monotonic
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-PARAMETERS = ("answer", "max_new_tokens", "num_retained_tokens", "pruning_method")
+from ..modeling.fetching_litelvlm import fetch
+
+PARAMETERS = {"answer": str, "max_new_tokens": int, "num_retained_tokens": int, "pruning_method": str}
+# Others of Pillow's formats start programs or are seldom tested
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 2**25
+MAX_CHARACTERS = 2000
+MAX_NEW_TOKENS = 512
+MAX_SECONDS = 60.0
+MAX_FETCHING_SECONDS = 10.0
 
 
 class EndpointHandler:
@@ -38,8 +56,8 @@ class EndpointHandler:
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data (`dict`): `{"inputs": {"image": ..., "text": ...}, "parameters": {...}}`; the image as base64 or as
-                its URL, and of the parameters those in `PARAMETERS`.
+            data (`dict`): `{"inputs": {"image": ..., "text": ...}, "parameters": {...}}`; the image as base64 or,
+                where that is allowed, as its URL, one text, and of the parameters those in `PARAMETERS`.
 
         Returns:
             `{"answer": str, "masks": [str, ...], "scores": [...], "predicted_ious": [...], "boxes": [...]}`, each mask
@@ -48,25 +66,32 @@ class EndpointHandler:
             gives no masks. With the parameter `answer`, such as `"It is [SEG]."`, nothing is generated.
 
         Raises:
-            ValueError: a request that cannot be answered; the endpoint hands the message to who has asked.
+            ValueError: a request that cannot be answered, or not within the limits; the endpoint hands the message to
+                who has asked.
         """
-        request, parameters = data.get("inputs"), data.get("parameters") or {}
+        started = monotonic()
+        request = data.get("inputs") if isinstance(data, dict) else None
         if not isinstance(request, dict) or not {"image", "text"} <= request.keys():
             raise ValueError('The request has no image or no text; send {"inputs": {"image": ..., "text": ...}}.')
-        if unknown := sorted(set(parameters) - set(PARAMETERS)):
-            raise ValueError(f"Unknown parameters {unknown}; allowed are {', '.join(PARAMETERS)}.")
-        inputs = self.processor(images=decode_image(request["image"]), text=request["text"], return_tensors="pt").to(
+        if unknown := sorted(set(request) - {"image", "text"}, key=str):
+            raise ValueError(f"Unknown inputs {shorten(unknown)}; allowed are image and text.")
+        parameters = check_parameters(data.get("parameters"))
+        text = check_text("text", request["text"])
+        inputs = self.processor(images=decode_image(request["image"]), text=text, return_tensors="pt").to(
             self.model.device
         )
-        if parameters.get("answer") is None:
-            parameters = {"max_new_tokens": 64} | parameters
+        if "answer" in parameters:
+            parameters["processor"] = self.processor
         else:
-            parameters = parameters | {"processor": self.processor}
+            parameters = {"max_new_tokens": 64, "max_time": MAX_SECONDS - (monotonic() - started)} | parameters
         if self.model.config.sam_config is None:
             output, found = self.model.generate(**inputs, **parameters), []
         else:
             output = self.model.segment(**inputs, **parameters)
             (found,) = self.processor.post_process_instance_segmentation(output, inputs)
+        # What was generated until then is cut off anywhere
+        if monotonic() - started > MAX_SECONDS:
+            raise ValueError(f"The answer takes longer than {MAX_SECONDS:g} seconds; ask for fewer `max_new_tokens`.")
         return {
             "answer": self.processor.decode_answers(output, inputs)[0],
             "masks": [png(entry["mask"]) for entry in found],
@@ -76,16 +101,64 @@ class EndpointHandler:
         }
 
 
-def decode_image(source: Any) -> Any:
-    """An image from base64 (of a data URL too), or a URL for the processor to fetch; never a path of this machine."""
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return source
+def check_parameters(parameters: Any) -> dict[str, Any]:
+    """Those that are given, of the right types; the model looks at the rest of their values."""
+    if not isinstance(parameters, (dict, type(None))):
+        raise ValueError('`parameters` are no object; send {"parameters": {"max_new_tokens": 64}}.')
+    given = {name: value for name, value in (parameters or {}).items() if value is not None}
+    if unknown := sorted(set(given) - set(PARAMETERS), key=str):
+        raise ValueError(f"Unknown parameters {shorten(unknown)}; allowed are {', '.join(PARAMETERS)}.")
+    for name, value in given.items():
+        if type(value) is not PARAMETERS[name]:
+            raise ValueError(f"`{name}` is {shorten(value)}; allowed is a value of type {PARAMETERS[name].__name__}.")
+    if not 1 <= given.get("max_new_tokens", 1) <= MAX_NEW_TOKENS:
+        raise ValueError(f"`max_new_tokens` is {shorten(given['max_new_tokens'])}; allowed are 1 to {MAX_NEW_TOKENS}.")
+    for name in ("answer", "pruning_method"):
+        check_text(name, given.get(name, ""))
+    return given
+
+
+def check_text(name: str, text: Any) -> str:
+    """One text of allowed length."""
+    if not isinstance(text, str):
+        raise ValueError(f"`{name}` is {shorten(text)}; allowed is one text. Send a request for each of several.")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"`{name}` has {len(text)} characters; allowed are {MAX_CHARACTERS}.")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"`{name}` holds half a surrogate pair, which is no text; send it as UTF-8.")
+    return text
+
+
+def shorten(value: Any) -> str:
+    return text if len(text := repr(value)) <= 80 else f"{text[:80]}..."
+
+
+def decode_image(source: Any) -> Image.Image:
+    """An image from base64 (of a data URL too) or, where that is allowed, a URL; never a path of this machine."""
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(source.rpartition(",")[2])))
+        if isinstance(source, str) and source.startswith(("http://", "https://")):
+            content = fetch_image(source)
+        elif len(source) * 3 // 4 > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES // 2**20} MiB, which is the limit")
+        else:
+            content = base64.b64decode(source.rpartition(",")[2])
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"its {image.width} x {image.height} pixels are more than the limit, {MAX_PIXELS}")
         image.load()
-    except (AttributeError, ValueError, OSError) as error:
-        raise ValueError(f"`image` is neither a URL nor an image in base64: {error}") from error
+    except (AttributeError, TypeError, ValueError, SyntaxError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"`image` is neither an image in base64 nor an allowed URL: {error}") from error
     return image
+
+
+def fetch_image(url: str) -> bytes:
+    """What a URL gives, from public addresses only."""
+    if os.environ.get("LITELVLM_FETCH_URLS") != "1":
+        raise ValueError("this endpoint fetches no URLs; send the image in base64")
+    try:
+        return fetch(url, max_bytes=MAX_BYTES, max_seconds=MAX_FETCHING_SECONDS, public_only=True)
+    except HTTPException as error:
+        raise ValueError(f"the answer is not HTTP ({type(error).__name__})") from error
 
 
 def png(mask: torch.Tensor) -> str:

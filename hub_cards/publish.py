@@ -16,22 +16,35 @@
 import hashlib
 import json
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
-# Hidden files and what Python compiles are nobody else's
-IGNORED = (".*", "*/.*", "__pycache__/", "*/__pycache__/")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json")
+_TOKENIZER += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja")
+# What a model repository holds, beside its weights and code, which are known by the index and the configuration: a
+# folder where somebody worked holds keys, optimizer states and more
+PUBLISHED = (
+    *("README.md", "LICENSE", "LICENSE.*", "NOTICE", "NOTICE.*", "USE_POLICY.md"),
+    *("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),
+    *("model.safetensors.index.json", "conversion_report.json", "chat_template.json"),
+    *("handler.py", "app.py", "requirements.txt", "*_litelvlm.py"),
+    *_TOKENIZER,
+    "additional_chat_templates/*.jinja",
+    *(f"guide_tokenizer/{name}" for name in _TOKENIZER),
+)
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bool = False) -> dict[str, Any]:
     """
-    Publishes a folder. Called again after an interruption it resumes: data that has arrived is not sent twice.
+    Publishes what a model repository holds, [`PUBLISHED`], the weights and the code that the configuration names, and
+    nothing else of a folder. Called again after an interruption it resumes: data that has arrived is not sent twice.
 
     Args:
         folder (`str` or `Path`): of a saved or converted model, with its card.
@@ -40,27 +53,53 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bo
         dry_run (`bool`): only list what would be sent.
 
     Returns:
-        `repo_id`, `dry_run` and `files`, each with `name`, `size` in bytes and `sha256`.
+        `repo_id`, `dry_run`, `files`, each with `name`, `size` in bytes and `sha256`, and `left_out`, the names of
+        what is not published (of a folder one name, with a slash).
 
     Raises:
-        ValueError: `repo_id` is none, or the folder would not load for others; see [`check_folder`].
+        ValueError: `repo_id` is none, a file is a link out of the folder, or the folder would not load for others; see
+            [`check_folder`].
         OSError: the Hub refuses, or cannot be reached.
     """
     folder = Path(folder)
     validate_repo_id(repo_id)
-    check_folder(folder)
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = [_describe(folder, name) for name in sorted(filter_repo_objects(names, ignore_patterns=list(IGNORED)))]
+    allowed = [*PUBLISHED, *check_folder(folder)]
+    names, left_out = _list_files(folder, allowed)
+    if links := [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]:
+        raise ValueError(
+            f"{str(folder)!r} holds links to files elsewhere: {', '.join(links)}; put the files themselves there, if "
+            "they are to be published."
+        )
+    files = [_describe(folder, name) for name in names]
     if not dry_run:
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=list(IGNORED))  # it adds to the list
-    return {"repo_id": repo_id, "dry_run": dry_run, "files": files}
+        api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=names)
+    return {"repo_id": repo_id, "dry_run": dry_run, "files": files, "left_out": left_out}
 
 
-def check_folder(folder: str | Path) -> None:
+def _list_files(folder: Path, allowed: list[str]) -> tuple[list[str], list[str]]:
+    """Names of files to publish, and of what is left out: files, and folders of which nothing is published."""
+    subfolders = {pattern.rpartition("/")[0] for pattern in allowed} - {""}
+    entries = [*folder.iterdir(), *(path for name in sorted(subfolders) for path in folder.glob(f"{name}/*"))]
+    names, left_out = [], []
+    for path in entries:
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            left_out += [] if name in subfolders else [f"{name}/"]
+        elif any(fnmatchcase(name, pattern) for pattern in allowed):
+            names.append(name)
+        else:
+            left_out.append(name)
+    return sorted(names), sorted(left_out)
+
+
+def check_folder(folder: str | Path) -> list[str]:
     """
     Looks for everything that loading a model from this folder needs, without loading it.
+
+    Returns:
+        The names of its weights and of the code that its configurations name.
 
     Raises:
         ValueError: names what is missing or cannot be read, and how to mend it.
@@ -76,29 +115,36 @@ def check_folder(folder: str | Path) -> None:
         )
     pipelines = [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
     classes = [*config["auto_map"].values(), *processor.get("auto_map", {}).values(), *pipelines]
-    if missing := _missing_code(folder, {name.partition(".")[0] for name in classes}):
+    code = _code_files(folder, {name.partition(".")[0] for name in classes})
+    if missing := sorted(name for name in code if not (folder / name).is_file()):
         raise ValueError(f"{str(folder)!r} lacks code: {', '.join(missing)}; save the model by `save_pretrained`.")
-    _check_weights(folder)
+    weights = _check_weights(folder)
     _check_card(folder)
+    return [*code, *weights]
 
 
-def _missing_code(folder: Path, modules: set[str]) -> list[str]:
-    """Files of these modules, and of those that they import from beside them, which are not there."""
-    missing, seen = [], set()
+def _code_files(folder: Path, modules: set[str]) -> list[str]:
+    """Files of these modules, and of those that they import from beside them, whether they are there or not."""
+    seen: set[str] = set()
     while modules:
         seen |= modules
         present = [folder / f"{name}.py" for name in sorted(modules) if (folder / f"{name}.py").is_file()]
-        missing += [f"{name}.py" for name in sorted(modules) if not (folder / f"{name}.py").is_file()]
         imports = (re.findall(r"^\s*from \.(\w+) import", path.read_text("utf-8"), re.MULTILINE) for path in present)
         modules = {name for names in imports for name in names} - seen
-    return missing
+    return [f"{name}.py" for name in sorted(seen)]
 
 
-def _check_weights(folder: Path) -> None:
+def _check_weights(folder: Path) -> list[str]:
+    """The names of the files of weights."""
     shards: dict[str, set[str]] = {"model.safetensors": set()}
     if (folder / "model.safetensors.index.json").is_file():
         weight_map = _read_json(folder, "model.safetensors.index.json", "save the model anew").get("weight_map", {})
         shards = {shard: {key for key, file in weight_map.items() if file == shard} for shard in weight_map.values()}
+        if others := sorted(shard for shard in shards if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", shard)):
+            raise ValueError(
+                f"{_name(folder, 'model.safetensors.index.json')} names weights that are no safetensors file of the "
+                f"folder: {', '.join(others)}; save the model anew."
+            )
     if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
         raise ValueError(f"{str(folder)!r} lacks weights: {', '.join(missing)}; save or convert the model anew.")
     for shard, expected in shards.items():
@@ -110,6 +156,7 @@ def _check_weights(folder: Path) -> None:
             raise ValueError(f"{_name(folder, shard)} is cut off or damaged ({error}); write it anew.") from error
         if missing:
             raise ValueError(f"{_name(folder, shard)} lacks {len(missing)} tensors of the index, {missing[0]} first.")
+    return list(shards)
 
 
 def _check_card(folder: Path) -> None:

@@ -17,12 +17,13 @@ import os
 from http.client import HTTPException
 from io import BytesIO
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.utils.hub import http_user_agent
+from PIL import Image, ImageOps
+
+from .fetching_litelvlm import fetch
 
 
 def load_rgb(image: Any) -> Image.Image:
@@ -32,10 +33,12 @@ def load_rgb(image: Any) -> Image.Image:
 
     Args:
         image: a `PIL.Image` of any mode, a path, a URL, or an array or tensor of shape `(H, W)`, `(H, W, C)` or
-            `(C, H, W)` with C of 1, 3 or 4; unsigned integers span their whole range, floats span 0 to 1.
+            `(C, H, W)` with C of 1, 3 or 4. Values of 16 bits span 0 to 65535, other integers 0 to 255, floats 0 to 1.
+            A URL is read within the limits of [`fetch`].
 
     Raises:
-        ValueError: the file is missing or no image, the URL gives none, or the array has another shape or range.
+        ValueError: the file is missing or no image, the URL gives none in time, the array has another shape or the
+            values another range, or there are more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     if isinstance(image, (str, os.PathLike)):
         image = _open(image)
@@ -48,6 +51,7 @@ def load_rgb(image: Any) -> Image.Image:
             f"`images` holds a {type(image).__name__}; allowed are PIL images, numpy arrays, torch tensors, paths and "
             "URLs."
         )
+    _check_size(image)
     return _to_rgb(ImageOps.exif_transpose(image))
 
 
@@ -59,21 +63,33 @@ def _open(source: str | os.PathLike) -> Image.Image:
     name = str(source)
     is_url = name.startswith(("http://", "https://", "data:image/"))
     try:
-        image = Image.open(_fetch(name) if is_url else source)
+        image = Image.open(_read_url(name) if is_url else source)
+        _check_size(image)
         image.load()
     except FileNotFoundError:
         raise ValueError(f"There is no file {name!r}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, HTTPException) as error:
+    except (OSError, SyntaxError, ValueError, HTTPException, Image.DecompressionBombError) as error:
         verb = "fetched" if is_url else "read"
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{name[:80]!r} cannot be {verb} as an image: {reason[0]}") from error
     return image
 
 
-def _fetch(url: str) -> BytesIO:
-    # Some servers refuse the name that Python gives itself
-    with urlopen(Request(url, headers={"User-Agent": http_user_agent()})) as response:
+def _read_url(url: str) -> BytesIO:
+    if not url.startswith("data:"):
+        return BytesIO(fetch(url))
+    with urlopen(url) as response:  # decodes it, and sends nothing
         return BytesIO(response.read())
+
+
+def _check_size(image: Image.Image) -> None:
+    """Pillow itself only warns of images beyond its limit, up to twice the limit."""
+    limit, (width, height) = Image.MAX_IMAGE_PIXELS, image.size
+    if limit is not None and width * height > limit:
+        raise ValueError(
+            f"{width} x {height} pixels are more than `PIL.Image.MAX_IMAGE_PIXELS`, {limit}; make the image smaller, "
+            "or raise that limit if you trust it."
+        )
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -88,7 +104,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
         low, high, full = float(array.min()), float(array.max()), 1.0
     else:
-        full = 65535.0 if array.dtype == np.uint16 else 255.0
+        full = 65535.0 if (array.dtype.kind, array.dtype.itemsize) == ("u", 2) else 255.0
         low, high = int(array.min()), int(array.max())
     if not (low >= 0 and high <= full):
         raise ValueError(
@@ -98,10 +114,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16: Pillow's own conversion would cut at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(np.asarray(image).clip(0, 255).round().astype(np.uint8))
+    if image.mode[0] in "IF":  # 16 or 32 bits, or floats, which Pillow's own conversion would cut at 255
+        image = _from_array(np.asarray(image))
     if image.mode in ("La", "RGBa"):  # colours multiplied by their transparency
         image = image.convert(image.mode.upper())
     if "A" in image.getbands() or "transparency" in image.info:

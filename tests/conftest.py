@@ -13,7 +13,13 @@
 # limitations under the License.
 """Tiny random models and batches: every part of a 7B checkpoint, in milliseconds."""
 
-from collections.abc import Callable
+import itertools
+import resource
+import socketserver
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -166,3 +172,53 @@ def make_text_model(
         return make_model(**values | overrides)
 
     return make
+
+
+@pytest.fixture
+def serve_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """
+    `serve_bytes(*parts, pause=0)` is the address of a server on loopback that answers any request with these parts, a
+    generator's too, waiting between them. `serve_bytes.requests` holds what was asked of all of them.
+    """
+    monkeypatch.setenv("no_proxy", "*")
+    servers = []
+
+    def serve(*parts: bytes, pause: float = 0) -> str:
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                serve.requests.append(self.request.recv(2**16).decode())  # type: ignore[attr-defined]
+                try:
+                    for part in itertools.chain.from_iterable([p] if isinstance(p, bytes) else p for p in parts):
+                        self.request.sendall(part)
+                        time.sleep(pause)
+                except OSError:  # who asked has had enough
+                    pass
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer)
+        server.daemon_threads = True
+        server.block_on_close = False
+        servers.append(server)
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return f"127.0.0.1:{server.server_address[1]}"
+
+    serve.requests = []  # type: ignore[attr-defined]
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def small_disk() -> Any:
+    """`with small_disk(size)`: writing a file beyond that size fails as it does on a full disk."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

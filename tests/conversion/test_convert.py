@@ -26,7 +26,7 @@ from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditional
 
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
 from litelvlm.commands.main import main
-from litelvlm.conversion import convert, weights
+from litelvlm.conversion import convert, destination, weights
 
 LISA = Path(__file__).parent.parent / "golden" / "lisa_tiny"
 
@@ -164,11 +164,82 @@ def test_interrupted_conversion_leaves_no_folder_and_the_next_one_succeeds(tmp_p
         patched.setattr(weights, "save_file", cut)
         convert_lisa(LISA / "checkpoint", tmp_path / "converted", max_shard_size="3MB")
     assert not (tmp_path / "converted").exists()
-    assert not (tmp_path / "converted.incomplete" / "config.json").exists()
+    assert list(tmp_path.iterdir()) == []
     convert_lisa(LISA / "checkpoint", tmp_path / "converted")
-    assert not (tmp_path / "converted.incomplete").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["converted"]
     assert len(list((tmp_path / "converted").glob("*.safetensors"))) == 1
     LiteLVLMForSegmentation.from_pretrained(tmp_path / "converted")
+
+
+KILLED = """
+import os, runpy, signal, sys
+from pathlib import Path
+making = runpy.run_path(sys.argv[3])["making"]
+with making(Path(sys.argv[1])) as folder:
+    (folder / "clip").mkdir()
+    (folder / "clip" / "model.safetensors").touch()
+    (folder / "model-00001-of-00002.safetensors").touch()
+    if sys.argv[2] == "wait":
+        print("at work", flush=True)
+        sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "converted"), "die", destination.__file__])
+    assert done.returncode == -9
+    assert [path.name for path in tmp_path.iterdir()] == ["converted.incomplete"]
+    convert_lisa(LISA / "checkpoint", tmp_path / "converted")
+    assert [path.name for path in tmp_path.iterdir()] == ["converted"]
+    names = {path.name for path in (tmp_path / "converted").iterdir()}
+    assert "model.safetensors" in names and not names & {"clip", destination.LOCK, "model-00001-of-00002.safetensors"}
+
+
+def test_second_conversion_to_one_folder_is_refused_and_the_first_goes_on(tmp_path):
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "converted"), "wait", destination.__file__]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"at work\n"
+        with pytest.raises(ValueError, match=r"Another conversion is at work in .*converted\.incomplete'"):
+            convert_lisa(LISA / "checkpoint", tmp_path / "converted")
+        assert (tmp_path / "converted.incomplete" / "model-00001-of-00002.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link", "dangling"])
+def test_what_is_no_conversions_is_not_touched(tmp_path, kind):
+    theirs = tmp_path / "converted.incomplete"
+    if kind == "file":
+        theirs.write_text("mine")
+    elif kind == "folder":
+        theirs.mkdir()
+        (theirs / "thesis.txt").write_text("mine")
+    else:
+        (tmp_path / "elsewhere").mkdir() if kind == "link" else None
+        theirs.symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="is no interrupted conversion"):
+        convert_lisa(LISA / "checkpoint", tmp_path / "converted")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folder_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
+    def appear(*arguments, **options):
+        (tmp_path / "converted").mkdir()
+        (tmp_path / "converted" / "mine").touch()
+        save_file(*arguments, **options)
+
+    monkeypatch.setattr(weights, "save_file", appear)
+    with pytest.raises(OSError, match="converted"):
+        convert_lisa(LISA / "checkpoint", tmp_path / "converted")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["converted", "mine"]
+
+
+def test_disk_that_becomes_full_is_one_line_and_leaves_nothing(tmp_path, capsys, small_disk):
+    arguments = ["--clip", str(LISA / "clip"), "--seg-token-id", "217"]
+    with small_disk(10**6):
+        assert main(["convert", str(LISA / "checkpoint"), str(tmp_path / "converted"), *arguments]) == 2
+    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):

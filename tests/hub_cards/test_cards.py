@@ -146,9 +146,25 @@ def test_card_command_takes_the_target_from_the_folder(tmp_path, capsys):
         str(folder / name) for name in ("README.md", "handler.py", "requirements.txt")
     ]
     assert (folder / "README.md").read_text(encoding="utf-8") == render_card("litelvlm-lisa-7b")
-    assert main(["card", str(folder), "--target", "litelvlm-tiny", "--repo-id", "someone/tiny"]) == 0
+    assert main(["card", str(folder)]) == 0  # nothing in them is another's
+    assert main(["card", str(folder), "--target", "litelvlm-tiny", "--repo-id", "someone/tiny", "--force"]) == 0
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.count('"someone/tiny"') == 2 and "org/" not in card
+
+
+@pytest.mark.parametrize("name", ["README.md", "handler.py", "requirements.txt"])
+def test_card_replaces_nothing_of_others_without_force(tmp_path, capsys, name):
+    folder = tmp_path / "litelvlm-tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / name).write_text("mine")
+    assert main(["card", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"holds {name} already" in error and "--force" in error and error.count("\n") == 1
+    assert {path.name for path in folder.iterdir()} == {"config.json", name}
+    assert (folder / name).read_text() == "mine"
+    assert main(["card", str(folder), "--force"]) == 0
+    assert (folder / name).read_text(encoding="utf-8") != "mine" and len(list(folder.iterdir())) == 4
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,9 @@ def encoded(data: bytes) -> str:
     [
         ({"text": "x"}, "The request has no image or no text"),
         ({"inputs": {"image": "x"}}, "The request has no image or no text"),
-        ({"inputs": {"image": str(EXAMPLE_IMAGE), "text": "x"}}, "neither a URL nor an image in base64"),
-        ({"inputs": {"image": encoded(b"no image"), "text": "x"}}, "neither a URL nor an image in base64"),
-        ({"inputs": {"image": 7, "text": "x"}}, "neither a URL nor an image in base64"),
+        ({"inputs": {"image": str(EXAMPLE_IMAGE), "text": "x"}}, "neither an image in base64 nor an allowed URL"),
+        ({"inputs": {"image": encoded(b"no image"), "text": "x"}}, "neither an image in base64 nor an allowed URL"),
+        ({"inputs": {"image": 7, "text": "x"}}, "neither an image in base64 nor an allowed URL"),
         ({"inputs": {"image": encoded(EXAMPLE_IMAGE.read_bytes()), "text": " "}}, "texts that are not empty"),
     ],
 )
@@ -155,3 +155,83 @@ def test_space_says_what_is_wrong(embedded):
     ):
         with pytest.raises(ValueError, match=message):
             segment(*embedded, *arguments)
+
+
+IMAGE = encoded(EXAMPLE_IMAGE.read_bytes())
+
+
+def png_of(width, height):
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return encoded(buffer.getvalue())
+
+
+def postscript():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "EPS")
+    return encoded(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "message"),
+    [
+        ({"image": png_of(9600, 9600)}, {}, "9600 x 9600 pixels are more than the limit"),
+        ({"image": png_of(20000, 20000)}, {}, "pixels"),
+        ({"image": "A" * (30 * 2**20)}, {}, "more than 20 MiB"),
+        ({"image": postscript()}, {}, "cannot identify"),
+        ({"image": None}, {}, "`image` is neither"),
+        ({"image": ["a", "b"]}, {}, "`image` is neither"),
+        ({"image": "http://127.0.0.1/x.png"}, {}, "fetches no URLs"),
+        ({"image": "file:///etc/passwd"}, {}, "`image` is neither"),
+        ({"text": ["the red circle", "the blue square"]}, {}, "`text` is .*; allowed is one text"),
+        ({"text": [["the red circle"]]}, {}, "allowed is one text"),
+        ({"text": "x" * 200_000}, {}, "200000 characters; allowed are 2000"),
+        ({"text": "\ud800"}, {}, "half a surrogate pair"),
+        ({"text": None}, {}, "allowed is one text"),
+        ({"mask": 1}, {}, r"Unknown inputs \['mask'\]"),
+        ({}, {"max_new_tokens": 10**9}, "`max_new_tokens` is 1000000000; allowed are 1 to 512"),
+        ({}, {"max_new_tokens": 0}, "allowed are 1 to 512"),
+        ({}, {"max_new_tokens": True}, "`max_new_tokens` is True; allowed is a value of type int"),
+        ({}, {"max_new_tokens": 5.5}, "allowed is a value of type int"),
+        ({}, {"num_retained_tokens": "many"}, "allowed is a value of type int"),
+        ({}, {"num_retained_tokens": 10**30}, "`num_retained_tokens` is 1000"),
+        ({}, {"pruning_method": {"a": 1}}, "allowed is a value of type str"),
+        ({}, {"answer": "[SEG]" * 10_000}, "`answer` has 50000 characters"),
+        ({}, {"answer": ["[SEG]"]}, "allowed is a value of type str"),
+        ({}, {"max_time": 1e9}, "Unknown parameters"),
+        ({}, ["max_new_tokens"], "`parameters` are no object"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_request_beyond_the_limits_is_refused(endpoint, inputs, parameters, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        endpoint({"inputs": {"image": IMAGE, "text": "the red circle"} | inputs, "parameters": parameters})
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"inputs": None}, {"inputs": "x"}, {"inputs": []}])
+def test_request_of_another_shape_is_refused(endpoint, data):
+    with pytest.raises(ValueError, match="The request has no image or no text"):
+        endpoint(data)
+
+
+def test_generation_ends_at_the_time_limit(endpoint, monkeypatch):
+    monkeypatch.setattr(handler, "MAX_SECONDS", 0.0)
+    with pytest.raises(ValueError, match="longer than 0 seconds; ask for fewer"):
+        endpoint({"inputs": {"image": IMAGE, "text": "the red circle"}, "parameters": {"max_new_tokens": 500}})
+
+
+def test_urls_are_fetched_only_where_configured_and_public(endpoint, serve_bytes, monkeypatch):
+    address = serve_bytes(b"HTTP/1.1 200 OK\r\n\r\n", EXAMPLE_IMAGE.read_bytes())
+    request = {"inputs": {"image": f"http://{address}/x.png", "text": "the red circle"}}
+    with pytest.raises(ValueError, match="fetches no URLs"):
+        endpoint(request)
+    monkeypatch.setenv("LITELVLM_FETCH_URLS", "1")
+    with pytest.raises(ValueError, match=r"'127\.0\.0\.1' has no public address"):
+        endpoint(request)
+    assert serve_bytes.requests == []
+    monkeypatch.setattr("litelvlm.modeling.fetching_litelvlm.is_public", lambda address: True)
+    assert endpoint(request)["masks"] and len(serve_bytes.requests) == 1
+    request["inputs"]["image"] = f"http://{serve_bytes(b'nonsense')}/"
+    with pytest.raises(ValueError, match="not HTTP"):
+        endpoint(request)

@@ -147,12 +147,78 @@ def test_interrupted_push_is_resumed_without_sending_weights_twice(folder, hub, 
 
 def test_dry_run_lists_every_file_and_asks_nothing_of_the_hub(folder, hub, capsys):
     assert main(["push", str(folder), "org/tiny", "--dry-run"]) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, left_out, last = capsys.readouterr().out.splitlines()
     config = (folder / "config.json").read_bytes()
     assert f"{hashlib.sha256(config).hexdigest()}  {len(config)}  config.json" in lines
     assert last.startswith(f"{len(lines)} files, ") and last.endswith("would go to org/tiny")
     assert not any("cache" in line or "DS_Store" in line for line in lines)
+    assert left_out.endswith(": .cache/, __pycache__/, guide_tokenizer/.DS_Store")
     assert hub.requests == []
+
+
+SECRETS = ["token", "id_rsa", "server.pem", "prod.env", "credentials.json", "optimizer.pt", "optimizer.safetensors"]
+SECRETS += [
+    "training_args.bin",
+    "notes.md",
+    "guide_tokenizer/token",
+    "patients/scan.png",
+    "config.json.bak",
+    "train.py",
+]
+
+
+def test_only_what_a_model_repository_holds_is_sent(folder, saved, hub, capsys):
+    for name in (*SECRETS, "LICENSE", "LICENSE.txt", "tokenizer.model"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("secret" if name in SECRETS else "wanted")
+    assert main(["push", str(folder), "org/tiny", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    wanted = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
+    assert set(hub.files) == wanted | {"LICENSE", "LICENSE.txt", "tokenizer.model"}
+    assert b"secret" not in {*hub.files.values(), *hub.uploads.values()}
+    for name in SECRETS:
+        assert ("patients/" if "patients" in name else name) in report["left_out"]
+
+
+def test_code_that_only_the_configuration_names_is_sent(folder, capsys):
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"]["AutoModelForVision2Seq"] = "own_model.Model"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own_model.py").write_text("from .own_parts import Part\n")
+    (folder / "own_parts.py").write_text("")
+    assert main(["push", str(folder), "org/tiny", "--dry-run", "--json"]) == 0
+    names = {file["name"] for file in json.loads(capsys.readouterr().out)["files"]}
+    assert {"own_model.py", "own_parts.py"} <= names
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "handler.py", "guide_tokenizer/vocab.json", "guide_tokenizer"])
+def test_link_out_of_the_folder_is_refused(folder, hub, capsys, name):
+    path, outside = folder / name, folder.parent / "outside"
+    if path.is_dir():
+        shutil.move(path, outside)
+    else:
+        path.unlink(missing_ok=True)
+        outside.write_text("secret")
+    path.symlink_to(outside)
+    assert main(["push", str(folder), "org/tiny"]) == 2
+    error = capsys.readouterr().err
+    assert f"links to files elsewhere: {name}" in error and error.count("\n") == 1
+    assert hub.requests == []
+
+
+def test_link_within_the_folder_is_sent_as_its_file(folder, hub):
+    (folder / "LICENSE.txt").write_text("wanted")
+    (folder / "LICENSE").symlink_to("LICENSE.txt")
+    assert main(["push", str(folder), "org/tiny"]) == 0
+    assert hub.files["LICENSE"] == b"wanted"
+
+
+@pytest.mark.parametrize("shard", ["../outside.safetensors", "/etc/passwd", "sub/model.safetensors", "optimizer.bin"])
+def test_weights_of_the_index_are_files_of_the_folder(folder, shard):
+    save_file({"a": torch.zeros(1)}, folder.parent / "outside.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ValueError, match="names weights that are no safetensors file of the folder"):
+        check_folder(folder)
 
 
 def remove(*names):

@@ -16,6 +16,7 @@
 import base64
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
 from threading import Thread
 
 import numpy as np
@@ -23,6 +24,7 @@ import pytest
 import torch
 from PIL import Image
 
+from litelvlm.modeling.fetching_litelvlm import fetch
 from litelvlm.modeling.images_litelvlm import load_rgb
 
 GREY = np.arange(15, dtype=np.uint8).reshape(3, 5) * 17
@@ -146,3 +148,45 @@ def test_a_url_shows_what_its_file_shows(tmp_path, serve):
     assert (pixels(serve("clear.png"))[0, 0] == 255).all() and pixels(serve("deep.png"))[0, 1, 0] == GREY[0, 1]
     with pytest.raises(ValueError, match=r"none\.png' cannot be fetched as an image: HTTP Error 404"):
         load_rgb(serve("none.png"))
+
+
+def test_url_that_drips_or_never_ends_is_left(serve_bytes, monkeypatch):
+    monkeypatch.setattr("litelvlm.modeling.images_litelvlm.fetch", partial(fetch, max_seconds=0.3, max_bytes=2**20))
+    for pause, message in ((0.05, "time"), (0, "more than 1 MiB")):
+        address = serve_bytes(b"HTTP/1.1 200 OK\r\n\r\n", repeat(bytes(2**12)), pause=pause)
+        with pytest.raises(ValueError, match=rf"'http://{address}/a\.png' cannot be fetched as an image: .*{message}"):
+            load_rgb(f"http://{address}/a.png")
+
+
+@pytest.mark.parametrize(("width", "height"), [(41, 25), (100, 21), (100, 1000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_more_pixels_than_pillows_limit_are_refused_before_they_are_decoded(tmp_path, monkeypatch, width, height):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (width, height)).save(path)
+    opened = Image.open(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1024)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    for image in (path, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), opened):
+        with pytest.raises(ValueError, match="pixels"):
+            load_rgb(image)
+
+
+def test_floats_and_thirty_two_bits_are_read_as_bright_as_they_are_or_refused(tmp_path):
+    light, grey = (GREY / 255).astype(np.float32), np.repeat(GREY[..., None], 3, axis=-1)
+    Image.fromarray(light).save(tmp_path / "float.tiff")
+    Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "integer.tiff")
+    for image in (Image.fromarray(light), tmp_path / "float.tiff", tmp_path / "integer.tiff"):
+        np.testing.assert_array_equal(pixels(image), grey)
+    np.testing.assert_array_equal(pixels(Image.fromarray(GREY).convert("I")), grey)
+    np.testing.assert_array_equal(pixels((GREY.astype(np.uint16) * 257).astype(">u2")), grey)
+    Image.fromarray(light * 1000).save(tmp_path / "float.tiff")
+    Image.fromarray(GREY.astype(np.int32) * 2**16).save(tmp_path / "integer.tiff")
+    for image, allowed in (
+        (tmp_path / "float.tiff", "0 to 1"),
+        (tmp_path / "integer.tiff", "0 to 255"),
+        (Image.fromarray(GREY).convert("F"), "0 to 1"),
+        (Image.fromarray(light * float("nan")), "0 to 1"),
+        (GREY.astype(np.uint32) * 2**24, "0 to 255"),
+    ):
+        with pytest.raises(ValueError, match=f"allowed are {allowed}"):
+            load_rgb(image)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.samples import required
+from ..writing import replacing
 
 # Stages that follow each other in one run, in their order; decoding is the rest
 _PARTS = (
@@ -94,7 +95,8 @@ def _subplots(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
     return path
 
 

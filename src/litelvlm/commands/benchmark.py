@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..benchmark.presets import PRESETS, Preset, build_model
     from ..data.samples import required
     from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+    from ..writing import write_text
     from .loading import parse_budget, pick_device, pick_dtype
 
     # The meta device holds no numbers: what runs on it is only counted
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_text(options.output / "results.json", json.dumps(report, indent=1) + "\n")
     if draws:
         from ..benchmark.plots import plot_benchmark
 

@@ -30,13 +30,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("folder", metavar="DIR", help="folder of a saved or converted model")
     parser.add_argument("--target", help="whose card, such as litelvlm-lisa-7b (default: the folder's name)")
     parser.add_argument("--repo-id", metavar="REPO_ID", help="the repository its code names (default: org/TARGET)")
+    parser.add_argument("--force", action="store_true", help="replace such files that have another content")
     return parser
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..hub_cards import write_card
 
-    return {"files": [{"name": str(path)} for path in write_card(options.folder, options.target, options.repo_id)]}
+    written = write_card(options.folder, options.target, options.repo_id, force=options.force)
+    return {"files": [{"name": str(path)} for path in written]}
 
 
 __all__ = ["add_parser", "run", "show"]

@@ -39,11 +39,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..evaluation.clip import load_clip
     from ..evaluation.diagnose import diagnose
     from ..tiny import TINY_MODEL
-    from .loading import load_data, pick_device, pick_dtype
+    from ..writing import write_text
+    from .loading import check_data_is_kept, load_data, pick_device, pick_dtype
     from .planning import plan
 
     for library in ("matplotlib", "sklearn"):
         required(library)
+    check_data_is_kept(options, "diagnosis.json")
     device = pick_device(options.device)
     model, processor = load_clip(str(options.model or TINY_MODEL), pick_dtype(options.dtype))
     model = model.to(device)
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     runs = [run for run in plan(["generation"], options.methods, budgets, model.config) if run.method != "none"]
     data = load_data(options, model.config)
     report = diagnose(model, processor, data, runs, options.output, seed=options.seed, skip_broken=options.skip_broken)
-    (options.output / "diagnosis.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(options.output / "diagnosis.json", json.dumps(report, indent=2) + "\n")
     return report | {"files": [str(options.output / name) for name in ("diagnosis.json", "heatmaps.png")]}
 
 

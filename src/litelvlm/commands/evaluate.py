@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     from ..evaluation.evaluate import evaluate
     from ..evaluation.protocol import PROTOCOLS
     from ..evaluation.report import write_report
-    from .loading import load_data, load_model, pick_device
+    from .loading import check_data_is_kept, load_data, load_model, pick_device
     from .planning import plan
 
     # Before the first image, not after the last
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         required(library)
     for name in options.protocol:
         check_choice("--protocol", name, PROTOCOLS)
+    check_data_is_kept(options, "results.json")
     # One process may have far more to do than another before they meet
     state = PartialState(cpu=options.device == "cpu", timeout=timedelta(days=1))
     if options.device_map and state.num_processes > 1:

@@ -15,6 +15,7 @@
 
 import argparse
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,7 @@ from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..tiny import TINY_MODEL
+from ..writing import check_separate
 from .flags import check_choice
 
 
@@ -86,6 +88,14 @@ def parse_budget(text: str, config: LiteLVLMConfig) -> int | None:
     return retained
 
 
+def check_data_is_kept(options: argparse.Namespace, *names: str) -> None:
+    """Raises ValueError if a file that `--output` gets is one that `--data` reads."""
+    for data in map(Path, options.data):
+        for name in names:
+            for path in (data, data / name):
+                check_separate({"--data": path, f"the {name} of --output": options.output / name})
+
+
 def load_data(options: argparse.Namespace, config: LiteLVLMConfig) -> dict[tuple[str, str], list[ReferringImage]]:
     """The images of every dataset and split that the flags name; RefShapes is drawn at twice the model's size."""
     if options.images is not None and options.images < 1:
@@ -99,4 +109,4 @@ def load_data(options: argparse.Namespace, config: LiteLVLMConfig) -> dict[tuple
     }
 
 
-__all__ = ["load_data", "load_model", "parse_budget", "pick_device", "pick_dtype"]
+__all__ = ["check_data_is_kept", "load_data", "load_model", "parse_budget", "pick_device", "pick_dtype"]

@@ -24,7 +24,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         commands,
         "push",
         help="publish a folder on the Hub",
-        description="Checks that the folder is complete, makes the repository and uploads; run again, it resumes.",
+        description="Checks that the folder is complete, makes the repository and uploads the files that a model "
+        "repository holds, and no others; run again, it resumes.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder of a saved or converted model, with its card")
     parser.add_argument("repo_id", metavar="REPO_ID", help="such as org/litelvlm-lisa-7b; made if it does not exist")
@@ -45,6 +46,8 @@ def show(report: dict[str, Any]) -> None:
     if "repo_id" in report:
         size = sum(file["size"] for file in report["files"])
         went = "would go" if report["dry_run"] else "went"
+        if report["left_out"]:
+            print(f"left out, as no part of a model repository: {', '.join(report['left_out'])}")
         print(f"{len(report['files'])} files, {size / 1e6:,.1f} MB, {went} to {report['repo_id']}")
 
 

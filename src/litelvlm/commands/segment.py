@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..writing import check_separate, replacing
 from .flags import add_command, add_model
 
 
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for path in (options.output, options.mask):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into.")
+    check_separate({"IMAGE": options.image, "--output": options.output, "--mask": options.mask})
 
     import torch
     from PIL import Image
@@ -106,9 +108,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             patches = retained_patches(model.config, method, inputs, output)
             cropped = bool(processor.image_processor.do_center_crop)
             drawn.insert(0, overlay_tokens(image, *patches, cropped=cropped))
-        side_by_side(drawn).save(options.output)
+        with replacing(options.output) as temporary:
+            side_by_side(drawn).save(temporary)
     if options.mask is not None:
-        Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(options.mask)
+        with replacing(options.mask) as temporary:
+            Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(temporary)
     return report
 
 

@@ -11,17 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""
-From a checkpoint of others to a folder that `AutoModel.from_pretrained(..., trust_remote_code=True)` loads.
-
-The folder appears whole or not at all: it is written under a name that ends in `.incomplete`, and renamed when
-everything is there. What an interrupted run left is removed by the next.
-"""
+"""From a checkpoint of others to a folder that `AutoModel.from_pretrained(..., trust_remote_code=True)` loads."""
 
 import json
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -31,6 +25,7 @@ from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
 from .checkpoint_config import build_config, generation_config
+from .destination import check_free, making
 from .key_mappings import KEY_MAPPINGS, detect_layout
 from .plan import plan_tensors
 from .processors import CONVERSATIONS, build_processor, guess_conversation, has_tokenizer, load_tokenizer
@@ -76,11 +71,12 @@ def convert(
 
     Raises:
         ValueError: anything that does not fit: an existing folder, an unknown kind, keys or shapes that the model does
-            not have or that it misses, a pickle with more than tensors, a full disk.
+            not have or that it misses, a pickle with more than tensors, a disk that is too small, another conversion
+            at work on the same folder.
+        OSError: the disk became full.
     """
     dest = Path(dest)
-    if dest.exists():
-        raise ValueError(f"{str(dest)!r} exists; name a folder that does not, or remove it first.")
+    check_free(dest)
     _check_choice("dtype", dtype, DTYPES)
     _check_choice("kind", kind, (None, *KEY_MAPPINGS))
     _check_choice("conversation", conversation, (None, *CONVERSATIONS))
@@ -95,9 +91,8 @@ def convert(
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."
         )
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f"{dest.name}.clip", dir=dest.parent) as temporary:
-        clip_folder = fetch_clip(clip_name, Path(temporary))
+    with making(dest) as incomplete:
+        clip_folder = fetch_clip(clip_name, incomplete / "clip")
         tokenizer_name = tokenizer or (folder if has_tokenizer(folder) else None)
         text_tokenizer = None if tokenizer_name is None else load_tokenizer(fetch(tokenizer_name), mapping)
 
@@ -110,9 +105,6 @@ def convert(
         like = _untied(model)
         plan = plan_tensors(checkpoint, CheckpointReader(clip_folder), mapping, like, config)
 
-        incomplete = dest.with_name(dest.name + ".incomplete")
-        shutil.rmtree(incomplete, ignore_errors=True)
-        incomplete.mkdir()
         report = {
             "source": str(source),
             "kind": mapping.name,
@@ -132,8 +124,8 @@ def convert(
         generation_config(config).save_pretrained(incomplete)
         export_code(incomplete)
         (incomplete / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        incomplete.rename(dest)
-        return report
+        shutil.rmtree(incomplete / "clip", ignore_errors=True)
+    return report
 
 
 def fetch(name: str | Path) -> Path:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -140,6 +140,7 @@ def write_shards(
         One entry per tensor: name, source, shape, dtype, file and SHA-256 of its values.
 
     Raises:
+        OSError: the disk became full.
         ValueError: too little space on the disk, or a tensor of another shape than expected or with NaN or infinity.
     """
     meta = {name: torch.empty_like(like[name], device="meta") for name in sources}
@@ -169,7 +170,10 @@ def write_shards(
                 entry |= {"dtype": str(shard[name].dtype).removeprefix("torch."), "file": file}
                 report.append(entry | {"sha256": hashlib.sha256(values).hexdigest()})
                 progress.update(meta[name].nbytes)
-            save_file(shard, folder / file, metadata={"format": "pt"})
+            try:
+                save_file(shard, folder / file, metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise OSError(f"'{folder / file}' cannot be written: {error}") from error
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / f"{_SAFE}.index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -120,8 +120,13 @@ def write_refcoco(root: str | Path, scenes: Mapping[str, RefShapes], name: str =
         root: the folder to write into.
         scenes: RefShapes by the split to write.
         name (`str`): the dataset whose folder it takes.
+
+    Raises:
+        ValueError: there is a dataset of that name already.
     """
     folder, image_folder = Path(root) / name, Path(root) / _IMAGE_FOLDERS[0]
+    if folder.exists() or image_folder.exists():
+        raise ValueError(f"'{root}' holds a dataset already ({name} or {_IMAGE_FOLDERS[0]}); name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     image_folder.mkdir(parents=True, exist_ok=True)
     refs: list[dict[str, Any]] = []

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..writing import write_text
 from .fingerprints import (
     fingerprint_of_content,
     fingerprint_of_images,
@@ -116,7 +117,7 @@ def evaluate(
             {"data": name, "split": split} | row for row in figures(lines, runs, model.config.num_patches, seed)
         ]
     report = {"settings": settings, "results": results, "broken": broken}
-    (output / RESULTS).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(output / RESULTS, json.dumps(report, indent=2) + "\n")
     return report
 
 

@@ -22,6 +22,7 @@ import torch
 from ..data.samples import ReferringImage, required
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..writing import replacing
 from .similarity import Diagnosis, look, similarities
 
 
@@ -65,7 +66,8 @@ def draw_heatmaps(
         axes.set(xlim=(0, image.width), ylim=(image.height, 0))
         axes.set_title(f"{shorten(one.text, 44)}\nAUROC {one.figures['auroc']:.2f}", fontsize=8)
     figure.suptitle("similarity to the text, blue low and red high; above the least reversed, below the most")
-    figure.savefig(folder / "heatmaps.png", dpi=110)
+    with replacing(folder / "heatmaps.png") as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def _padded(rows: Sequence[Sequence[Diagnosis]], columns: int) -> list[Diagnosis | None]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.samples import required
+from ..writing import replacing, write_text
 from .metrics import THRESHOLDS
 
 TITLES = {"refshapes": "RefShapes", "refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
@@ -35,8 +36,8 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
         ValueError: pandas, tabulate or matplotlib is not installed.
     """
     rows = report["results"]
-    (folder / "table.md").write_text(markdown(rows, len(report["broken"])), encoding="utf-8")
-    (folder / "table.tex").write_text(latex(rows), encoding="utf-8")
+    write_text(folder / "table.md", markdown(rows, len(report["broken"])))
+    write_text(folder / "table.tex", latex(rows))
     return [folder / "table.md", folder / "table.tex", *plot_retention(rows, folder)]
 
 
@@ -103,7 +104,8 @@ def plot_retention(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
         axes.grid(alpha=0.3)
         axes.legend()
         paths.append(folder / f"retention-{protocol}.png")
-        figure.savefig(paths[-1], dpi=150)
+        with replacing(paths[-1]) as temporary:
+            figure.savefig(temporary, dpi=150)
     return paths
 
 

@@ -44,9 +44,17 @@ def read_lines(folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any
 
 
 def open_samples(path: Path, settings: dict[str, Any]) -> TextIO:
-    """The file of a process, open for further lines; a line that was cut off is removed, settings are written."""
+    """
+    The file of a process, open for further lines; a line that was cut off is removed, settings are written.
+
+    Raises:
+        ValueError: the file is no evaluation's.
+    """
     path.touch()
-    os.truncate(path, len(_whole_lines(path)))
+    whole, start = _whole_lines(path), b'{"settings": '
+    if not path.read_bytes().startswith(start[: path.stat().st_size]):
+        raise ValueError(f"'{path}' is no evaluation's; move it, or name another folder by --output.")
+    os.truncate(path, len(whole))
     if path.stat().st_size == 0:
         path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
     return open(path, "a", encoding="utf-8")
