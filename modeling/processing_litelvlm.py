@@ -38,6 +38,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 from ..configuration.configuration_litelvlm import num_patches_per_side
 from .chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES, SPLIT, as_turns, message_text, read_messages
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
+from .damage_litelvlm import naming_damage
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
@@ -379,6 +380,13 @@ class LiteLVLMProcessor(ProcessorMixin):
         if is_batch and any(isinstance(image, (list, tuple)) for image in images):
             raise ValueError("A conversation has a list of images; one image per conversation is allowed.")
         loaded = [load_rgb(image) for image in (images if is_batch else [images])]
+        most = self.sam_image_processor.size["longest_edge"]
+        for image in loaded:
+            if max(image.size) > most * min(image.size):
+                raise ValueError(
+                    f"An image is {image.width} pixels wide and {image.height} high; allowed are images of which one "
+                    f"side is at most {most} times as long as the other."
+                )
         prepared = self.image_processor(loaded, return_tensors="pt", **options)
         data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
         if self.with_masks:
@@ -594,6 +602,12 @@ class LiteLVLMProcessor(ProcessorMixin):
             question_template="{}",
             with_masks=False,
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """As [`ProcessorMixin.from_pretrained`], with a `ValueError` that names a damaged file."""
+        with naming_damage(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _load_tokenizer_from_pretrained(
