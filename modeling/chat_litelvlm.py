@@ -104,6 +104,13 @@ def added_tokens(tokenizer: Any) -> set[str]:
 
 def protect(text: str, tokens: Iterable[str]) -> str:
     """Text in which every one of these tokens is cut in two, so that none is recognised."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"A text holds {text[error.start]!r} at character {error.start}, which is half of a character; decode "
+            "texts as what they are, such as UTF-8."
+        ) from None
     text = text.replace(SPLIT, "")
     alternatives = "|".join(re.escape(token) for token in tokens if len(token) > 1)
     if not alternatives:
