@@ -14,6 +14,7 @@
 """LiteLVLM model configuration"""
 
 import os
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import fields
 from difflib import get_close_matches
@@ -177,6 +178,10 @@ class LiteLVLMConfig(PreTrainedConfig):
         for name in kwargs:
             if name not in _TRANSFORMERS_KEYS and not name.startswith("_"):
                 raise ValueError(_unknown_field(name))
+        nested = {name: getattr(self, name) for name in self.sub_configs}
+        for name, value in (nested | {"custom_pipelines": kwargs.get("custom_pipelines")}).items():
+            if not isinstance(value, (dict, PreTrainedConfig, type(None))):
+                raise ValueError(f"`{name}` is {value!r}; allowed is a configuration or its `dict`.")
         self.backbone_config = _as_config(self.backbone_config or {"model_type": "llava"})
         self.guide_config = _as_config(
             # The text tower of openai/clip-vit-large-patch14 and its 336-pixel form.
@@ -252,7 +257,15 @@ class LiteLVLMConfig(PreTrainedConfig):
         Raises:
             ValueError: there is no config.json, or it is another model's.
         """
-        found, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        try:
+            found, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except TypeError:  # as of a file that holds `null`
+            found, unused = None, {}
+        if not isinstance(found, dict):
+            raise ValueError(
+                f"config.json of {str(pretrained_model_name_or_path)!r} holds no JSON object; download or save it "
+                "anew."
+            )
         if found.get("model_type") != cls.model_type:
             what = f"a config.json of model type {found.get('model_type')!r}" if found else "no config.json"
             raise ValueError(
@@ -304,12 +317,7 @@ class LiteLVLMConfig(PreTrainedConfig):
         """
         method = self.pruning_method if pruning_method is None else pruning_method
         budget = self.num_retained_tokens if num_retained_tokens is None else num_retained_tokens
-        if method not in PRUNING_METHODS:
-            near = get_close_matches(str(method), PRUNING_METHODS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"`pruning_method` is {method!r}; allowed are {', '.join(sorted(PRUNING_METHODS))}.{hint}"
-            )
+        check_choice("pruning_method", method, sorted(PRUNING_METHODS))
         _check_integer("num_retained_tokens", budget, 1, self.num_patches, "`pruning_method='none'` keeps them all")
         # In every call, not only at first: fields may be set on a loaded configuration
         for name, allowed in _PRUNING_CHOICES.items():
@@ -382,10 +390,19 @@ def num_patches_per_side(vision_config: Any) -> int:
     return vision_config.image_size // vision_config.patch_size
 
 
-def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raises a `ValueError` that names the argument, its value and what is allowed."""
+def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
+    """The value; or a `ValueError` that names the argument or flag, what is allowed, and the nearest of it."""
+    allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"`{name}` is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
+        near = get_close_matches(value, filter(_is_text, allowed), n=1) if _is_text(value) else []
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        name = name if name.startswith("--") else f"`{name}`"
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}.{hint}")
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _as_config(value: Any, *config_classes: type[PreTrainedConfig]) -> PreTrainedConfig:

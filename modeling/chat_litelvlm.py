@@ -136,6 +136,13 @@ def protect(text: Any, tokens: Iterable[str]) -> Any:
         return [protect(value, tokens) for value in text]
     if not isinstance(text, str):
         return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"A text holds {text[error.start]!r} at character {error.start}, which is half of a character; decode "
+            "texts as what they are, such as UTF-8."
+        ) from None
     text = text.replace(SPLIT, "")
     alternatives = "|".join(re.escape(token) for token in tokens if len(token) > 1)
     if not alternatives:

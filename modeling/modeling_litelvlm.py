@@ -47,6 +47,7 @@ from transformers.utils.import_utils import torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from .concurrency_litelvlm import Concurrently
+from .damage_litelvlm import naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
 from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
@@ -166,7 +167,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: names tensors that are missing, of another shape, not finite, or, for the class that was saved,
-                unknown.
+                unknown; or a damaged file.
         """
         ignore_incomplete_weights = kwargs.pop("ignore_incomplete_weights", False)
         with_info = kwargs.pop("output_loading_info", False)
@@ -181,9 +182,10 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
             kwargs["quantization_config"] = quantization_config
         may_differ = kwargs.pop("ignore_mismatched_sizes", False)
         # Of another shape too: Transformers' own error names no tensor
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-        )
+        with naming_damage(pretrained_model_name_or_path):
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
         if not ignore_incomplete_weights:
             # A part of a model, such as its text answers without masks, may leave the rest unread
             is_whole = [cls.__name__] == model.config.architectures

@@ -48,6 +48,7 @@ from .chat_litelvlm import (
     read_messages,
 )
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
+from .damage_litelvlm import naming_damage
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
@@ -389,6 +390,13 @@ class LiteLVLMProcessor(ProcessorMixin):
                 "single image (not in a list) for all."
             )
         loaded = [load_rgb(image) for image in (images if is_batch else [images])]
+        most = self.sam_image_processor.size["longest_edge"]
+        for image in loaded:
+            if max(image.size) > most * min(image.size):
+                raise ValueError(
+                    f"An image is {image.width} pixels wide and {image.height} high; allowed are images of which one "
+                    f"side is at most {most} times as long as the other."
+                )
         prepared = self.image_processor(loaded, return_tensors="pt", **options)
         data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
         if self.with_masks:
@@ -612,13 +620,14 @@ class LiteLVLMProcessor(ProcessorMixin):
         not be noticed.
 
         Raises:
-            ValueError: an option that is nearly one of this processor.
+            ValueError: an option that is nearly one of this processor, or a damaged file, named.
         """
         own = {*LOADING_OPTIONS, *inspect.signature(cls.__init__).parameters} - {"self"}
         for name in kwargs.keys() - own:
             if get_close_matches(name, own, n=1, cutoff=0.8):
                 raise _unknown_option(name, own)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with naming_damage(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _load_tokenizer_from_pretrained(

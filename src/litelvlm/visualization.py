@@ -115,7 +115,8 @@ def overlay_tokens(
         x0, x1 = (left + span_x * c / side for c in (column, column + 1))
         y0, y1 = (top + span_y * r / side for r in (row, row + 1))
         colour = SIMILARITY_COLOUR if similarity_aware[row, column] else CONTEXT_COLOUR
-        box = (round(x0), round(y0), round(x1) - 1, round(y1) - 1)
+        x0, y0 = round(x0), round(y0)  # of an image with fewer pixels than patches, one pixel is several patches'
+        box = (x0, y0, max(x0, round(x1) - 1), max(y0, round(y1) - 1))
         draw.rectangle(box, fill=(*colour, 70), outline=(*colour, 220))
     marked.paste(layer, mask=layer.getchannel("A"))
     return marked

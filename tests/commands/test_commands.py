@@ -14,11 +14,14 @@
 """The command line: help is given without Transformers, and one thing has one flag in all commands."""
 
 import argparse
+import logging
+import os
 import subprocess
 import sys
 
 import pytest
 
+from litelvlm.commands import methods
 from litelvlm.commands.main import COMMANDS, build_parser, main
 
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
@@ -79,14 +82,14 @@ def test_debug_shows_the_traceback(capsys):
     [
         (
             ["segment", "example", "a", "--dtype", "float23"],
-            "bfloat16, float16. Did you mean 'float32'?",
+            "'bfloat16', 'float16'. Did you mean 'float32'?",
         ),
         (["segment", "example", "a", "--method", "trimm"], "`pruning_method` is 'trimm'; allowed are"),
         (["segment", "example", "a", "--method", "trimm"], "Did you mean 'trim'?"),
-        (["evaluate", "--protocol", "generate", "--output", "x"], "conversation. Did you mean 'generation'?"),
-        (["diagnose", "--dtype", "double", "--output", "x"], "--dtype is 'double'; allowed are auto, float32"),
+        (["evaluate", "--protocol", "generate", "--output", "x"], "'conversation'. Did you mean 'generation'?"),
+        (["diagnose", "--dtype", "double", "--output", "x"], "--dtype is 'double'; allowed are 'auto', 'float32'"),
         (["benchmark", "--preset", "lisa7b"], "Did you mean 'lisa-7b'?"),
-        (["convert", "source", "dest", "--dtype", "double"], "`dtype` is 'double'; allowed are auto, float32"),
+        (["convert", "source", "dest", "--dtype", "double"], "`dtype` is 'double'; allowed are 'auto', 'float32'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(arguments, message, capsys, tmp_path, monkeypatch):
@@ -94,3 +97,47 @@ def test_a_wrong_value_is_named_with_what_is_allowed(arguments, message, capsys,
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+
+
+def started(*arguments, **kwargs):
+    command = [sys.executable, "-m", "litelvlm", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def test_nothing_is_said_where_the_reader_of_a_pipe_has_gone():
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = started("methods", stdout=writing)
+    os.close(writing)
+    assert process.communicate()[1] == "" and process.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_a_full_stdout_is_one_line():
+    with open("/dev/full", "w") as full:
+        process = started("methods", "--json", stdout=full)
+    assert process.communicate()[1] == "litelvlm: [Errno 28] No space left on device\n" and process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (KeyError("weights"), 2, "litelvlm: KeyError: 'weights' (`--debug` shows where)\n"),
+        (MemoryError(), 2, "litelvlm: MemoryError: MemoryError (`--debug` shows where)\n"),
+        (ValueError("one\ntwo"), 2, "litelvlm: one\n"),
+    ],
+)
+def test_whatever_ends_a_command_is_no_traceback(raised, code, said, monkeypatch, capsys):
+    def fail(options):
+        raise raised
+
+    monkeypatch.setattr(methods, "run", fail)
+    assert main(["methods"]) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_library_that_transformers_imports_says_nothing(capfd):
+    assert main(["methods"]) == 0
+    logging.getLogger("torch.utils._pytree").warning("register_constant() is deprecated")
+    assert "register_constant" not in capfd.readouterr().err

@@ -73,9 +73,13 @@ def test_example_is_segmented_and_described_in_json(capsys):
         (["example", "a", "--num-retained-tokens", "0"], "`num_retained_tokens` is 0; allowed are"),
         (["example", "a", "--output", "nowhere/overlay.png"], "There is no folder 'nowhere'"),
         (["example", "a", "--show-tokens"], "--output"),
+        (["example", "a", "--output", "overlay.xyz"], "--output is 'overlay.xyz'; allowed are names that end in .png"),
+        (["example", "a", "--mask", "mask.jpg"], "--mask is 'mask.jpg'; allowed are names that end in .png"),
+        (["example", "a \udc80"], "which is half of a character"),
+        (["example", "a", "--answer", "\udc80 [SEG]"], "which is half of a character"),
         (["example", "a", "--device", "abacus"], "abacus"),
         (["example", "a", "--device", "meta"], "--device is 'meta'; allowed here: cpu"),
-        (["example", "a", "--dtype", "float"], "--dtype is 'float'; allowed are auto, float32"),
+        (["example", "a", "--dtype", "float"], "--dtype is 'float'; allowed are 'auto', 'float32'"),
         (["example", "a", "--selection-rule", "mine"], "`selection_rule` is 'mine'; allowed are 'paper'"),
         (["example", "a", "--selection-rule", "paper", "--method", "trim"], "the method is 'trim'"),
         (["example", "a", "--answer", "No."], "`answer` holds no [SEG]"),
@@ -92,6 +96,20 @@ def test_unreadable_image_is_one_line(tmp_path, capsys):
     (tmp_path / "text.png").write_text("no image")
     assert main(["segment", str(tmp_path / "text.png"), "a"]) == 2
     assert "cannot be read as an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (3000, 2)])
+def test_an_image_that_is_a_line_is_refused_by_its_sizes(size, tmp_path, capsys):
+    Image.new("RGB", size).save(tmp_path / "line.png")
+    assert main(["segment", str(tmp_path / "line.png"), "a"]) == 2
+    assert f"{size[0]} pixels wide and {size[1]} high; allowed are images" in capsys.readouterr().err
+
+
+def test_tokens_are_shown_on_an_image_with_fewer_pixels_than_patches(tmp_path):
+    Image.new("RGB", (10, 9)).save(tmp_path / "small.png")
+    options = ["--output", str(tmp_path / "overlay.png"), "--show-tokens"]
+    assert main(["segment", str(tmp_path / "small.png"), "the red circle", *options]) == 0
+    assert Image.open(tmp_path / "overlay.png").height == 9
 
 
 # Each with something that the small model finds in what the method leaves of the example

@@ -251,9 +251,9 @@ def test_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "sam"}, "`kind` is 'sam'; allowed are lisa, glamm, llava"),
-        ({"conversation": "chat"}, "`conversation` is 'chat'; allowed are llava_v1, llava_llama_2"),
-        ({"dtype": "int8"}, "`dtype` is 'int8'; allowed are auto, float32"),
+        ({"kind": "sam"}, "`kind` is 'sam'; allowed are 'lisa', 'glamm', 'llava'"),
+        ({"conversation": "chat"}, "`conversation` is 'chat'; allowed are 'llava_v1', 'llava_llama_2'"),
+        ({"dtype": "int8"}, "`dtype` is 'int8'; allowed are 'auto', 'float32'"),
         ({"seg_token_id": None}, "no tokenizer to tell the id of"),
         ({"seg_token_id": 500}, "`seg_token_id` is 500"),
         ({"kind": "glamm"}, "no SAM under the names of glamm"),
@@ -301,3 +301,34 @@ def test_llava_converts_to_what_from_backbone_wraps(tmp_path, config_values, mak
     batch.pop("sam_pixel_values")
     with torch.no_grad():
         torch.testing.assert_close(converted(**batch).logits, wrapped(**batch).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change_weights", "message"),
+    [
+        (lambda weights: {"model": weights, "epoch": 1}, "holds 'model' of type dict; allowed are tensors by name"),
+        (lambda weights: weights | {"step": 3}, "holds 'step' of type int; allowed are tensors by name"),
+        (
+            lambda weights: {f"base_model.model.{name}": value for name, value in weights.items()},
+            "weights of LoRA .*merge them first",
+        ),
+        (lambda weights: weights | {"model.x.lora_A.weight": torch.ones(1)}, "weights of LoRA .*merge them first"),
+    ],
+)
+@pytest.mark.parametrize("kind", [None, "lisa"])
+def test_weights_that_are_nested_or_not_merged_are_refused(tmp_path, checkpoint, change_weights, message, kind):
+    weights = {}
+    for path in checkpoint.glob("*.bin"):
+        weights |= torch.load(path, weights_only=True)
+        path.unlink()
+    (checkpoint / "pytorch_model.bin.index.json").unlink(missing_ok=True)
+    torch.save(change_weights(weights), checkpoint / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=message):
+        convert_lisa(checkpoint, tmp_path / "converted", kind=kind)
+
+
+def test_a_clip_on_another_machine_is_asked_for(tmp_path, checkpoint):
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vision_tower": "/mnt/nobody/clip"}))
+    with pytest.raises(ValueError, match=r"'/mnt/nobody/clip', a folder of another machine; .* `--clip`"):
+        convert_lisa(checkpoint, tmp_path / "converted", clip=None)

@@ -197,3 +197,46 @@ def test_a_clip_is_not_diagnosed_by_the_processor_of_another_model(tiny):
     (tiny / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"cannot be loaded: The id of \[SEG\] is \d+ in the processor, but 7"):
         load_clip(str(tiny))
+
+
+OBJECTS = ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("held", ["[1]", "null", '"a"'])
+@pytest.mark.parametrize("name", [*OBJECTS, "guide_tokenizer/tokenizer.json", "guide_tokenizer/tokenizer_config.json"])
+def test_a_json_file_of_another_shape_is_named(tiny, name, held, capsys):
+    (tiny / name).write_text(held)
+    assert main(["segment", "example", "the red circle", "--model", str(tiny), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and name.rpartition("/")[2] in error and "JSON" in error and "anew" in error
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "guide_tokenizer/tokenizer.json"])
+def test_a_tokenizer_without_its_parts_is_named(tiny, name):
+    (tiny / name).write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json' lacks added_tokens, model; download"):
+        LiteLVLMProcessor.from_pretrained(tiny)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "pointer"])
+def test_damaged_weights_are_named(tiny, damage):
+    path = tiny / "model.safetensors"
+    whole = path.read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    path.write_bytes({"cut off": whole[: len(whole) // 2], "empty": b"", "pointer": pointer}[damage])
+    said = "which `git lfs pull` fetches" if damage == "pointer" else "weights that are cut off or damaged"
+    with pytest.raises(ValueError, match=said):
+        LiteLVLMForSegmentation.from_pretrained(tiny)
+
+
+def test_a_failure_that_is_no_damage_stays_as_it_is(tiny):
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        LiteLVLMForSegmentation.from_pretrained(tiny, unknown_option=1)
+
+
+@pytest.mark.parametrize("name", ["backbone_config", "guide_config", "sam_config", "custom_pipelines"])
+def test_a_part_of_a_configuration_that_is_none_is_named(tiny, name):
+    config = json.loads((tiny / "config.json").read_text())
+    (tiny / "config.json").write_text(json.dumps(config | {name: [2]}))
+    with pytest.raises(ValueError, match=rf"`{name}` is \[2\]; allowed is a configuration"):
+        LiteLVLMConfig.from_pretrained(tiny)

@@ -62,10 +62,16 @@ def measure(
         budget, of the first method), and `questions` and `throughput` where asked for.
 
     Raises:
-        ValueError: a method or budget that the model cannot take, or no runs.
+        ValueError: a method or budget that the model cannot take, no runs, or numbers of questions or images that
+            are too small.
     """
     if num_runs < 1:
         raise ValueError(f"`num_runs` is {num_runs}; allowed are integers of at least 1.")
+    if num_questions < 0:
+        raise ValueError(f"`num_questions` is {num_questions}; allowed are integers of at least 0.")
+    sizes = list(batch_sizes)
+    if too_small := [size for size in sizes if size < 1]:
+        raise ValueError(f"`batch_sizes` holds {too_small[0]}; allowed are integers of at least 1.")
     methods, budgets = check_candidates(model.config, methods, budgets)
     candidates: list[tuple[str, int | None]] = [(TRANSFORMERS, None), ("none", None)]
     candidates += [(method, budget) for method in methods for budget in budgets]
@@ -88,7 +94,6 @@ def measure(
             }
             if num_questions > 1:
                 report["questions"] = _measure_questions(bench, methods[0], budgets[0], num_questions, num_runs)
-            sizes = list(batch_sizes)
             if sizes:
                 report["throughput"] = _measure_throughput(bench, methods[0], budgets[0], sizes, num_runs)
         finally:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .flags import add_command, add_device, add_dtype, add_methods, check_choice
+from .flags import add_command, add_device, add_dtype, add_methods
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..benchmark.counting import count
     from ..benchmark.measuring import measure
     from ..benchmark.presets import PRESETS, Preset, build_model
+    from ..configuration.configuration_litelvlm import check_choice
     from ..data.samples import required
     from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
     from ..writing import write_text

@@ -17,7 +17,7 @@ import argparse
 from datetime import timedelta
 from typing import Any
 
-from .flags import BUDGETS, add_command, add_data, add_methods, add_model, check_choice
+from .flags import BUDGETS, add_command, add_data, add_methods, add_model
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """The report is `None` on all processes but the main one."""
     from accelerate import PartialState
 
+    from ..configuration.configuration_litelvlm import check_choice
     from ..data.samples import required
     from ..evaluation.evaluate import evaluate
     from ..evaluation.protocol import PROTOCOLS

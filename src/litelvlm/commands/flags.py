@@ -14,8 +14,6 @@
 """The flags that commands share, so that one thing has one name in all of them."""
 
 import argparse
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +27,6 @@ def add_command(commands: Any, name: str, help: str, description: str) -> argpar
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     return parser
-
-
-def check_choice(flag: str, value: str, allowed: Iterable[str]) -> str:
-    """
-    The value, if it is allowed. A command calls this as it runs, with what the package itself knows: `choices` of
-    argparse would need the same names before anything is imported, and a second list of them here.
-
-    Raises:
-        ValueError: names what is allowed, and the nearest of it.
-    """
-    allowed = list(allowed)
-    if value in allowed:
-        return value
-    near = get_close_matches(value, allowed, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{flag} is {value!r}; allowed are {', '.join(allowed)}.{hint}")
 
 
 def add_model(parser: argparse.ArgumentParser, device_map: bool = True) -> None:
@@ -108,4 +90,4 @@ def add_methods(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-__all__ = ["BUDGETS", "add_command", "add_data", "add_device", "add_dtype", "add_methods", "add_model", "check_choice"]
+__all__ = ["BUDGETS", "add_command", "add_data", "add_device", "add_dtype", "add_methods", "add_model"]

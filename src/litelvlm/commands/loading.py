@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from .. import registration  # noqa: F401  (methods are registered by name)
-from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..configuration.configuration_litelvlm import LiteLVLMConfig, check_choice
 from ..conversion.convert import DTYPES
 from ..data.registry import load_split, splits_of
 from ..data.samples import ReferringImage
@@ -29,7 +29,6 @@ from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..tiny import TINY_MODEL
 from ..writing import check_separate
-from .flags import check_choice
 
 
 def pick_device(name: str | None) -> torch.device:

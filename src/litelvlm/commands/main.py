@@ -15,8 +15,11 @@
 
 import argparse
 import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from . import benchmark, card, convert, diagnose, evaluate, methods, push, segment
@@ -34,24 +37,59 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 after one line on stderr that says what is wrong."""
-    options = build_parser().parse_args(arguments)
-    # Not at the top: `--help` and a wrong flag are answered without Transformers
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """
+    Exit code 0; 2 after one line on stderr that says what is wrong; 130 after Ctrl-C, and 141 where the reader of a
+    pipe has gone, as shells have it, without a word.
+    """
+    debug = False
     try:
+        options = build_parser().parse_args(arguments)
+        debug = options.debug
+        quiet_libraries()
         report = options.run(options)
-    except (ValueError, OSError, RuntimeError) as error:
-        if options.debug:
+        if report is not None:  # of several processes one reports
+            put_out(report, options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        if debug:
             raise
-        reason = str(error).strip().splitlines()
-        print(f"litelvlm: {reason[0] if reason else type(error).__name__}", file=sys.stderr)
+        print(f"litelvlm: {describe(error)}", file=sys.stderr)
         return 2
-    if report is not None:  # of several processes one reports
-        print(json.dumps(report)) if options.json else options.show(report)
     return 0
+
+
+def put_out(report: dict[str, Any], options: argparse.Namespace) -> None:
+    """Raises OSError where it cannot be written; then nothing more is."""
+    try:
+        print(json.dumps(report)) if options.json else options.show(report)
+        print(end="", flush=True)  # while an error can still be told
+    except OSError:
+        # Python would try what is left once more as it ends, and complain
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        raise
+
+
+def quiet_libraries() -> None:
+    # Not at the top: `--help` and a wrong flag are answered without Transformers
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # Transformers imports torchao wherever that is installed, and what PyTorch says of it then no user can mend
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+
+
+def describe(error: Exception) -> str:
+    """One line. Where the error is none that this package raises, its type is a part of what is known."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    if isinstance(error, (ValueError, OSError, RuntimeError)):
+        return reason
+    return f"{type(error).__name__}: {reason} (`--debug` shows where)"
 
 
 __all__ = ["build_parser", "main"]

@@ -23,6 +23,10 @@ from typing import Any
 from ..writing import check_separate, replacing
 from .flags import add_command, add_model
 
+# A mask's 0 and 255 outlive only what keeps every value
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+OUTPUT_ENDINGS = (*MASK_ENDINGS, ".jpg", ".jpeg", ".webp")
+
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser = add_command(
@@ -52,9 +56,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("TEXT is empty; say what to segment.")
     if options.show_tokens and options.output is None:
         raise ValueError("--show-tokens draws into the image of --output, which is not given.")
-    for path in (options.output, options.mask):
-        if path is not None and not path.parent.is_dir():
+    for flag, path, endings in (("--output", options.output, OUTPUT_ENDINGS), ("--mask", options.mask, MASK_ENDINGS)):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
             raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into.")
+        if path.suffix.lower() not in endings:
+            raise ValueError(f"{flag} is {str(path)!r}; allowed are names that end in {', '.join(endings)}.")
     check_separate({"IMAGE": options.image, "--output": options.output, "--mask": options.mask})
 
     import torch

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
+from ..configuration.configuration_litelvlm import check_choice
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
 from .checkpoint_config import build_config, generation_config
 from .destination import check_free, making
-from .key_mappings import KEY_MAPPINGS, detect_layout
+from .key_mappings import KEY_MAPPINGS, check_merged, detect_layout
 from .plan import plan_tensors
 from .processors import CONVERSATIONS, build_processor, guess_conversation, has_tokenizer, load_tokenizer
 from .weights import CheckpointReader, write_shards
@@ -77,12 +78,15 @@ def convert(
     """
     dest = Path(dest)
     check_free(dest)
-    _check_choice("dtype", dtype, DTYPES)
-    _check_choice("kind", kind, (None, *KEY_MAPPINGS))
-    _check_choice("conversation", conversation, (None, *CONVERSATIONS))
+    check_choice("dtype", dtype, DTYPES)
+    if kind is not None:
+        check_choice("kind", kind, KEY_MAPPINGS)
+    if conversation is not None:
+        check_choice("conversation", conversation, CONVERSATIONS)
     folder = fetch(source)
     source_config = _read_json(folder / "config.json")
     checkpoint = CheckpointReader(folder)
+    check_merged(checkpoint.meta)
     mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta)
     if conversation is None:
         conversation = guess_conversation(mapping, [str(source), str(source_config.get("_name_or_path"))])
@@ -90,6 +94,11 @@ def convert(
     if clip_name is None:
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."
+        )
+    if clip is None and Path(clip_name).is_absolute() and not Path(clip_name).exists():
+        raise ValueError(
+            f"The configuration names the CLIP {clip_name!r}, a folder of another machine; give its folder or Hub id "
+            "here with `--clip`, such as openai/clip-vit-large-patch14."
         )
     with making(dest) as incomplete:
         clip_folder = fetch_clip(clip_name, incomplete / "clip")
@@ -144,12 +153,6 @@ def fetch_clip(name: str | Path, folder: Path) -> Path:
     return folder
 
 
-def _check_choice(name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
-    if value not in allowed:
-        names = ", ".join(choice for choice in allowed if choice is not None)
-        raise ValueError(f"`{name}` is {value!r}; allowed are {names}.")
-
-
 def _untied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Names and tensors of the state, one name for tensors that are one."""
     seen: set[int] = set()
@@ -170,7 +173,10 @@ def _dtype(name: str, source: dict[str, Any]) -> torch.dtype:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{str(path.parent)!r} holds no {path.name}; it is no checkpoint.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(held, dict):
+        raise ValueError(f"{str(path)!r} holds a JSON {type(held).__name__} in place of an object; download it anew.")
+    return held
 
 
 __all__ = ["convert"]

@@ -145,6 +145,16 @@ OPEN_CLIP = KeyMapping(
 )
 
 
+def check_merged(keys: Iterable[str]) -> None:
+    """Raises a `ValueError` if some of these keys are LoRA's, whose weights stand apart from those they change."""
+    for key in keys:
+        if key.startswith("base_model.model.") or ".lora_" in key:
+            raise ValueError(
+                f"The checkpoint holds the weights of LoRA beside or in place of its own, such as {key!r}; merge them "
+                "first, as `merge_and_unload` of peft does, and convert what that saves."
+            )
+
+
 def detect_layout(config: dict[str, Any], keys: Iterable[str]) -> KeyMapping:
     """
     The key mapping of a checkpoint, by its configuration's `model_type` and by keys that only one layout has.
@@ -162,8 +172,18 @@ def detect_layout(config: dict[str, Any], keys: Iterable[str]) -> KeyMapping:
     raise ValueError(
         f"The checkpoint's kind cannot be told (`model_type` {config.get('model_type')!r}, first key "
         f"{keys[0] if keys else None!r}); allowed are LISA and GLaMM in their official layout, and LLaVA, "
-        "VipLLaVA or LLaVA-NeXT in Transformers' format. If it is one of them, name it with `--kind`."
+        "VipLLaVA or LLaVA-NeXT in Transformers' format. Save it in one of these layouts first."
     )
 
 
-__all__ = ["CLIP", "GLAMM", "KEY_MAPPINGS", "LISA", "LLAVA", "OPEN_CLIP", "KeyMapping", "detect_layout"]
+__all__ = [
+    "CLIP",
+    "GLAMM",
+    "KEY_MAPPINGS",
+    "LISA",
+    "LLAVA",
+    "OPEN_CLIP",
+    "KeyMapping",
+    "check_merged",
+    "detect_layout",
+]

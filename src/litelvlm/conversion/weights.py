@@ -97,6 +97,12 @@ class CheckpointReader:
         """Shapes and dtypes, as tensors on the meta device."""
         opened = self._mapped(name)
         if isinstance(opened, dict):
+            for key, value in opened.items():
+                if not isinstance(value, torch.Tensor):
+                    raise ValueError(
+                        f"{name} holds {key!r} of type {type(value).__name__}; allowed are tensors by name alone. "
+                        "Where the weights are nested in a training state, save them as a file of their own."
+                    )
             return {key: torch.empty_like(value, device="meta") for key, value in opened.items()}
         return {key: opened.get_tensor(key).to("meta") for key in opened.keys()}  # noqa: SIM118  (not a dict)
 

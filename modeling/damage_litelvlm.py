@@ -1,0 +1,66 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Names the damaged file of a folder, where the libraries that read it fail without a name."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# What each file of a saved folder must hold to be what its name says; all are JSON objects
+_KEYS = {"tokenizer.json": {"model", "added_tokens"}, "model.safetensors.index.json": {"weight_map"}}
+_LFS = b"version https://git-lfs"
+
+
+@contextmanager
+def naming_damage(name: str | os.PathLike) -> Iterator[None]:
+    """
+    For the loading of a local folder. Of a repository on the Hub the files are checked as they arrive.
+
+    Raises:
+        ValueError: loading failed, and this file is damaged; any other failure stays as it is.
+    """
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # libraries answer damage by AttributeError, KeyError, TypeError and kinds of their own
+        damage = _find_damage(Path(name))
+        if damage is None and type(error).__name__ == "SafetensorError":
+            damage = f"{str(name)!r} has weights that are cut off or damaged ({error})"
+        if damage is None:
+            raise
+        raise ValueError(f"{damage}; download or save it anew.") from error
+
+
+def _find_damage(folder: Path) -> str | None:
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                return f"{str(path)!r} is a pointer of Git LFS in place of the weights, which `git lfs pull` fetches"
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*_tokenizer/*.json")]):
+        if path.name.endswith("config.json") or path.name in _KEYS:
+            try:
+                held = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                return f"{str(path)!r} is no JSON ({error})"
+            if not isinstance(held, dict):
+                return f"{str(path)!r} holds a JSON {type(held).__name__} in place of an object"
+            if missing := _KEYS.get(path.name, set()) - held.keys():
+                return f"{str(path)!r} lacks {', '.join(sorted(missing))}"
+    return None
+
+
+__all__ = ["naming_damage"]
