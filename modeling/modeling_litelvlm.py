@@ -475,6 +475,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         return LiteLVLMModelOutput(
             **outputs,
             retained_indices=None if tokens.indices is None else tokens.indices.to(input_ids.device),
+            num_retained_tokens=tokens.count(),
             similarity=None if signals is None else signals.similarity,
             contribution=None if signals is None else signals.contribution_by(self.config.selection_rule),
             source_positions=source_positions,
