@@ -29,7 +29,7 @@ _FOR_MASKS = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
 _FOR_PROMPT = ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask")
 
 # What an output says of the tokens that were kept
-SELECTION = ("retained_indices", "similarity", "contribution")
+SELECTION = ("retained_indices", "num_retained_tokens", "similarity", "contribution")
 
 
 class GenerationRecord:

@@ -500,6 +500,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             **outputs,
             image_outputs=BaseModelOutputWithPooling(pooler_output=list(per_image)),
             retained_indices=None if tokens.indices is None else tokens.indices.to(is_image.device),
+            num_retained_tokens=tokens.count(),
             similarity=None if signals is None else signals.similarity,
             contribution=None if signals is None else signals.contribution_by(self.config.selection_rule),
             source_positions=source_positions,

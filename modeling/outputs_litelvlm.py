@@ -111,6 +111,8 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
     Args:
         retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
             token that is no single patch; `None` where all tokens are kept.
+        num_retained_tokens (`torch.LongTensor` of shape `(B,)`): how many tokens each sample keeps: K, or fewer by a
+            method that decides so by the image; `None` where all are kept.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token, by the selection rule.
         source_positions (`torch.LongTensor` of shape `(B, R)`): for each token that the language model saw, its
@@ -123,6 +125,7 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
     """
 
     retained_indices: torch.Tensor | None = None
+    num_retained_tokens: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
     source_positions: torch.Tensor | None = None
@@ -150,7 +153,8 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
         sequences (`torch.LongTensor` of shape `(B, L + new_tokens)`): prompt and answer, as `generate` gives them
             (`segment` only).
         last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): see [`LiteLVLMModelOutput`], as are the next five.
+        retained_indices (`torch.LongTensor` of shape `(B, K)`): see [`LiteLVLMModelOutput`], as are the next six.
+        num_retained_tokens (`torch.LongTensor` of shape `(B,)`): how many tokens each sample keeps.
         similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
         contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
         source_positions (`torch.LongTensor` of shape `(B, R)`): positions in `input_ids`.
@@ -168,6 +172,7 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
     sequences: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
     retained_indices: torch.Tensor | None = None
+    num_retained_tokens: torch.Tensor | None = None
     similarity: torch.Tensor | None = None
     contribution: torch.Tensor | None = None
     source_positions: torch.Tensor | None = None

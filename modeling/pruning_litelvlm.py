@@ -96,6 +96,13 @@ class RetainedTokens:
     features: torch.Tensor | None = None
     is_valid: torch.Tensor | None = None
 
+    def count(self) -> torch.Tensor | None:
+        """How many tokens each sample has, `(B,)`; `None` where all are kept."""
+        if self.indices is None:
+            return None
+        is_there = torch.ones_like(self.indices, dtype=torch.bool) if self.is_valid is None else self.is_valid
+        return is_there.sum(dim=-1)
+
     def take(self, image_features: torch.Tensor) -> torch.Tensor:
         """The tokens' features `(B, K, D)`, from those of all patches, `(B, N, D)`."""
         if self.features is not None or self.indices is None:

@@ -294,16 +294,39 @@ def test_budget_is_exact_and_no_patch_is_taken_twice(make_wide_model, name):
             assert retained.features.shape == (3, budget, 32) and retained.features.isfinite().all()
 
 
+@pytest.mark.parametrize("budget", [13, 40])
 @pytest.mark.parametrize("name", BEFORE)
-def test_a_batch_equals_single_calls_and_a_second_call(make_wide_model, name):
-    model, batch = make_wide_model(), inputs(batch_size=4)
-    together = select(model, name, 13, *batch)
-    assert torch.equal(select(model, name, 13, *batch).indices, together.indices)
-    for i in range(4):
-        alone = select(model, name, 13, *(value[i : i + 1] for value in batch))
+def test_a_batch_equals_single_calls_and_a_second_call(make_wide_model, name, budget):
+    model, batch = make_wide_model(), inputs(batch_size=6)
+    together = select(model, name, budget, *batch)
+    assert torch.equal(select(model, name, budget, *batch).indices, together.indices)
+    for i in range(6):
+        alone = select(model, name, budget, *(value[i : i + 1] for value in batch))
         assert torch.equal(alone.indices[0], together.indices[i])
         if together.features is not None:
             torch.testing.assert_close(alone.features[0], together.features[i], atol=1e-4, rtol=1e-4)
+
+
+def test_cdpruner_does_not_turn_on_the_last_digit_of_its_features():
+    """Which a batch changes: nearly as many patches are asked for as the features have dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    images, patches, width = 600, 64, 32
+    features = torch.randn(images, 1, width, generator=generator)
+    features = features + 0.2 * torch.randn(images, patches, width, generator=generator)
+    cosine = torch.rand(images, patches, generator=generator)
+    kept = []
+    for factor in (torch.ones(()), 1 + 1e-7 * torch.randn(features.shape, generator=generator)):
+        signals = PruningSignals(
+            similarity=None,
+            contribution=torch.ones(images, patches),
+            text_mask=torch.ones(images, 1, dtype=torch.bool),
+            patch_embeds=torch.stack([cosine, (1 - cosine**2).sqrt()], dim=-1),
+            text_embeds=torch.tensor([1.0, 0.0]).expand(images, 1, 2),
+            image_features=features * factor,
+            projector=torch.nn.Identity(),
+        )
+        kept.append(get_pruning_method("cdpruner").select(signals, 30, LiteLVLMConfig()).indices)
+    assert torch.equal(*kept)
 
 
 @pytest.mark.parametrize("name", ON_CROPS)
@@ -488,6 +511,7 @@ def test_adaptive_prumerge_masks_what_the_image_does_not_need(make_model, make_b
     adaptive = model.model.select_tokens(state, None, None, plan)[0]
     with torch.no_grad():
         output = model(**batch, num_retained_tokens=12)
+        assert output.num_retained_tokens.tolist() == adaptive.is_valid.sum(dim=-1).tolist()
         for i, number in enumerate(adaptive.is_valid.sum(dim=-1).tolist()):
             assert number < 12
             single = {key: value[i : i + 1] for key, value in batch.items()}

@@ -63,6 +63,12 @@ def test_example_is_segmented_and_described_in_json(capsys):
     assert mask["area"] > 0 and set(report["milliseconds"]) >= {"encode image", "answer and masks"}
 
 
+def test_tokens_that_are_masked_are_not_counted_as_kept(capsys):
+    arguments = ["--method", "prumerge-adaptive", "--num-retained-tokens", "256", "--answer", "It is [SEG]."]
+    assert main(["segment", "example", "the red circle", "--json", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["num_retained_tokens"] < 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

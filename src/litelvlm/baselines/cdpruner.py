@@ -19,7 +19,9 @@ from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.pruning_litelvlm import PruningSignals, register_token_selector
 from .common import mean_over_texts, projected_units, unit_rows
 
-# Share of a patch's own variance under which what is left of it after conditioning is rounding of float32
+# Share of a patch's own variance under which what is left of it after conditioning is rounding of float32, in which
+# the features come. The search adds up rounding of its own, so it runs in float64: else a patch would depend on the
+# other images of a batch, which change the last digit of the features
 _ROUNDING = 1e-5
 
 
@@ -52,6 +54,8 @@ def select_cdpruner(signals: PruningSignals, num_retained_tokens: int, config: L
     relevance = (relevance - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
 
     features = relevance[..., None] * projected_units(signals)
+    if features.device.type != "mps":  # which has no float64
+        features = features.double()
     return greedy_dpp(features @ features.transpose(1, 2), num_retained_tokens, is_patch)
 
 
@@ -61,7 +65,7 @@ def greedy_dpp(kernel: torch.Tensor, number: int, mask: torch.Tensor) -> torch.T
     decomposition (Chen et al., "Fast Greedy MAP Inference for Determinantal Point Process", arXiv 1709.05135).
 
     Args:
-        kernel (`torch.Tensor` of shape `(B, N, N)`): float32, positive semi-definite.
+        kernel (`torch.Tensor` of shape `(B, N, N)`): float64 or float32, positive semi-definite.
         number (`int`): items to choose.
         mask (`torch.BoolTensor` of shape `(B, N)`): which items may be chosen.
 

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with stage("post-process", milliseconds):
         (found,) = processor.post_process_instance_segmentation(output, inputs)
 
-    retained = model.config.num_patches if output.retained_indices is None else output.retained_indices.shape[1]
+    retained = model.config.num_patches if output.num_retained_tokens is None else int(output.num_retained_tokens[0])
     found_masks = [entry["mask"].cpu() for entry in found]
     masks = torch.stack(found_masks) if found else torch.zeros((0, image.height, image.width), dtype=torch.bool)
     report = {
