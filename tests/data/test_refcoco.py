@@ -23,7 +23,7 @@ from PIL import Image
 from litelvlm.data.refcoco import load_refcoco, write_refcoco
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.data.registry import load_split, refshapes_entries, splits_of
-from litelvlm.data.samples import BrokenAnnotation, decode_segmentation, encode_mask
+from litelvlm.data.samples import BrokenAnnotation
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_broken_annotation_is_named_with_file_and_id(written):
     edit(path, cut)
     first, second = load_refcoco(root, "refcoco", "unc", "val")
     with pytest.raises(
-        BrokenAnnotation, match=f"annotation {number} of ref 1: a polygon without three points"
+        BrokenAnnotation, match=f"annotation {number} of ref 1: no polygon of three points or more"
     ) as caught:
         first.expressions[0].load_mask()
     assert str(path) in str(caught.value)
@@ -161,13 +161,37 @@ def test_grefcoco_has_several_targets_and_none(tmp_path):
     assert nothing.load_mask() is None
 
 
-def test_every_form_of_a_coco_mask_is_decoded():
-    mask = np.zeros((3, 4), np.uint8)
-    mask[1:, 1:3] = 1
-    runs = [4, 2, 1, 2, 3]  # column by column
-    assert np.array_equal(decode_segmentation({"size": [3, 4], "counts": runs}, 3, 4), mask)
-    assert np.array_equal(decode_segmentation(encode_mask(mask), 3, 4), mask)
-    assert np.array_equal(decode_segmentation([[1, 1, 3, 1, 3, 3, 1, 3]], 3, 4), mask)
-    for wrong in ({"size": [4, 3], "counts": runs}, {"size": [3, 4], "counts": [5]}, [], "mask", [["a"] * 6]):
-        with pytest.raises(ValueError, match=r"run lengths|polygon"):
-            decode_segmentation(wrong, 3, 4)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda refs: refs.append(None),
+        lambda refs: refs.append({}),
+        lambda refs: refs[0].update(sentences=5),
+        lambda refs: refs[0].update(image_id=[]),
+        lambda refs: refs[0].pop("ann_id"),
+        lambda refs: refs[0]["sentences"][0].pop("sent"),
+    ],
+)
+def test_refs_of_another_shape_are_broken_beside_sound_ones(written, change):
+    root, _ = written
+    sound = load_refcoco(root, "refcoco", "unc", "val")
+    edit(root / "refcoco" / "refs(unc).p", change)
+    *read, unread = load_refcoco(root, "refcoco", "unc", "val")
+    assert {entry.id for entry in read} == {entry.id for entry in sound}
+    with pytest.raises(BrokenAnnotation, match=r"refs\(unc\)\.p': entry \d+ of 'val' (has no|is not in)"):
+        unread.load_image()
+
+
+def test_sentence_that_is_no_text_is_a_broken_annotation(written):
+    root, _ = written
+    edit(root / "refcoco" / "refs(unc).p", lambda refs: refs[0]["sentences"][0].update(sent=None))
+    with pytest.raises(BrokenAnnotation, match=r"refs\(unc\)\.p': ref 1 has the text None"):
+        load_refcoco(root, "refcoco", "unc", "val")[0].expressions[0].load_mask()
+
+
+@pytest.mark.parametrize("instances", [[], 5, {"annotations": 3, "images": []}])
+def test_instances_of_another_shape_are_named(written, instances):
+    root, _ = written
+    (root / "refcoco" / "instances.json").write_text(json.dumps(instances))
+    with pytest.raises(ValueError, match=r"instances\.json' are not in REFER's layout"):
+        load_refcoco(root, "refcoco", "unc", "val")

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from litelvlm.data.masks import encode_mask
 from litelvlm.data.registry import load_split, splits_of
-from litelvlm.data.samples import IGNORED, BrokenAnnotation, encode_mask
+from litelvlm.data.samples import IGNORED, BrokenAnnotation
 
 SQUARE = np.zeros((8, 10), np.uint8)
 SQUARE[2:5, 3:7] = 1
@@ -132,3 +133,99 @@ def test_coco_json_with_texts(tmp_path):
         load_split(str(tmp_path), "train")
     with pytest.raises(ValueError, match="There is no dataset 'nowhere'; allowed are refshapes, refcoco,"):
         load_split("nowhere", "val")
+
+
+@pytest.mark.parametrize("text", [None, 5, "", "  ", "\ud83d"])
+def test_texts_that_are_none_are_broken_annotations(tmp_path, text):
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    images = [{"id": 3, "file_name": "a.png", "height": 8, "width": 10}]
+    annotations = [
+        {"id": 1, "image_id": 3, "segmentation": [], "text": text},
+        {"id": 2, "image_id": 3, "segmentation": [], "text": "it"},
+    ]
+    (tmp_path / "val.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (entry,) = load_split(str(tmp_path), "val")
+    with pytest.raises(BrokenAnnotation, match=r"val\.json': annotation 1 has (the|a) text"):
+        entry.expressions[0].load_mask()
+    assert entry.expressions[1].load_mask() is None
+
+
+@pytest.mark.parametrize("column", [[None, "it"], [3, 4], [[], ["it"]], [["it", None], ["it", "two"]]])
+def test_texts_of_parquet_that_are_none_are_broken_annotations(tmp_path, column):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"image": png(SQUARE), "text": text, "mask": None} for text in column]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "val.parquet")
+    entry = load_split(str(tmp_path), "val")[0]
+    with pytest.raises(BrokenAnnotation, match=r"val\.parquet': row 0(: text \d has the text|  ?has no text)"):
+        entry.expressions[-1].load_mask()
+
+
+def test_masks_of_parquet_as_rows_of_booleans_are_masks(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"image": png(SQUARE), "text": "it", "mask": (SQUARE > 0).tolist()}]
+    rows += [{"image": png(SQUARE), "text": "it", "mask": (SQUARE[:4] > 0).tolist()}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "val.parquet")
+    whole, half = load_split(str(tmp_path), "val")
+    assert np.array_equal(whole.expressions[0].load_mask(), SQUARE)
+    with pytest.raises(BrokenAnnotation, match=r"row 1: mask 0: 4 rows of pixels for an image 8 high"):
+        half.expressions[0].load_mask()
+
+
+def test_list_of_texts_with_another_number_of_masks_is_broken(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    row = {"image": png(SQUARE), "text": ["a"], "mask": [encode_mask(SQUARE), encode_mask(SQUARE)]}
+    datasets.Dataset.from_list([row]).to_parquet(tmp_path / "val.parquet")
+    with pytest.raises(BrokenAnnotation, match="1 texts need a list of as many masks"):
+        load_split(str(tmp_path), "val")[0].expressions[0].load_mask()
+
+
+@pytest.mark.parametrize(
+    "annotation", [None, 7, [], {}, {"id": 1}, {"id": [1], "image_id": 3}, {"id": 1, "image_id": {}, "text": "it"}]
+)
+def test_coco_annotations_of_another_shape_are_broken_beside_sound_ones(tmp_path, annotation):
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    images = [None, {"id": 3, "file_name": "a.png", "height": 8, "width": 10}, {"id": 4, "file_name": 5}]
+    sound = {"id": 2, "image_id": 3, "segmentation": None, "text": "it"}
+    lost = {"id": 5, "image_id": 4, "segmentation": None, "text": "it"}
+    data = {"images": images, "annotations": [annotation, sound, lost]}
+    (tmp_path / "val.json").write_text(json.dumps(data))
+    entry, nameless, unread = load_split(str(tmp_path), "val")
+    assert entry.load_image().size == (10, 8) and entry.expressions[0].load_mask() is None
+    with pytest.raises(BrokenAnnotation, match="image 4 has the file name 5"):
+        nameless.load_image()
+    with pytest.raises(BrokenAnnotation, match=r"annotation 0 of the list has no `id` and `image_id`"):
+        unread.load_image()
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "5", "null", '{"images": 3, "annotations": []}', "{", "[" * 10000, '"\\u00']
+)
+def test_json_of_another_shape_is_named(tmp_path, content):
+    (tmp_path / "val.json").write_text(content)
+    with pytest.raises(ValueError, match=r"val\.json' (is not in COCO's format|cannot be read)"):
+        load_split(str(tmp_path), "val")
+
+
+def test_coco_annotation_without_a_segmentation_is_broken_and_not_without_a_target(tmp_path):
+    data = {
+        "images": [{"id": 3, "file_name": "a.png", "height": 8, "width": 10}],
+        "annotations": [{"id": 1, "image_id": 3, "text": "it"}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(data))
+    with pytest.raises(BrokenAnnotation, match="annotation 1: there is no 'segmentation'"):
+        load_split(str(tmp_path), "val")[0].expressions[0].load_mask()
+
+
+@pytest.mark.parametrize("change", [{"text": [None]}, {"text": [5]}, {"text": ""}, {"shapes": [None]}, {"shapes": 3}])
+def test_reasonseg_of_another_shape_is_broken(reasonseg, change):
+    path = reasonseg / "ReasonSeg" / "val" / "a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BrokenAnnotation, match=r"a\.json'"):
+        load_split("reasonseg", "val", reasonseg)[0].expressions[0].load_mask()
+
+
+def test_reasonseg_draws_a_rectangle_as_one(reasonseg):
+    path = reasonseg / "ReasonSeg" / "val" / "a.json"
+    shape = {"label": "target", "points": [[3, 2], [6, 4]], "shape_type": "rectangle"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shapes": [shape]}))
+    assert np.array_equal(load_split("reasonseg", "val", reasonseg)[0].expressions[0].load_mask(), SQUARE)

@@ -13,14 +13,19 @@
 # limitations under the License.
 """Evaluation: going on after a crash, several processes, broken data, and what is written."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from copy import copy, deepcopy
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import litelvlm
 from litelvlm.commands.main import main
@@ -29,6 +34,7 @@ from litelvlm.data.refshapes import RefShapes
 from litelvlm.data.registry import load_split
 from litelvlm.data.samples import BrokenAnnotation, Referring, ReferringImage, broken
 from litelvlm.evaluation.evaluate import evaluate
+from litelvlm.evaluation.fingerprints import fingerprint_of_model, fingerprint_of_processor
 from litelvlm.evaluation.runs import Run
 
 RUNS = [Run("generation", "none", 256), Run("generation", "litelvlm", 85), Run("conversation", "litelvlm", 85)]
@@ -40,6 +46,19 @@ def finished(embedded, val, tmp_path_factory):
     """A folder of an evaluation that was not stopped, and its results."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, evaluate(*embedded, {("refshapes", "val"): val}, RUNS, folder, seed=SEED)
+
+
+def record_measured(monkeypatch):
+    """Ids of the images that are measured from here on."""
+    module, ids = importlib.import_module("litelvlm.evaluation.evaluate"), []
+    measure = module.measure
+
+    def recorded(model, processor, entry, *rest):
+        ids.append(entry.id)
+        return measure(model, processor, entry, *rest)
+
+    monkeypatch.setattr(module, "measure", recorded)
+    return ids
 
 
 def test_refcocos_layout_gives_the_same_figures_as_refshapes_itself(embedded, val, finished, tmp_path):
@@ -54,18 +73,15 @@ def test_refcocos_layout_gives_the_same_figures_as_refshapes_itself(embedded, va
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.4, 0.7, 0.99])
-def test_evaluation_goes_on_wherever_it_was_killed(embedded, val, finished, tmp_path, share):
+def test_evaluation_goes_on_wherever_it_was_killed(embedded, val, finished, tmp_path, share, monkeypatch):
     folder, report = finished
     written = (folder / "samples-0.jsonl").read_bytes()
     # As a kill leaves it, of a start with more processes: cut anywhere, and an image that both have
     (tmp_path / "samples-0.jsonl").write_bytes(written[: int(share * len(written))])
     lines = written.splitlines(keepends=True)
     (tmp_path / "samples-7.jsonl").write_bytes(lines[0] + lines[1] + lines[2][:30])
-    measured = []
-    counted = [
-        ReferringImage(e.id, lambda e=e: (measured.append(e.id), e.load_image())[1], e.expressions) for e in val
-    ]
-    again = evaluate(*embedded, {("refshapes", "val"): counted}, RUNS, tmp_path, seed=SEED)
+    measured = record_measured(monkeypatch)
+    again = evaluate(*embedded, {("refshapes", "val"): val}, RUNS, tmp_path, seed=SEED)
     assert again == report and (tmp_path / "results.json").read_bytes() == (folder / "results.json").read_bytes()
     assert val[0].id not in measured and len(measured) == len(set(measured))
     assert len(measured) == (1 if share == 0.99 else 2) or share == 0.7
@@ -77,6 +93,100 @@ def test_folder_of_another_evaluation_is_refused(embedded, val, finished):
         evaluate(*embedded, {("refshapes", "val"): val}, RUNS[:1], folder, seed=1)
     with pytest.raises(ValueError, match=r"\(data differ\)"):
         evaluate(*embedded, {("refshapes", "val"): val[:2]}, RUNS, folder, seed=SEED)
+
+
+@pytest.fixture
+def short(make_text_model, processor, tmp_path, monkeypatch):
+    """An evaluation of two images by a tiny random model, and a function that goes on with it: ids and report."""
+    model, runs = make_text_model(), [Run("generation", "litelvlm", 6)]
+    side = np.eye(8, dtype=np.uint8)
+    entries = [
+        ReferringImage(name, lambda name=name: Image.new("RGB", (8, 8), name), (Referring(name, "it", lambda: side),))
+        for name in ("red", "blue")
+    ]
+    measured = record_measured(monkeypatch)
+
+    def go_on(model=model, processor=processor, entries=entries, **options):
+        measured.clear()
+        report = evaluate(model, processor, {("mine", "val"): entries}, runs, tmp_path, **options)
+        return list(measured), report
+
+    assert go_on()[0] == ["red", "blue"] and go_on()[0] == []
+    return go_on, model, processor, entries
+
+
+@pytest.mark.parametrize("part", ["model.guide", "sam.mask_decoder", "lm_head"])
+def test_a_single_other_weight_is_another_evaluation(short, part):
+    go_on, model, *_ = short
+    other = deepcopy(model)
+    assert go_on(model=other)[0] == []
+    with torch.no_grad():
+        list(other.get_submodule(part).parameters())[-1].view(-1)[-1].add_(1e-3)
+    with pytest.raises(ValueError, match=r"\(model differ\)"):
+        go_on(model=other)
+
+
+def test_weights_that_accelerate_has_offloaded_are_hashed_too(short):
+    model = short[1]
+    before = fingerprint_of_model(model)
+    assert fingerprint_of_model(accelerate.cpu_offload(deepcopy(model), torch.device("cpu"))) == before
+
+
+def test_another_processor_is_another_evaluation_and_another_folder_of_the_same_is_none(short, tmp_path):
+    go_on, _, processor, _ = short
+    prints = []
+    for name in ("here", "elsewhere"):
+        processor.save_pretrained(tmp_path / name)
+        prints.append(fingerprint_of_processor(type(processor).from_pretrained(tmp_path / name)))
+    assert prints[0] == prints[1]
+    templated, mean, words = copy(processor), deepcopy(processor), deepcopy(processor)
+    templated.question_template = "{}?"
+    mean.image_processor.image_mean = [0.5, 0.5, 0.5]
+    words.guide_tokenizer.add_tokens(["circle"])
+    for other in (templated, mean, words):
+        with pytest.raises(ValueError, match=r"\(processor differ\)"):
+            go_on(processor=other)
+
+
+def test_an_image_or_a_mask_that_has_changed_is_measured_again(short):
+    go_on, _, _, (red, blue) = short
+    assert go_on(entries=[ReferringImage("red", blue.load_image, red.expressions), blue])[0] == ["red"]
+    filled = (Referring("blue", "it", lambda: np.ones((8, 8), np.uint8)),)
+    measured, report = go_on(entries=[red, ReferringImage("blue", blue.load_image, filled)])
+    assert measured == ["blue"] and report["results"][0]["union"] >= 8 * 8
+    assert go_on()[0] == []
+
+
+def test_what_was_broken_is_tried_again_and_counts_once_it_is_mended(short):
+    go_on, _, _, (red, blue) = short
+    torn = ReferringImage("red", lambda: broken("image red: torn."), red.expressions)
+    assert go_on(entries=[torn, blue], skip_broken=True)[0] == ["red"]
+    measured, report = go_on(entries=[torn, blue], skip_broken=True)
+    assert measured == [] and report["broken"] == ["image red: torn."]
+    with pytest.raises(BrokenAnnotation, match="image red: torn"):
+        go_on(entries=[torn, blue])
+    assert go_on()[1]["broken"] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (1, "[]"),
+        (1, '{"settings": 3}'),
+        (2, "nonsense"),
+        (2, "{}"),
+        (3, '{"key": "a", "content": "b", "counts": {"r": [[1]]}, "broken": []}'),
+    ],
+)
+def test_damaged_line_is_named_with_its_file_and_what_to_do(short, tmp_path, number, line):
+    path = tmp_path / "samples-0.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[: number - 1], line, *lines[number:]]) + "\n")
+    with pytest.raises(ValueError, match=rf"samples-0\.jsonl', line {number} is damaged; delete the (line|file)"):
+        short[0]()
+    if number > 1:  # what the message says
+        path.write_text("\n".join([*lines[: number - 1], *lines[number:]]) + "\n")
+        assert len(short[0]()[0]) == 1
 
 
 def test_two_processes_give_what_one_gives(tmp_path):

@@ -12,21 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-ReasonSeg in its official layout: `root/ReasonSeg/val/*.jpg`, with a JSON of polygons beside each image.
+ReasonSeg in its official layout: `root/ReasonSeg/val/*.jpg`, with a JSON of LabelMe's shapes beside each image.
 
 Source: Lai et al., "LISA: Reasoning Segmentation via Large Language Model" (CVPR 2024). As in its evaluation, the
 first text of each image is asked; larger areas are drawn first, and those labelled "ignore" are not counted.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from .samples import IGNORED, BrokenAnnotation, Referring, ReferringImage, broken, read_image
+from .masks import draw_labelme_shape
+from .samples import IGNORED, BrokenAnnotation, ReferringImage, broken_image, read_image, read_json, refer
 
 SPLITS = ("val", "test")
 SENTENCE_TEMPLATE = "{} Please output segmentation mask."
@@ -50,14 +49,13 @@ def load_reasonseg(root: str | Path, split: str) -> list[ReferringImage]:
 def _entry(path: Path) -> ReferringImage:
     annotation = path.with_suffix(".json")
     try:
-        data = json.loads(_text(annotation))
-        text, is_sentence = data["text"], data["is_sentence"]
-        text = text if isinstance(text, str) else text[0]
+        data = read_json(annotation, _text(annotation))
+        text, is_sentence, shapes = data["text"], data["is_sentence"], data["shapes"]
+        text = text[0] if isinstance(text, list) else text
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        unread = partial(broken, f"'{annotation}' cannot be read: {error!r}.")
-        return ReferringImage(path.stem, unread, (Referring(path.stem, path.stem, unread),))
+        return broken_image(path.stem, f"'{annotation}' cannot be read: {error!r}.")
     question_template = SENTENCE_TEMPLATE if is_sentence else None
-    asked = Referring(path.stem, text.strip(), partial(_load_mask, path, data), question_template)
+    asked = refer(f"'{annotation}'", path.stem, text, partial(_load_mask, path, shapes), question_template)
     return ReferringImage(path.stem, partial(read_image, path, f"image {path.stem}"), (asked,))
 
 
@@ -69,20 +67,16 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="cp1252")
 
 
-def _load_mask(path: Path, data: dict[str, Any]) -> np.ndarray:
-    image = read_image(path, f"image {path.stem}")
-    layers = []
+def _load_mask(path: Path, shapes: Any) -> np.ndarray:
+    width, height = read_image(path, f"image {path.stem}").size
+    mask, layers = np.zeros((height, width), dtype=np.uint8), []
     try:
-        for shape in data["shapes"]:
-            if "flag" in shape["label"].lower():  # marks the whole image and no area
-                continue
-            layer = Image.new("L", image.size, 0)
-            corners = [(round(x), round(y)) for x, y in shape["points"]]
-            ImageDraw.Draw(layer).polygon(corners, fill=1, outline=1)
-            layers.append((np.asarray(layer) > 0, IGNORED if "ignore" in shape["label"].lower() else 1))
-    except (KeyError, ValueError, TypeError) as error:
+        for shape in shapes:
+            label = shape["label"].lower()
+            if "flag" not in label:  # which marks the whole image and no area
+                layers.append((draw_labelme_shape(shape, height, width), IGNORED if "ignore" in label else 1))
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BrokenAnnotation(f"'{path.with_suffix('.json')}': {error!r}.") from error
-    mask = np.zeros(image.size[::-1], dtype=np.uint8)
     for layer, value in sorted(layers, key=lambda entry: -entry[0].sum()):
         mask[layer] = value
     return mask

@@ -33,8 +33,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .masks import decode_segmentation, encode_mask
 from .refshapes import RefShapes
-from .samples import BrokenAnnotation, Referring, ReferringImage, decode_segmentation, encode_mask, read_image
+from .samples import BrokenAnnotation, Referring, ReferringImage, broken_image, read_image, read_json, refer
 
 PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "refcoco": {"unc": ("val", "testA", "testB"), "google": ("val",)},
@@ -72,14 +73,17 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
     refs_path = folder / (f"grefs({partition}).json" if name == "grefcoco" else f"refs({partition}).p")
     refs, instances_path = _read(refs_path), folder / "instances.json"
     instances = _read(instances_path)
-    try:
-        annotations = {annotation["id"]: annotation for annotation in instances["annotations"]}
-        images = {image["id"]: image for image in instances["images"]}
-        chosen = [ref for ref in refs if ref["split"] == split]
-        splits = sorted({ref["split"] for ref in refs})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"'{refs_path}' and '{instances_path}' are not in REFER's layout: {error!r}.") from error
+    listed = [instances.get(kind) for kind in ("annotations", "images")] if isinstance(instances, dict) else []
+    if not listed or not all(isinstance(found, list) for found in (refs, *listed)):
+        raise ValueError(f"'{refs_path}' and '{instances_path}' are not in REFER's layout.")
+    annotations, images = (
+        {one["id"]: one for one in found if isinstance(one, dict) and isinstance(one.get("id"), int)}
+        for found in listed
+    )
+    # What does not say to which split it belongs is broken in each
+    chosen = [ref for ref in refs if not isinstance(ref, dict) or ref.get("split", split) == split]
     if not chosen:
+        splits = sorted({str(ref["split"]) for ref in refs})
         raise ValueError(f"'{refs_path}' has no split {split!r}; it has {', '.join(splits)}.")
     image_folder = next((Path(root) / name for name in _IMAGE_FOLDERS if (Path(root) / name).is_dir()), None)
     if image_folder is None:
@@ -88,20 +92,24 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
         )
 
     expressions: dict[int, list[Referring]] = {}
-    for ref in chosen:
+    unread = []
+    for number, ref in enumerate(chosen):
         try:
+            name = f"'{refs_path}': ref {ref['ref_id']}"
             load_mask = partial(_load_mask, ref, _annotation_ids(ref), annotations, images, instances_path)
-            expressions.setdefault(ref["image_id"], []).extend(
-                Referring(f"{ref['ref_id']}-{sentence['sent_id']}", sentence["sent"].strip(), load_mask)
+            asked = [
+                refer(name, f"{ref['ref_id']}-{sentence['sent_id']}", sentence["sent"], load_mask)
                 for sentence in ref["sentences"]
-            )
-        except KeyError as error:
-            raise ValueError(f"'{refs_path}': ref {ref.get('ref_id')} has no {error}.") from error
+            ]
+            expressions.setdefault(ref["image_id"], []).extend(asked)
+        except (KeyError, TypeError) as error:
+            reason = f"has no {error}" if isinstance(error, KeyError) else "is not in REFER's layout"
+            unread.append(broken_image(f"ref {number}", f"'{refs_path}': entry {number} of {split!r} {reason}."))
     return [
         ReferringImage(str(number), partial(_load_image, image_folder, images, number, instances_path), tuple(asked))
         for number, asked in expressions.items()
         if asked
-    ]
+    ] + unread
 
 
 def write_refcoco(root: str | Path, scenes: Mapping[str, RefShapes], name: str = "refcoco") -> None:
@@ -155,13 +163,13 @@ def _read(path: Path) -> Any:
     """A pickled or JSON file; the message of the ValueError says what is wrong with it."""
     if not path.is_file():
         raise ValueError(f"There is no file '{path}'; --data-root names the folder that holds {path.parent.name!r}.")
+    if path.suffix == ".json":
+        return read_json(path)
     try:
-        if path.suffix == ".json":
-            return json.loads(path.read_text(encoding="utf-8"))
         with open(path, "rb") as file:
             # The official files were pickled by Python 2
             return _PlainUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, ValueError, EOFError, IndexError, KeyError, AttributeError) as error:
+    except Exception as error:  # the unpickler raises nearly anything on a damaged file
         raise ValueError(f"'{path}' cannot be read: {error}.") from error
 
 
@@ -186,9 +194,10 @@ def _load_mask(
 
 
 def _load_image(folder: Path, images: dict[int, Any], number: int, path: Path) -> Image.Image:
-    if number not in images:
-        raise BrokenAnnotation(f"'{path}': there is no image {number}.")
-    return read_image(folder / images[number]["file_name"], f"image {number}")
+    file_name = images.get(number, {}).get("file_name")
+    if not isinstance(file_name, str) or "\0" in file_name:
+        raise BrokenAnnotation(f"'{path}': there is no image {number}, or it has no file name.")
+    return read_image(folder / file_name, f"image {number}")
 
 
 __all__ = ["PARTITIONS", "load_refcoco", "write_refcoco"]

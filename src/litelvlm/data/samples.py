@@ -11,11 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What every dataset of referring expressions yields, and how masks are stored in annotations."""
+"""What every dataset of referring expressions yields, and how what cannot be read is named."""
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -72,6 +74,26 @@ def broken(message: str) -> NoReturn:
     raise BrokenAnnotation(message)
 
 
+def broken_image(id: str, message: str) -> ReferringImage:
+    """An annotation of which not even the image or the text can be told: it counts as one that is broken."""
+    unread = partial(broken, message)
+    return ReferringImage(id, unread, (Referring(id, "", unread),))
+
+
+def refer(
+    name: str, id: str, text: Any, load_mask: Callable[[], np.ndarray | None], question_template: str | None = None
+) -> Referring:
+    """What is asked by one text; a text that is none makes it broken, under the name of its annotation."""
+    reason = None
+    if not isinstance(text, str) or not text.strip():
+        reason = f"has the text {text!r:.80}; allowed are texts that are not empty"
+    elif any("\ud800" <= letter <= "\udfff" for letter in text):
+        reason = f"has a text with half a letter ({text!r:.80}), which is no Unicode"
+    if reason is not None:
+        return Referring(id, "", partial(broken, f"{name} {reason}."))
+    return Referring(id, text.strip(), load_mask, question_template)
+
+
 def required(name: str) -> ModuleType:
     """
     A library that only evaluation needs.
@@ -88,6 +110,14 @@ def required(name: str) -> ModuleType:
         ) from error
 
 
+def read_json(path: Path, text: str | None = None) -> Any:
+    """What a JSON file holds, or the text of one that is read already; the ValueError says what is wrong with it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8") if text is None else text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' cannot be read: {error}.") from error
+
+
 def read_image(path: Path, name: str) -> Image.Image:
     """The image in a file; raises [`BrokenAnnotation`] with `name` and the reason where it cannot be read."""
     try:
@@ -96,50 +126,15 @@ def read_image(path: Path, name: str) -> Image.Image:
         raise BrokenAnnotation(f"{name}: {error}") from error
 
 
-def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """
-    A mask as COCO stores it: a list of polygons `[x0, y0, x1, y1, ...]`, or run lengths `{"size", "counts"}`,
-    compressed or not.
-
-    Returns:
-        `np.ndarray` of shape `(height, width)`, uint8: 1 inside, 0 outside.
-
-    Raises:
-        ValueError: it is none of these, or of another size.
-    """
-    coder: Any = required("pycocotools.mask")
-    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"run lengths of size {list(segmentation['size'])} for an image of {[height, width]}")
-        runs = segmentation
-        if isinstance(runs["counts"], list):
-            if sum(runs["counts"]) != height * width:
-                raise ValueError(f"run lengths of {sum(runs['counts'])} pixels for an image of {height * width}")
-            runs = coder.frPyObjects(runs, height, width)
-        return coder.decode(runs)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("a segmentation that is neither polygons nor run lengths")
-    for polygon in segmentation:
-        numbers = isinstance(polygon, list) and all(isinstance(value, (int, float)) for value in polygon)
-        if not numbers or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon without three points")
-    return coder.decode(coder.merge(coder.frPyObjects(segmentation, height, width)))
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A mask `(H, W)` of 0 and 1 as compressed run lengths that JSON can hold."""
-    runs = required("pycocotools.mask").encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(edge) for edge in runs["size"]], "counts": runs["counts"].decode("ascii")}
-
-
 __all__ = [
     "IGNORED",
     "BrokenAnnotation",
     "Referring",
     "ReferringImage",
     "broken",
-    "decode_segmentation",
-    "encode_mask",
+    "broken_image",
     "read_image",
+    "read_json",
+    "refer",
     "required",
 ]

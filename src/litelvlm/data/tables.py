@@ -17,12 +17,11 @@ Any dataset as a table of images, texts and masks: Parquet files, or COCO's JSON
     folder/val.parquet, folder/val-00000-of-00002.parquet, ...   columns `image`, `text`, `mask`
     folder/val.json                                              `images`, `annotations` with `text`
 
-A `mask` is an image (nonzero inside), run lengths or polygons as in COCO, or null where nothing is meant. `text` may
-be a list; `mask` is then one of the same length.
+A `mask` is an image (nonzero inside), its rows, run lengths or polygons as in COCO, or null where nothing is
+meant. `text` may be a list; `mask` is then one of the same length.
 """
 
 import io
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,16 @@ import numpy as np
 from PIL import Image
 
 from ..modeling.images_litelvlm import load_rgb
+from .masks import decode_segmentation, image_as_mask
 from .samples import (
     BrokenAnnotation,
     Referring,
     ReferringImage,
     broken,
-    decode_segmentation,
+    broken_image,
     read_image,
+    read_json,
+    refer,
     required,
 )
 
@@ -80,9 +82,13 @@ def _load_parquet(paths: list[Path]) -> list[ReferringImage]:
     entries = []
     for row, text in enumerate(table["text"]):
         name = f"'{paths[0]}': row {row}"
+        texts = text if isinstance(text, list) else [text]
+        if not texts:
+            entries.append(broken_image(str(row), f"{name} has no text."))
+            continue
         asked = tuple(
-            Referring(f"{row}-{i}", str(one), partial(_mask_of_row, table, row, i, name))
-            for i, one in enumerate(text if isinstance(text, list) else [text])
+            refer(f"{name}: text {i}", f"{row}-{i}", one, partial(_mask_of_row, table, row, i, name))
+            for i, one in enumerate(texts)
         )
         entries.append(ReferringImage(str(row), partial(_image_of_row, table, row, name), asked))
     return entries
@@ -90,69 +96,86 @@ def _load_parquet(paths: list[Path]) -> list[ReferringImage]:
 
 def _image_of_row(table: Any, row: int, name: str) -> Image.Image:
     try:
-        return _image(table[row]["image"])
-    except (ValueError, OSError, TypeError) as error:
+        return load_rgb(_image(table[row]["image"]))
+    except Exception as error:  # each of Pillow's readers, and `datasets` around them, raises its own
         raise BrokenAnnotation(f"{name}: {error}") from error
 
 
 def _mask_of_row(table: Any, row: int, number: int, name: str) -> np.ndarray | None:
-    values = table[row]
-    mask = values["mask"]
     try:
+        values = table[row]
+        mask = values["mask"]
         if isinstance(values["text"], list):
+            if not isinstance(mask, list) or len(mask) != len(values["text"]):
+                raise ValueError(f"{len(values['text'])} texts need a list of as many masks")
             mask = mask[number]
         if mask is None:
             return None
         if isinstance(mask, list) or (isinstance(mask, dict) and "counts" in mask):
-            width, height = _image(values["image"]).size
+            width, height = load_rgb(_image(values["image"])).size
             return decode_segmentation(mask, height, width)
-        return (np.asarray(_image(mask).convert("L")) > 0).astype(np.uint8)
-    except (ValueError, OSError, TypeError, IndexError) as error:
+        return image_as_mask(_image(mask))
+    except Exception as error:  # as above
         raise BrokenAnnotation(f"{name}: mask {number}: {error}") from error
 
 
 def _image(value: Any) -> Image.Image:
-    """A cell as an image: decoded by `datasets`, or its bytes, or its path."""
+    """A cell as an image in the mode in which it is stored: decoded by `datasets`, or its bytes, or its path."""
     if isinstance(value, dict):
-        value = Image.open(io.BytesIO(value["bytes"])) if value.get("bytes") else value.get("path")
-    return load_rgb(value)
+        value = io.BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
+    if not isinstance(value, (Image.Image, str, io.BytesIO)):
+        raise ValueError(f"a {type(value).__name__} where an image belongs")
+    return value if isinstance(value, Image.Image) else Image.open(value)
 
 
 # --- COCO ------------------------------------------------------------------------------------------------------------
 
 
 def _load_coco(path: Path) -> list[ReferringImage]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        images = {image["id"]: image for image in data["images"]}
-        by_image: dict[Any, list[dict[str, Any]]] = {}
-        for annotation in data["annotations"]:
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
-        # In the order of their first annotations: some programs write the images themselves in another order
-        return [_coco_entry(path, number, images.get(number), found) for number, found in by_image.items()]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"'{path}' is not in COCO's format with a `text` for each annotation: {error!r}.") from error
+    data = read_json(path)
+    lists = [data.get(name) for name in ("images", "annotations")] if isinstance(data, dict) else []
+    if not lists or not all(isinstance(found, list) for found in lists):
+        raise ValueError(f"'{path}' is not in COCO's format; it needs the lists `images` and `annotations`.")
+    images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and _is_id(image.get("id"))}
+    # In the order of their first annotations: some programs write the images themselves in another order
+    by_image: dict[Any, list[Referring]] = {}
+    unread = []
+    for number, annotation in enumerate(lists[1]):
+        name = f"'{path}': annotation {number} of the list"
+        if not isinstance(annotation, dict) or not all(_is_id(annotation.get(key)) for key in ("id", "image_id")):
+            unread.append(broken_image(f"annotation {number}", f"{name} has no `id` and `image_id`."))
+            continue
+        name = f"'{path}': annotation {annotation['id']}"
+        load_mask = partial(_coco_mask, name, annotation, images.get(annotation["image_id"]))
+        asked = refer(name, str(annotation["id"]), annotation.get("text"), load_mask)
+        by_image.setdefault(annotation["image_id"], []).append(asked)
+    return [_coco_entry(path, number, images.get(number), tuple(found)) for number, found in by_image.items()] + unread
 
 
-def _coco_entry(path: Path, number: Any, image: dict[str, Any] | None, found: list[dict[str, Any]]) -> ReferringImage:
-    asked = tuple(
-        Referring(str(annotation["id"]), annotation["text"], partial(_coco_mask, path, annotation, image))
-        for annotation in found
-    )
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _coco_entry(path: Path, number: Any, image: dict[str, Any] | None, asked: tuple[Referring, ...]) -> ReferringImage:
     if image is None:
         return ReferringImage(str(number), partial(broken, f"'{path}': there is no image {number}."), asked)
-    candidates = [path.parent / image["file_name"], path.parent / "images" / image["file_name"]]
+    file_name = image.get("file_name")
+    if not isinstance(file_name, str) or "\0" in file_name:
+        unread = partial(broken, f"'{path}': image {number} has the file name {file_name!r:.80}.")
+        return ReferringImage(str(number), unread, asked)
+    candidates = [path.parent / file_name, path.parent / "images" / file_name]
     image_path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
     return ReferringImage(str(number), partial(read_image, image_path, f"image {number}"), asked)
 
 
-def _coco_mask(path: Path, annotation: dict[str, Any], image: dict[str, Any] | None) -> np.ndarray | None:
-    if image is None or not annotation.get("segmentation"):
-        return None
+def _coco_mask(name: str, annotation: dict[str, Any], image: dict[str, Any] | None) -> np.ndarray | None:
     try:
+        if annotation["segmentation"] in (None, []) or image is None:
+            return None
         return decode_segmentation(annotation["segmentation"], image["height"], image["width"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BrokenAnnotation(f"'{path}': annotation {annotation['id']}: {error}") from error
+    except (ValueError, KeyError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise BrokenAnnotation(f"{name}: {reason}.") from error
 
 
 __all__ = ["find_splits", "load_tables"]

@@ -15,8 +15,8 @@
 Evaluation of many images by one process or several, which goes on where it was stopped.
 
 What is counted of an image is one line of JSON, and every figure is made of these lines alone. A start reads the lines
-of all earlier starts, of however many processes, and measures the images that they lack. So nothing is counted twice,
-no batch is padded, and the number of processes changes no figure.
+of all earlier starts, of however many processes, and measures the images that they lack or that have changed since. So
+nothing is counted twice, no batch is padded, and the number of processes changes no figure.
 """
 
 import json
@@ -31,8 +31,13 @@ from tqdm import tqdm
 from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from .fingerprints import fingerprint_of_images, fingerprint_of_model
-from .measure import measure
+from .fingerprints import (
+    fingerprint_of_content,
+    fingerprint_of_images,
+    fingerprint_of_model,
+    fingerprint_of_processor,
+)
+from .measure import measure, read_masks
 from .metrics import PixelCounts, Tally
 from .runs import Run
 from .sample_files import open_samples, read_lines
@@ -71,16 +76,25 @@ def evaluate(
     state = PartialState()
     settings = {
         "model": fingerprint_of_model(model),
+        "processor": fingerprint_of_processor(processor),
         "data": {f"{name}/{split}": fingerprint_of_images(entries) for (name, split), entries in data.items()},
         "runs": [run.name for run in runs],
         "seed": seed,
     }
     output.mkdir(parents=True, exist_ok=True)
     # Machines without a common disk have different files, so the processes exchange what they have read
-    known = _by_key(gather_object(list(read_lines(output, settings))))
+    earlier = gather_object(list(read_lines(output, settings)))
     state.wait_for_everyone()  # before any process repairs its file
 
     images = {f"{name}/{split}/{e.id}": e for (name, split), entries in data.items() for e in entries}
+    # A line counts if image and masks are still what they were: what was broken may be mended
+    measured = sorted({line["key"] for line in earlier} & images.keys())[state.process_index :: state.num_processes]
+    contents = [
+        (key, fingerprint_of_content(*read_masks(images[key], skip_broken)))
+        for key in tqdm(measured, desc="measured already", disable=not (measured and state.is_main_process))
+    ]
+    contents = set(gather_object(contents))
+    known = {line["key"]: line for line in earlier if (line["key"], line["content"]) in contents}
     pending = [key for key in images if key not in known]
     mine = pending[state.process_index :: state.num_processes]
     new = []
@@ -89,7 +103,7 @@ def evaluate(
             new.append({"key": key} | measure(model, processor, images[key], runs, skip_broken))
             file.write(json.dumps(new[-1]) + "\n")
             file.flush()
-    known |= _by_key(gather_object(new))
+    known |= {line["key"]: line for line in gather_object(new)}
     if not state.is_main_process:
         return None
 
@@ -123,10 +137,6 @@ def figures(lines: Sequence[dict[str, Any]], runs: Sequence[Run], patches: int, 
             row |= tally.retention(everything[run.protocol])
         rows.append(row)
     return rows
-
-
-def _by_key(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {line["key"]: line for line in reversed(lines)}
 
 
 __all__ = ["RESULTS", "evaluate", "figures"]

@@ -26,6 +26,7 @@ from PIL import Image
 from ..data.samples import BrokenAnnotation, Referring, ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation, LiteLVLMImageState
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from .fingerprints import fingerprint_of_content
 from .metrics import count_pixels
 from .protocol import ask, prompts
 from .runs import Run, configured
@@ -83,9 +84,9 @@ def measure(
     one does not depend on others.
 
     Returns:
-        `{"counts": {run: [[expression, *PixelCounts], ...]}, "broken": [message, ...]}`. Of several masks in one
-        answer the first counts; an answer without any counts as an empty mask. Conversations count expressions with a
-        target only.
+        `{"counts": {run: [[expression, *PixelCounts], ...]}, "broken": [message, ...], "content": hash}`. Of several
+        masks in one answer the first counts; an answer without any counts as an empty mask. Conversations count
+        expressions with a target only. The hash is that of the image and the masks.
 
     Raises:
         BrokenAnnotation: something cannot be read, and `skip_broken` is off.
@@ -121,7 +122,7 @@ def measure(
                 [expression.id, *count_pixels(_first_or_empty(masks), expected)]
                 for (expression, expected), masks in zip(part, answers, strict=True)
             ]
-    return {"counts": counts, "broken": wrong}
+    return {"counts": counts, "broken": wrong, "content": fingerprint_of_content(image, asked, wrong)}
 
 
 def _first_or_empty(masks: torch.Tensor) -> np.ndarray:

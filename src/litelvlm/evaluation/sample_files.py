@@ -29,32 +29,55 @@ def read_lines(folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any
     What earlier starts have measured. A last line that was cut off while it was written is left out.
 
     Raises:
-        ValueError: a file was written with other settings.
+        ValueError: a file was written with other settings, or a line is damaged.
     """
     for path in sorted(folder.glob("samples-*.jsonl")):
-        lines = [json.loads(line) for line in _whole_lines(path).splitlines()]
-        if lines and lines[0] != {"settings": settings}:
-            earlier = lines[0].get("settings", {})
+        first, *rest = [_parse(path, i, line) for i, line in enumerate(_whole_lines(path).splitlines(), 1)] or [None]
+        earlier = {} if first is None else first.get("settings", {})
+        if first is not None and earlier != settings:
             different = [name for name in settings if earlier.get(name) != settings[name]]
             raise ValueError(
                 f"'{path}' is of another evaluation ({', '.join(different)} differ); name another folder by --output, "
                 "or delete this one."
             )
-        yield from lines[1:]
+        yield from rest
 
 
 def open_samples(path: Path, settings: dict[str, Any]) -> TextIO:
     """The file of a process, open for further lines; a line that was cut off is removed, settings are written."""
     path.touch()
-    os.truncate(path, len(_whole_lines(path).encode()))
+    os.truncate(path, len(_whole_lines(path)))
     if path.stat().st_size == 0:
         path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
     return open(path, "a", encoding="utf-8")
 
 
-def _whole_lines(path: Path) -> str:
+def _whole_lines(path: Path) -> bytes:
     text = path.read_bytes()
-    return text[: text.rfind(b"\n") + 1].decode()
+    return text[: text.rfind(b"\n") + 1]
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(line)
+        # The first line says what was measured, and each other one what was counted of an image
+        if number == 1:
+            sound = isinstance(parsed["settings"], dict)
+        else:
+            sound = all(isinstance(parsed[name], str) for name in ("key", "content"))
+            sound &= isinstance(parsed["broken"], list)
+            sound &= all(_is_counts(counts) for run in parsed["counts"].values() for counts in run)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        mend = "delete the file" if number == 1 else "delete the line, and its image is measured again"
+        raise ValueError(f"'{path}', line {number} is damaged; {mend}.")
+    return parsed
+
+
+def _is_counts(counts: Any) -> bool:
+    """`[expression, intersection, union, predicted, expected]`"""
+    return isinstance(counts, list) and len(counts) == 5 and all(type(number) is int for number in counts[1:])
 
 
 __all__ = ["open_samples", "read_lines"]
