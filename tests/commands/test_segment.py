@@ -13,13 +13,17 @@
 # limitations under the License.
 """`litelvlm segment`: right masks on shapes, and one clear line for what is wrong."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from litelvlm import EXAMPLE_IMAGE
 from litelvlm.commands.main import main
+from litelvlm.data.masks import decode_segmentation, draw_labelme_shape
 from litelvlm.visualization import CONTEXT_COLOUR, SIMILARITY_COLOUR
 
 
@@ -89,6 +93,10 @@ def test_tokens_that_are_masked_are_not_counted_as_kept(capsys):
         (["example", "a", "--selection-rule", "mine"], "`selection_rule` is 'mine'; allowed are 'paper'"),
         (["example", "a", "--selection-rule", "paper", "--method", "trim"], "the method is 'trim'"),
         (["example", "a", "--answer", "No."], "`answer` holds no [SEG]"),
+        (["example", "a", "--format", "coco"], "--mask, which is not given"),
+        (["example", "a", "--format", "yaml", "--mask", "a.txt"], "--format is 'yaml'; allowed are png, coco"),
+        (["example", "a", "b", "--output", "a.png", "--show-tokens"], "for one text, but there are 2"),
+        (["example", "a", " "], "TEXT is empty"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
@@ -171,3 +179,41 @@ def test_flags_that_exclude_each_other_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit):
         main(["segment", "example", "a", *flags])
     assert message in capsys.readouterr().err
+
+
+def test_several_texts_are_asked_of_one_image_and_written_in_every_format(drawing, tmp_path, capsys):
+    path, masks = drawing
+    texts, found = list(masks), {}
+    for name, file in {"png": "m.png", "coco": "m.json", "yolo": "m.txt", "labelme": "labelme.json"}.items():
+        assert main(["segment", str(path), *texts, "--json", "--mask", str(tmp_path / file), "--format", name]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["text"] == texts and len(report["answer"]) == 2
+        assert [mask["text"] for mask in report["masks"]] == texts
+    coco = json.loads((tmp_path / "m.json").read_text())
+    found["coco"] = [decode_segmentation(a["segmentation"], 240, 320) > 0 for a in coco["annotations"]]
+    assert [a["text"] for a in coco["annotations"]] == texts and coco["images"][0]["file_name"] == path.name
+    shapes = json.loads((tmp_path / "labelme.json").read_text())["shapes"]
+    found["labelme"] = [
+        np.any([draw_labelme_shape(s, 240, 320) for s in shapes if s["label"] == text], axis=0) for text in texts
+    ]
+    lines = [line.split() for line in (tmp_path / "m.txt").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["0", "1"]
+    points = [(np.array(line[1:], float).reshape(-1, 2) * (320, 240)).flatten().tolist() for line in lines]
+    found["yolo"] = [decode_segmentation([p], 240, 320) > 0 for p in points]
+    for name, them in found.items():
+        assert [iou(a, b) for a, b in zip(them, found["coco"], strict=True)] == [1, 1], name
+        assert all(iou(a, b) > 0.7 for a, b in zip(them, masks.values(), strict=True)), name
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "m.png")) > 0, np.any(found["coco"], axis=0))
+
+
+def test_texts_without_json_are_printed_with_their_masks(capsys):
+    assert main(["segment", "example", "the red circle", "the blue square", "--answer", "It is [SEG]."]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:6]] == ["text", "answer", "mask"] * 2
+
+
+def test_image_is_read_from_standard_input(monkeypatch, capsys):
+    for data, code in ((EXAMPLE_IMAGE.read_bytes(), 0), (b"no image", 2), (b"", 2)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert main(["segment", "-", "the red circle"]) == code
+    assert "Standard input (0 bytes) cannot be read as an image" in capsys.readouterr().err

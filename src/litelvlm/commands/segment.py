@@ -14,18 +14,22 @@
 """`litelvlm segment`: from an image and a text to the answer and its masks."""
 
 import argparse
+import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..writing import check_separate, replacing
+from ..writing import check_separate, replacing, write_text
 from .flags import add_command, add_model
 
-# A mask's 0 and 255 outlive only what keeps every value
-MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
-OUTPUT_ENDINGS = (*MASK_ENDINGS, ".jpg", ".jpeg", ".webp")
+# Of an image with masks over it, and of masks in each format; 0 and 255 outlive only what keeps every value
+OUTPUT_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+MASK_ENDINGS = {"png": OUTPUT_ENDINGS[:4], "coco": (".json",), "yolo": (".txt",), "labelme": (".json",)}
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -35,8 +39,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="segment what a text refers to in an image",
         description="Prints the answer, the time per stage and the tokens kept, and writes images if asked to.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="path or URL of an image; 'example' is the shipped one")
-    parser.add_argument("text", metavar="TEXT", help='what to segment, such as "the red circle"')
+    parser.add_argument(
+        "image", metavar="IMAGE", help="path or URL of an image; - is standard input, 'example' the shipped one"
+    )
+    parser.add_argument(
+        "text", metavar="TEXT", nargs="+", help='what to segment, such as "the red circle"; of several each is asked'
+    )
     add_model(parser)
     parser.add_argument("--method", help="pruning method, as `litelvlm methods` lists them (default: the model's)")
     parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
@@ -45,18 +53,28 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     answer.add_argument("--answer", metavar="TEXT", help='do not generate: take this answer, such as "It is [SEG]."')
     answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="write the image with the mask over it")
-    parser.add_argument("--mask", type=Path, metavar="PNG", help="write the mask: 255 inside, 0 outside")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="write the masks")
+    parser.add_argument(
+        "--format",
+        help="of --mask: png (255 inside any mask, 0 outside), coco (JSON with run lengths), yolo (lines of a class, "
+        "the number of its text, and a polygon) or labelme (default: png)",
+    )
     parser.add_argument("--show-tokens", action="store_true", help="show the retained patches too, beside the mask")
     return parser
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Raises ValueError or OSError for what the user can mend."""
-    if not options.text.strip():
+    if not all(text.strip() for text in options.text):
         raise ValueError("TEXT is empty; say what to segment.")
+    options.text = list(dict.fromkeys(options.text))
+    check_format(options)
     if options.show_tokens and options.output is None:
         raise ValueError("--show-tokens draws into the image of --output, which is not given.")
-    for flag, path, endings in (("--output", options.output, OUTPUT_ENDINGS), ("--mask", options.mask, MASK_ENDINGS)):
+    for flag, path, endings in (
+        ("--output", options.output, OUTPUT_ENDINGS),
+        ("--mask", options.mask, MASK_ENDINGS[options.format or "png"]),
+    ):
         if path is None:
             continue
         if not path.parent.is_dir():
@@ -74,7 +92,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from .loading import load_model, pick_device
 
     milliseconds: dict[str, float] = {}
-    image = load_rgb(EXAMPLE_IMAGE if options.image == "example" else options.image)
+    source = EXAMPLE_IMAGE if options.image == "example" else options.image
+    image = load_rgb(read_standard_input() if source == "-" else source)
     with stage("load model", milliseconds):
         model, processor = load_model(options, pick_device(options.device))
     method = options.method or model.config.pruning_method
@@ -97,14 +116,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with stage("answer and masks", milliseconds), torch.inference_mode():
         output = model.segment(**inputs, **choices, image_state=state)
     with stage("post-process", milliseconds):
-        (found,) = processor.post_process_instance_segmentation(output, inputs)
+        results = processor.post_process_instance_segmentation(output, inputs)
+        found = [entry for entries in results for entry in entries]
 
     retained = model.config.num_patches if output.num_retained_tokens is None else int(output.num_retained_tokens[0])
     found_masks = [entry["mask"].cpu() for entry in found]
     masks = torch.stack(found_masks) if found else torch.zeros((0, image.height, image.width), dtype=torch.bool)
+    answers = processor.decode_answers(output, inputs)
     report = {
-        "text": options.text,
-        "answer": processor.decode_answers(output, inputs)[0],
+        "text": options.text if len(answers) > 1 else options.text[0],
+        "answer": answers if len(answers) > 1 else answers[0],
         "masks": [describe(entry) for entry in found],
         "num_visual_tokens": model.config.num_patches,
         "num_retained_tokens": retained,
@@ -118,16 +139,57 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             drawn.insert(0, overlay_tokens(image, *patches, cropped=cropped))
         with replacing(options.output) as temporary:
             side_by_side(drawn).save(temporary)
-    if options.mask is not None:
+    if options.mask is not None and options.format in (None, "png"):
         with replacing(options.mask) as temporary:
             Image.fromarray((masks.any(dim=0) * 255).to(torch.uint8).numpy()).save(temporary)
+    elif options.mask is not None:
+        write_text(options.mask, format_masks(options, str(source), results, image.size[::-1]))
     return report
 
 
+def check_format(options: argparse.Namespace) -> None:
+    """Raises a ValueError for an unknown format, and for flags that say nothing in this call."""
+    from ..configuration.configuration_litelvlm import check_choice
+
+    if options.format is not None:
+        check_choice("--format", options.format, MASK_ENDINGS)
+        if options.mask is None:
+            raise ValueError("--format is that of the file of --mask, which is not given.")
+    if options.show_tokens and len(options.text) > 1:
+        raise ValueError(f"--show-tokens shows the tokens kept for one text, but there are {len(options.text)}.")
+
+
+def read_standard_input() -> Any:
+    """The image that standard input holds; a ValueError says why it cannot be read."""
+    from PIL import Image
+
+    data = sys.stdin.buffer.read()
+    try:
+        image = Image.open(BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"Standard input ({len(data)} bytes) cannot be read as an image.") from error
+    return image
+
+
+def format_masks(options: argparse.Namespace, source: str, results: list[Any], size: tuple[int, int]) -> str:
+    """The text of a file with the masks of each text, in the format that the flags name."""
+    from ..outputs import to_coco, to_labelme, to_yolo
+
+    # Where the file is read, an image is looked for beside it
+    name = os.path.relpath(source, options.mask.parent) if os.path.exists(source) else source
+    found = [entry for entries in results for entry in entries]
+    if options.format == "yolo":
+        return to_yolo(found, size, options.text)
+    if options.format == "labelme":
+        return json.dumps(to_labelme(found, size, name))
+    return json.dumps(to_coco(results, [size] * len(results), [name] * len(results)))
+
+
 def describe(entry: dict[str, Any]) -> dict[str, Any]:
-    """Of an instance: area in pixels, bounding box, score and SAM's predicted IoU."""
+    """Of an instance: its text, area in pixels, bounding box, score and SAM's predicted IoU."""
     numbers = {name: round(entry[name], 4) for name in ("score", "predicted_iou")}
-    return {"area": int(entry["mask"].sum()), "box": entry["box"]} | numbers
+    return {"text": entry["label"], "area": int(entry["mask"].sum()), "box": entry["box"]} | numbers
 
 
 @contextmanager
@@ -143,14 +205,20 @@ def stage(name: str, milliseconds: dict[str, float]) -> Iterator[None]:
 
 
 def show(report: dict[str, Any]) -> None:
-    print(f"answer: {report['answer']}")
-    for mask in report["masks"]:
-        print(
-            f"mask:   {mask['area']} pixels, box {mask['box']}, score {mask['score']:.2f}, "
-            f"predicted IoU {mask['predicted_iou']:.2f}"
-        )
-    if not report["masks"]:
-        print("mask:   none (the answer holds no [SEG])")
+    several = isinstance(report["text"], list)
+    texts, answers = (report[name] if several else [report[name]] for name in ("text", "answer"))
+    for text, answer in zip(texts, answers, strict=True):
+        if several:
+            print(f"text:   {text}")
+        print(f"answer: {answer}")
+        found = [mask for mask in report["masks"] if mask["text"] == text]
+        for mask in found:
+            print(
+                f"mask:   {mask['area']} pixels, box {mask['box']}, score {mask['score']:.2f}, "
+                f"predicted IoU {mask['predicted_iou']:.2f}"
+            )
+        if not found:
+            print("mask:   none (the answer holds no [SEG])")
     print(f"tokens: {report['num_retained_tokens']} of {report['num_visual_tokens']} visual tokens kept")
     print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
 
