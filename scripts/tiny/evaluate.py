@@ -16,7 +16,7 @@ Measures the table of the embedded model: `litelvlm` at its defaults, its parts 
 method at its own, with the paper's budgets (192, 128 and 64 of 576, as shares), on four splits of RefShapes; one
 expression a conversation, answered freely.
 
-    python scripts/tiny/evaluate.py [--images 60] [--seed 1234] [--model DIR] [--card FILE]
+    python scripts/tiny/evaluate.py [--images 40] [--seed 1234] [--model DIR] [--card FILE]
 
 It is `litelvlm evaluate` once for each budget, and goes on where it was stopped. The scenes are new to the model, as
 training has splits of its own.
@@ -59,7 +59,7 @@ def variants(budget: int) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", default="60", help="scenes per split")
+    parser.add_argument("--images", default="40", help="scenes per split")
     parser.add_argument("--seed", default="1234", help="another seed, other scenes")
     parser.add_argument("--model", type=Path, default=TINY_MODEL, help="folder of the model, such as one just trained")
     parser.add_argument("--output", type=Path, default=Path("runs/embedded"), help="folder of the evaluation")

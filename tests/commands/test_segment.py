@@ -94,7 +94,7 @@ def test_tokens_that_are_masked_are_not_counted_as_kept(capsys):
         (["example", "a", "--selection-rule", "paper", "--method", "trim"], "the method is 'trim'"),
         (["example", "a", "--answer", "No."], "`answer` holds no [SEG]"),
         (["example", "a", "--format", "coco"], "--mask, which is not given"),
-        (["example", "a", "--format", "yaml", "--mask", "a.txt"], "--format is 'yaml'; allowed are png, coco"),
+        (["example", "a", "--format", "yaml", "--mask", "a.txt"], "--format is 'yaml'; allowed are 'png', 'coco'"),
         (["example", "a", "b", "--output", "a.png", "--show-tokens"], "for one text, but there are 2"),
         (["example", "a", " "], "TEXT is empty"),
     ],

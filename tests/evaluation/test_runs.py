@@ -21,13 +21,13 @@ from litelvlm.evaluation.runs import Run, configured, parse_variant
 def test_variants_change_the_configuration_for_a_while(embedded):
     config = embedded[0].config
     assert parse_variant("litelvlm", config) == ("litelvlm", (), None)
-    text = "litelvlm:position_mode=consecutive,num_context_tokens=16,guide_form=expression"
+    text = "litelvlm:position_mode=original,num_context_tokens=16,guide_form=expression"
     method, settings, guide_form = parse_variant(text, config)
     assert guide_form == "expression" and Run("generation", method, 85, settings, guide_form).variant == text
     with pytest.raises(RuntimeError), configured(config, dict(settings)):
-        assert config.position_mode == "consecutive" and config.num_context_tokens == 16
+        assert config.position_mode == "original" and config.num_context_tokens == 16
         raise RuntimeError
-    assert config.position_mode == "original" and config.num_context_tokens is None
+    assert config.position_mode == "consecutive" and config.num_context_tokens is None
 
 
 @pytest.mark.parametrize(
