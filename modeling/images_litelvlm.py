@@ -14,14 +14,13 @@
 """Images as people have them, to RGB as a vision tower wants them."""
 
 import os
-from http.client import HTTPException
 from io import BytesIO
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from .fetching_litelvlm import fetch
 
@@ -40,39 +39,45 @@ def load_rgb(image: Any) -> Image.Image:
         ValueError: the file is missing or no image, the URL gives none in time, the array has another shape or the
             values another range, or there are more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    if isinstance(image, (str, os.PathLike)):
-        image = _open(image)
-    elif isinstance(image, torch.Tensor):
-        image = _from_array(image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy())
-    elif isinstance(image, np.ndarray):
+    if isinstance(image, torch.Tensor):
+        image = (image.detach().float() if image.is_floating_point() else image).cpu().numpy()
+    if isinstance(image, np.ndarray):
         image = _from_array(image)
-    elif not isinstance(image, Image.Image):
+    if not isinstance(image, (str, os.PathLike, Image.Image)):
         raise ValueError(
             f"`images` holds a {type(image).__name__}; allowed are PIL images, numpy arrays, torch tensors, paths and "
             "URLs."
         )
-    _check_size(image)
-    return _to_rgb(ImageOps.exif_transpose(image))
+    return _to_rgb(_open(image))
 
 
-def _open(source: str | os.PathLike) -> Image.Image:
+def _open(source: str | os.PathLike | Image.Image) -> Image.Image:
     """
-    A file or URL, as it is stored: Transformers' `load_image` converts to RGB at once, which cuts 16-bit values and
-    drops transparency.
+    An image, file or URL, as it is stored but upright: Transformers' `load_image` converts to RGB at once, which cuts
+    16-bit values and drops transparency.
     """
-    name = str(source)
-    is_url = name.startswith(("http://", "https://", "data:image/"))
+    name = "An image" if isinstance(source, Image.Image) else repr(str(source)[:80])
+    is_url = name.startswith(("'http://", "'https://", "'data:image/"))
     try:
-        image = Image.open(_read_url(name) if is_url else source)
+        image = source if isinstance(source, Image.Image) else Image.open(_read_url(str(source)) if is_url else source)
         _check_size(image)
         image.load()
+        return _upright(image)
     except FileNotFoundError:
-        raise ValueError(f"There is no file {name!r}.") from None
-    except (OSError, SyntaxError, ValueError, HTTPException, Image.DecompressionBombError) as error:
+        raise ValueError(f"There is no file {name}.") from None
+    except Exception as error:  # Pillow's readers raise whatever the damage leads to
         verb = "fetched" if is_url else "read"
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{name[:80]!r} cannot be {verb} as an image: {reason[0]}") from error
-    return image
+        # The system's own message repeats the whole name, which may be an image in base64
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise ValueError(f"{name} cannot be {verb} as an image: {reason.splitlines()[0][:300]}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # what cannot be read turns nothing: so does every viewer, and Pillow with a JPEG
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def _read_url(url: str) -> BytesIO:
@@ -101,7 +106,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise ValueError(
             f"An image array has shape {array.shape}; allowed are (H, W), (H, W, C) and (C, H, W) with C of 1, 3 or 4."
         )
-    if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind not in "bfiu":
+        raise ValueError(f"An image array has dtype {array.dtype}; allowed are integers, floats and bool.")
+    if array.dtype.kind in "bf":
         low, high, full = float(array.min()), float(array.max()), 1.0
     else:
         full = 65535.0 if (array.dtype.kind, array.dtype.itemsize) == ("u", 2) else 255.0

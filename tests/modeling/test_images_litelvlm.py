@@ -112,6 +112,8 @@ def test_what_is_no_image_is_named(tmp_path):
     whole = tmp_path / "whole.png"
     Image.effect_noise((64, 64), 50).save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:600])
+    encoded = base64.b64encode(whole.read_bytes() * 20).decode()
+    assert len(encoded) > 10_000
     for image, message in [
         (tmp_path / "none.png", r"There is no file .*none\.png"),
         (tmp_path / "text.png", r"text\.png' cannot be read as an image"),
@@ -121,10 +123,25 @@ def test_what_is_no_image_is_named(tmp_path):
         (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\); allowed"),
         (np.full((3, 4, 3), 2.0), "values from 2.0 to 2.0; allowed are 0 to 1"),
         (np.full((3, 4), -1), "values from -1 to -1; allowed are 0 to 255"),
+        (np.zeros((3, 4), complex), "dtype complex128; allowed are"),
+        (encoded, "cannot be read as an image: File name too long"),
+        ("a\0b.png", "cannot be read as an image"),
+        (Image.open(tmp_path / "cut.png"), "An image cannot be read as an image: "),
         (7, "holds a int; allowed are"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as caught:
             load_rgb(image)
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0broken", b"Exif\0\0II*\0", b"\xff" * 40], ids=["text", "cut", "noise"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_turns_nothing_however_often_it_is_looked_at(tmp_path, exif):
+    for name in ("damaged.png", "damaged.webp"):
+        Image.fromarray(COLOUR).save(tmp_path / name, exif=exif, lossless=True)
+        image = Image.open(tmp_path / name)
+        for source in (image, image, tmp_path / name):
+            np.testing.assert_array_equal(pixels(source), COLOUR)
 
 
 @pytest.fixture
