@@ -65,7 +65,8 @@ def load_model(options: argparse.Namespace, device: torch.device) -> tuple[LiteL
     name, dtype = str(options.model or TINY_MODEL), pick_dtype(options.dtype)
     try:
         model = LiteLVLMForSegmentation.from_pretrained(name, dtype=dtype, device_map=options.device_map)
-        processor = LiteLVLMProcessor.from_pretrained(name)
+        # Without this Transformers asks about a repository's code, on stdout
+        processor = LiteLVLMProcessor.from_pretrained(name, trust_remote_code=False)
         processor.check_fits(model.config)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error

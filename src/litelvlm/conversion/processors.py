@@ -63,7 +63,7 @@ def load_tokenizer(folder: Path, mapping: KeyMapping) -> Any:
     every piece of text between added tokens, and stripped white space beside those tokens.
     """
     if mapping is LLAVA:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if importlib.util.find_spec("sentencepiece") is None:
         raise ValueError("Llama's tokenizer file needs SentencePiece to be read: `pip install litelvlm[convert]`.")
     slow_rules = LlamaTokenizer.from_pretrained(folder, legacy=True)
@@ -112,7 +112,7 @@ def build_processor(
     return LiteLVLMProcessor(
         CLIPImageProcessor.from_pretrained(clip),
         tokenizer,
-        AutoTokenizer.from_pretrained(clip),
+        AutoTokenizer.from_pretrained(clip, trust_remote_code=False),
         chat_template=GLAMM_CHAT_TEMPLATE if mapping is GLAMM else CONVERSATIONS[str(conversation)],
         num_image_tokens=config.num_patches_per_side**2,
     )

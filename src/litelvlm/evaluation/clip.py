@@ -40,14 +40,14 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
         ValueError: neither can be loaded.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.model_type == "clip":
             return _load_plain_clip(name, dtype)
         if config.model_type != "litelvlm":
             raise ValueError(f"it is a {config.model_type!r} model; allowed are 'litelvlm' and 'clip'")
         config.get_text_config().num_hidden_layers = 0
         model = _ClipOfModel.from_pretrained(name, config=config, dtype=dtype)
-        processor = LiteLVLMProcessor.from_pretrained(name)
+        processor = LiteLVLMProcessor.from_pretrained(name, trust_remote_code=False)
         processor.check_fits(model.config)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
@@ -70,8 +70,8 @@ def _load_plain_clip(name: str, dtype: str | torch.dtype) -> tuple[LiteLVLMModel
     model = LiteLVLMModel(config).to(clip.dtype)
     model.backbone.vision_tower = clip.vision_model
     model.guide.take_from(clip)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    image_processor = AutoImageProcessor.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    image_processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     # The processor needs a tokenizer for prompts too; no language model reads these
     processor = LiteLVLMProcessor(
         image_processor, tokenizer, tokenizer, num_image_tokens=num_patches, with_masks=False
