@@ -53,7 +53,7 @@ from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
-from .prompt_litelvlm import Prompt, find_token
+from .prompt_litelvlm import Prompt, check_shape, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
     LayerwisePruner,
@@ -414,6 +414,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                     "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
                     "`pruning_method='none'`."
                 )
+            number = len(patch_embeds)
+            if guide_input_ids.ndim not in (3, 4) or len(guide_input_ids) != number:
+                raise ValueError(
+                    f"`guide_input_ids` has shape {tuple(guide_input_ids.shape)}; for these conversations it is to be "
+                    f"({number}, texts, length) or, of templates, ({number}, texts, sentences, length)."
+                )
+            check_shape("guide_attention_mask", guide_attention_mask, guide_input_ids.shape)
             if guide_attention_mask is None:
                 guide_attention_mask = torch.ones_like(guide_input_ids)
             text_embeds = self.guide(guide_input_ids, guide_attention_mask).to(device)
@@ -671,6 +678,9 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         pruning_method: str | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMSegmentationOutput:
+        tokens = inputs_embeds if input_ids is None else input_ids
+        if tokens is not None:
+            check_shape("labels", labels, tokens.shape[:2])
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -97,7 +97,8 @@ class Prompt:
             config ([`LiteLVLMConfig`]): says which positions the tokens have.
 
         Raises:
-            ValueError: the samples hold other numbers of placeholders.
+            ValueError: the samples hold other numbers of placeholders, or the mask or the positions are not those of
+                this prompt.
         """
         if isinstance(num_tokens, list):
             counts = torch.as_tensor(num_tokens, device=self._is_image.device)
@@ -106,6 +107,9 @@ class Prompt:
             )
         if tokens.indices is None:  # all stay
             return self
+        shape = self._is_image.shape
+        check_shape("attention_mask", self.attention_mask, shape)
+        check_shape("position_ids", self.position_ids, shape, (1, shape[1]))
         indices = tokens.indices.to(self._is_image.device)
         source, is_image, is_padding = retained_positions(self._is_image, indices, num_tokens)
         if tokens.is_valid is not None:
@@ -220,4 +224,11 @@ def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str
     )
 
 
-__all__ = ["Prompt", "find_token", "retained_positions"]
+def check_shape(name: str, values: torch.Tensor | None, *allowed: tuple[int, ...]) -> None:
+    """Raises ValueError if an argument has another shape: entries of others would be taken, or the error come late."""
+    if values is not None and tuple(values.shape) not in (tuple(shape) for shape in allowed):
+        shapes = " or ".join(str(tuple(shape)) for shape in allowed)
+        raise ValueError(f"`{name}` has shape {tuple(values.shape)}; for these conversations it is to be {shapes}.")
+
+
+__all__ = ["Prompt", "check_shape", "find_token", "retained_positions"]

@@ -106,8 +106,14 @@ def mask_losses(
         Two scalars: the cross-entropy and the Dice loss; 0 when there is no mask at all.
 
     Raises:
-        ValueError: numbers of masks and labels differ.
+        ValueError: numbers of masks and labels differ, or labels of another shape.
     """
+    for labels in mask_labels:
+        if not isinstance(labels, torch.Tensor) or labels.ndim != 3:
+            shape = f" of shape {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else ""
+            raise ValueError(
+                f"`mask_labels` holds a {type(labels).__name__}{shape}; allowed are tensors (num_masks, H, W)."
+            )
     counts, expected = [len(masks) for masks in pred_masks], [len(labels) for labels in mask_labels]
     if counts != expected:
         raise ValueError(

@@ -588,6 +588,39 @@ def test_what_segment_would_not_return_is_refused_by_name(make_model, make_batch
         make_model().segment(**make_batch(), **{option: True})
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("attention_mask", lambda values: values[:, :-3], r"it is to be \(3, 30\)"),
+        ("attention_mask", lambda values: values[:1], r"it is to be \(3, 30\)"),
+        ("position_ids", lambda _: torch.arange(5)[None], r"it is to be \(3, 30\) or \(1, 30\)"),
+        ("labels", lambda values: values[:, :-3], r"it is to be \(3, 30\)"),
+        ("labels", lambda values: values.repeat(1, 2), r"it is to be \(3, 30\)"),
+        ("labels", lambda values: values[:1], r"it is to be \(3, 30\)"),
+        ("guide_input_ids", lambda values: values[:1], r"it is to be \(3, texts, length\)"),
+        ("guide_input_ids", lambda values: values[:, 0], r"it is to be \(3, texts, length\)"),
+        ("guide_attention_mask", lambda values: values[..., :-1], r"it is to be \(3, 2, 7\)"),
+    ],
+)
+def test_an_argument_of_another_shape_is_named(make_model, make_batch, name, change, expected):
+    batch = make_batch(3, num_texts=2)
+    batch["labels"] = batch["input_ids"]
+    with pytest.raises(ValueError, match=f"`{name}` has shape .*{expected}"):
+        make_model()(**batch | {name: change(batch.get(name))})
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(8, 8), r"holds a Tensor of shape \(8, 8\); allowed are tensors"),
+        ([[0, 1]], "holds a list; allowed are tensors"),
+    ],
+)
+def test_mask_labels_of_another_shape_are_named(make_model, make_batch, labels, message):
+    with pytest.raises(ValueError, match=f"`mask_labels` {message}"):
+        make_model()(**make_batch(2), mask_labels=[labels] * 2)
+
+
 def test_an_image_is_described_once(make_model, make_batch):
     model, batch = make_model(), make_batch()
     state = model.encode_image(batch["pixel_values"], batch["sam_pixel_values"])
