@@ -121,8 +121,9 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             model_kwargs["attention_mask"] = outputs.attention_mask
             model_kwargs["position_ids"] = outputs.position_ids
         elif outputs.retained_indices is not None and isinstance(self._plan(model_kwargs).method, LayerwisePruner):
-            # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer
-            model_kwargs.setdefault("prompt_length", outputs.attention_mask.shape[1])
+            # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer. Of a
+            # prompt without padding Transformers has no mask; its last token is always kept
+            model_kwargs.setdefault("prompt_length", int(outputs.source_positions[0, -1]) + 1)
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     def _is_about_image(

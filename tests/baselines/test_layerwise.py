@@ -126,6 +126,18 @@ def test_with_all_tokens_kept_logits_equal_the_unpruned_model(make_inside_model,
 
 
 @pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize("masked", [True, False])
+def test_answers_without_a_cache_need_no_padding(make_inside_model, make_batch, name, masked):
+    model, batch = make_inside_model(pruning_method=name), make_batch()
+    if not masked:
+        del batch["attention_mask"]
+    options = {"max_new_tokens": 8, "eos_token_id": None, "suppress_tokens": [IMAGE_ID]}
+    without, with_cache = (model.generate(**batch, use_cache=use_cache, **options) for use_cache in (False, True))
+    assert torch.equal(without, with_cache)
+    assert torch.equal(model.segment(**batch, use_cache=False, **options).sequences, without)
+
+
+@pytest.mark.parametrize("name", INSIDE)
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])
 def test_generation_with_a_cache_equals_generation_without(make_inside_model, make_batch, name, position_mode):
     model = make_inside_model(pruning_method=name, position_mode=position_mode)
