@@ -58,7 +58,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bo
     return {"repo_id": repo_id, "dry_run": dry_run, "files": files}
 
 
-def check_folder(folder: str | Path) -> None:
+def check_folder(folder: str | Path, with_card: bool = True) -> None:
     """
     Looks for everything that loading a model from this folder needs, without loading it.
 
@@ -79,7 +79,8 @@ def check_folder(folder: str | Path) -> None:
     if missing := _missing_code(folder, {name.partition(".")[0] for name in classes}):
         raise ValueError(f"{str(folder)!r} lacks code: {', '.join(missing)}; save the model by `save_pretrained`.")
     _check_weights(folder)
-    _check_card(folder)
+    if with_card:  # which loading does not need
+        _check_card(folder)
 
 
 def _missing_code(folder: Path, modules: set[str]) -> list[str]:
@@ -136,9 +137,12 @@ def _read_json(folder: Path, name: str, mend: str) -> dict[str, Any]:
     if not (folder / name).is_file():
         raise ValueError(f"{str(folder)!r} holds no {name}; {mend}.")
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{_name(folder, name)} is no JSON ({error}); {mend}.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{_name(folder, name)} holds a {type(data).__name__} and no JSON object; {mend}.")
+    return data
 
 
 def _name(folder: Path, file: str) -> str:
