@@ -94,7 +94,7 @@ def _list_files(folder: Path, allowed: list[str]) -> tuple[list[str], list[str]]
     return sorted(names), sorted(left_out)
 
 
-def check_folder(folder: str | Path) -> list[str]:
+def check_folder(folder: str | Path, with_card: bool = True) -> list[str]:
     """
     Looks for everything that loading a model from this folder needs, without loading it.
 
@@ -119,7 +119,8 @@ def check_folder(folder: str | Path) -> list[str]:
     if missing := sorted(name for name in code if not (folder / name).is_file()):
         raise ValueError(f"{str(folder)!r} lacks code: {', '.join(missing)}; save the model by `save_pretrained`.")
     weights = _check_weights(folder)
-    _check_card(folder)
+    if with_card:  # which loading does not need
+        _check_card(folder)
     return [*code, *weights]
 
 
@@ -183,9 +184,12 @@ def _read_json(folder: Path, name: str, mend: str) -> dict[str, Any]:
     if not (folder / name).is_file():
         raise ValueError(f"{str(folder)!r} holds no {name}; {mend}.")
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{_name(folder, name)} is no JSON ({error}); {mend}.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{_name(folder, name)} holds a {type(data).__name__} and no JSON object; {mend}.")
+    return data
 
 
 def _name(folder: Path, file: str) -> str:
