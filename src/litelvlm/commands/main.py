@@ -19,9 +19,9 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import benchmark, card, convert, diagnose, evaluate, methods, push, segment
+from . import annotate, benchmark, card, convert, diagnose, evaluate, methods, push, segment
 
-COMMANDS = (segment, methods, convert, card, push, evaluate, diagnose, benchmark)
+COMMANDS = (segment, annotate, methods, convert, card, push, evaluate, diagnose, benchmark)
 
 
 def build_parser() -> argparse.ArgumentParser:
