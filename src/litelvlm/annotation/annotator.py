@@ -1,0 +1,300 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is done to a batch of images and texts, whoever hands the batches over."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
+
+from ..data.masks import encode_mask
+from ..modeling.images_litelvlm import load_rgb
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from ..modeling.outputs_litelvlm import LiteLVLMImageState
+from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..outputs.formats import to_bbox
+
+COLUMNS = (
+    "image",
+    "text",
+    "answer",
+    "segmentation",
+    "bbox",
+    "area",
+    "score",
+    "num_retained_tokens",
+    "model",
+    "revision",
+)
+"""Of what an [`Annotator`] gives; a row is a mask, or a text without one."""
+
+_IMAGES = ("pixel_values", "sam_pixel_values", "image_sizes", "original_sizes", "reshaped_input_sizes")
+_ENCODED = _IMAGES[:3]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    What is asked of an image.
+
+    Args:
+        image: as [`load_rgb`] takes it, a dictionary of `bytes` or `path`, or a function that gives the image.
+        texts: the questions.
+        name (`str`, *optional*): of the image in rows and errors.
+        question_template (`str`, *optional*): instead of the processor's.
+        num_rows (`int`): rows of the input that it stands for, for the progress.
+    """
+
+    image: Any
+    texts: Sequence[Any]
+    name: str | None = None
+    question_template: str | None = None
+    num_rows: int = 1
+
+
+@dataclass
+class Prepared:
+    """
+    A batch as the model takes it: b images, B texts.
+
+    Args:
+        inputs (`dict[str, torch.Tensor]`): the processor's; what belongs to images has b entries, the rest B.
+        asked (`list[tuple[str | None, str]]`): the image's name and the text, B of them.
+        image_of (`torch.LongTensor` of shape `(B,)`): the image of each text.
+        errors (`list[dict]`): `image`, `text` and `error` of what cannot be asked.
+    """
+
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    asked: list[tuple[str | None, str]] = field(default_factory=list)
+    image_of: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Annotator:
+    """
+    Makes masks for batches of images of any sizes. CLIP and SAM see each image of a batch once, however many texts ask
+    about it. `datasets.Dataset.map(..., batched=True)`, Ray Data's `map_batches` and `litelvlm annotate` call it.
+
+    Args:
+        model ([`LiteLVLMForSegmentation`] or `str`): the model, or the folder or Hub id that it is loaded from.
+        processor ([`LiteLVLMProcessor`], *optional*): by default that of the model's folder.
+        device (`str`, *optional*): where a model that is loaded here goes.
+        answer (`str`, *optional*): taken as given, such as `"It is [SEG]."`: nothing is decoded.
+        max_new_tokens (`int`): length of the answers that are generated.
+        batch_size (`int`): texts per forward pass.
+        skip_broken (`bool`): whether a call leaves out, with a warning, the rows that cannot be read.
+        revision (`str`, *optional*): of the model, by default the commit of its Hub repository.
+        options: `num_retained_tokens` and `pruning_method`.
+
+    Raises:
+        ValueError: processor and model do not fit, or an answer without [SEG].
+    """
+
+    def __init__(
+        self,
+        model: LiteLVLMForSegmentation | str,
+        processor: LiteLVLMProcessor | None = None,
+        *,
+        device: str | torch.device | None = None,
+        answer: str | None = None,
+        max_new_tokens: int = 32,
+        batch_size: int = 16,
+        skip_broken: bool = False,
+        revision: str | None = None,
+        **options: Any,
+    ):
+        if isinstance(model, str):
+            model = LiteLVLMForSegmentation.from_pretrained(model, dtype="auto")
+            model = model if device is None else model.to(device)
+        self.model: LiteLVLMForSegmentation = model
+        self.processor = processor or LiteLVLMProcessor.from_pretrained(model.name_or_path)
+        self.processor.check_fits(model.config)
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size}; allowed are numbers of at least 1.")
+        self.batch_size, self.skip_broken = batch_size, skip_broken
+        self.options = {name: value for name, value in options.items() if value is not None}
+        if answer is None:
+            self.options |= {"max_new_tokens": max_new_tokens, "do_sample": False}
+        else:
+            self.options["answer"] = self.processor.encode_answer(answer)
+        self.origin = {
+            "model": model.name_or_path,
+            "revision": revision or getattr(model.config, "_commit_hash", None),
+        }
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """
+        Args:
+            batch: columns `image` (see [`Request`]) and `text` (a text, or a list of texts), and `name` for images
+                that do not name themselves.
+
+        Returns:
+            `dict[str, list]`: the columns of [`COLUMNS`], a row for each mask in the order of the batch:
+            `segmentation` are run lengths `{"size", "counts"}`, `bbox` `[left, top, width, height]`; both, `area` and
+            `score` are `None` for an answer without a mask.
+
+        Raises:
+            ValueError: a column is missing, or something cannot be read and is not to be skipped.
+        """
+        if missing := [name for name in ("image", "text") if name not in batch]:
+            raise ValueError(f"The batch has no column {', '.join(missing)}; it has {', '.join(batch)}.")
+        prepared = self.prepare(_requests(batch))
+        for error in prepared.errors:
+            if not self.skip_broken:
+                raise ValueError(f"image {error['image']}, text {error['text']!r}: {error['error']}")
+            logger.warning("Left out: image %s, text %r: %s", error["image"], error["text"], error["error"])
+        rows = self.annotate(prepared)
+        return {name: [row[name] for row in rows] for name in COLUMNS}
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """Reads images and makes tensors of them and of the texts: all that needs no model, in any thread."""
+        prepared = Prepared()
+        found, image_of = [], []
+        for request in requests:
+            sound = [text for text in request.texts if isinstance(text, str) and text.strip()]
+            for text in request.texts:
+                if text not in sound:
+                    prepared.errors.append(_error(request, text, "allowed are texts that are not empty"))
+            try:
+                image = _load(request.image)
+                if sound:
+                    found.append(self.processor(image, sound, question_template=request.question_template))
+                    image_of += [len(found) - 1] * len(sound)
+                    prepared.asked += [(request.name, text) for text in sound]
+            except Exception as error:  # each of Pillow's readers raises its own
+                prepared.errors += [_error(request, text, str(error) or type(error).__name__) for text in sound]
+        prepared.image_of = torch.tensor(image_of, dtype=torch.long)
+        prepared.inputs = self._join(found) if found else {}
+        return prepared
+
+    @torch.inference_mode()
+    def annotate(self, prepared: Prepared) -> list[dict[str, Any]]:
+        """The rows of a batch, as dictionaries of [`COLUMNS`] and `size`, the image's height and width."""
+        if not prepared.asked:
+            return []
+        inputs = {name: value.to(self.model.device) for name, value in prepared.inputs.items()}
+        images = {name: inputs[name] for name in _ENCODED if name in inputs}
+        state = self.model.encode_image(**images, pruning_method=self.options.get("pruning_method"))
+        rows = []
+        for start in range(0, len(prepared.asked), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            rows += self._ask(inputs, state, prepared.asked[part], prepared.image_of[part], part)
+        return rows
+
+    def _ask(
+        self,
+        inputs: dict[str, torch.Tensor],
+        state: LiteLVLMImageState,
+        asked: list[tuple[str | None, str]],
+        image_of: torch.Tensor,
+        part: slice,
+    ) -> list[dict[str, Any]]:
+        prompts = {name: value[part] for name, value in inputs.items() if name not in _IMAGES}
+        states = LiteLVLMImageState(**{name: value[image_of.to(value.device)] for name, value in state.items()})
+        output = self.model.segment(**prompts, **self.options, image_state=states)
+        sizes = {name: inputs[name].cpu()[image_of] for name in ("original_sizes", "reshaped_input_sizes")}
+        found = self.processor.post_process_instance_segmentation(
+            output, sizes, text_labels=[[text] for _, text in asked]
+        )
+        retained = self.model.config.num_patches
+        if output.retained_indices is not None:
+            retained = output.retained_indices.shape[1]
+        rows = []
+        answers = self.processor.decode_answers(output, prompts)
+        for (name, text), answer, size, entries in zip(
+            asked, answers, sizes["original_sizes"].tolist(), found, strict=True
+        ):
+            said = {"image": name, "text": text, "answer": answer, "num_retained_tokens": retained, "size": size}
+            nothing = dict.fromkeys(("segmentation", "bbox", "area", "score"))
+            rows += [said | mask | self.origin for mask in map(_describe, entries)] or [said | nothing | self.origin]
+        return rows
+
+    def _join(self, found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """What the processor gave for single images, as one batch: padding goes to the left, where answers are not."""
+        joined = {
+            # Crops may differ in number
+            name: pad_sequence([value for inputs in found for value in inputs[name]], batch_first=True)
+            for name in _IMAGES
+            if name in found[0]
+        }
+        pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0}
+        for name, pad in pads.items():
+            rows = [
+                row[mask.bool()]
+                for inputs in found
+                for row, mask in zip(inputs[name], inputs["attention_mask"], strict=True)
+            ]
+            joined[name] = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side="left")
+        pads = {"guide_input_ids": self.processor.guide_tokenizer.pad_token_id, "guide_attention_mask": 0}
+        for name, pad in pads.items():
+            length = max(inputs[name].shape[-1] for inputs in found)
+            joined[name] = torch.cat(
+                [
+                    torch.nn.functional.pad(inputs[name], (0, length - inputs[name].shape[-1]), value=pad)
+                    for inputs in found
+                ]
+            )
+        return joined
+
+
+def _requests(batch: Mapping[str, Sequence[Any]]) -> list[Request]:
+    """The rows of a batch, those in a row about one image as one request."""
+    requests: list[Request] = []
+    names = batch.get("name", [None] * len(batch["image"]))
+    for image, text, name in zip(batch["image"], batch["text"], names, strict=True):
+        texts = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
+        last = requests[-1] if requests else None
+        if last is not None and (image is last.image or (isinstance(image, (str, dict)) and image == last.image)):
+            requests[-1] = Request(image, [*last.texts, *texts], last.name)
+        else:
+            requests.append(Request(image, texts, _name_of(image) if name is None else str(name)))
+    return requests
+
+
+def _name_of(image: Any) -> str | None:
+    if isinstance(image, dict):
+        return image.get("path")
+    return str(image) if isinstance(image, str) else getattr(image, "filename", None) or None
+
+
+def _load(image: Any) -> Image.Image:
+    if callable(image):
+        image = image()
+    if isinstance(image, dict):
+        image = Image.open(BytesIO(image["bytes"])) if image.get("bytes") else image.get("path")
+    return load_rgb(image)
+
+
+def _error(request: Request, text: Any, reason: str) -> dict[str, Any]:
+    return {"image": request.name, "text": text, "error": reason.strip().splitlines()[0]}
+
+
+def _describe(entry: dict[str, Any]) -> dict[str, Any]:
+    mask = entry["mask"].cpu().numpy()
+    return {
+        "segmentation": encode_mask(mask),
+        "bbox": to_bbox(entry["box"]),
+        "area": int(mask.sum()),
+        "score": entry["score"],
+    }
+
+
+__all__ = ["COLUMNS", "Annotator", "Prepared", "Request"]

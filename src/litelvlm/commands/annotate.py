@@ -1,0 +1,106 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`litelvlm annotate`: masks for a folder, a table or a data set."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .flags import add_command, add_model
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    parser = add_command(
+        commands,
+        "annotate",
+        help="segment what texts refer to in many images",
+        description="Writes a row for each mask, and one with nulls for a text without any. Started again after it "
+        "was stopped, it goes on. What cannot be read is named in OUTPUT's stem.errors.jsonl, and does not stop it.",
+    )
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a folder of images, a .txt with one on each line, a .csv, .jsonl or .parquet with the columns image and "
+        "text, COCO's .json, refcoco and the like, or a data set of the Hub, which is streamed",
+    )
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="a .parquet, or a .json in COCO's format")
+    parser.add_argument(
+        "--text", nargs="+", metavar="TEXT", help="ask these of every image, instead of what INPUT says"
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="the folder from which INPUT names its images (default: its own), or that holds the RefCOCO family",
+    )
+    parser.add_argument("--split", nargs="+", help="of a data set (default: train, or those that papers report)")
+    add_model(parser)
+    parser.add_argument("--method", help="pruning method, as `litelvlm methods` lists them (default: the model's)")
+    parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--answer", metavar="TEXT", help='do not generate: take this answer, such as "It is [SEG]."')
+    answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answers (default: 32)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images, and texts, at a time (default: 16)")
+    parser.add_argument("--force", action="store_true", help="begin anew, and replace OUTPUT")
+    return parser
+
+
+def run(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Raises ValueError or OSError for what the user can mend."""
+    from accelerate import PartialState
+
+    from ..annotation.annotate import annotate
+    from ..annotation.annotator import Annotator
+    from ..annotation.parts import Parts
+    from ..annotation.sources import open_source
+    from ..data.samples import required
+    from ..evaluation.fingerprints import fingerprint_of_model, fingerprint_of_processor
+    from .loading import load_model, pick_device
+
+    for library in ("pyarrow", "pycocotools.mask"):
+        required(library)
+    source = open_source(options.input, options.text, options.data_root, options.split)
+    state = PartialState()
+    device = pick_device(options.device)
+    if options.device is None and state.num_processes > 1:
+        device = state.device  # a GPU for each process
+    model, processor = load_model(options, device)
+    model.config.resolve_pruning(options.num_retained_tokens, options.method)
+    fingerprint = fingerprint_of_model(model)
+    settings = {"model": fingerprint, "processor": fingerprint_of_processor(processor)}
+    settings |= {
+        name: getattr(options, name) for name in ("answer", "max_new_tokens", "method", "num_retained_tokens")
+    }
+    parts = Parts(options.output, settings, options.force and state.is_main_process)
+    annotator = Annotator(
+        model,
+        processor,
+        answer=options.answer,
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.batch_size,
+        revision=getattr(model.config, "_commit_hash", None) or fingerprint,
+        num_retained_tokens=options.num_retained_tokens,
+        pruning_method=options.method,
+    )
+    return annotate(annotator, source, parts, options.batch_size)
+
+
+def show(report: dict[str, Any]) -> None:
+    print(f"{report['rows']} rows, {report['masks']} of them masks, in {report['output']}")
+    if report["errors"]:
+        print(f"{report['errors']} errors, named in {Path(report['output']).stem}.errors.jsonl")
+    print(f"{report['images']} images in {report['seconds']:.1f} s, {report['images_per_second']:.2f} per second")
+
+
+__all__ = ["add_parser", "run", "show"]
