@@ -25,8 +25,10 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json")
-_TOKENIZER += ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja")
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
+)
 # What a model repository holds, beside its weights and code, which are known by the index and the configuration: a
 # folder where somebody worked holds keys, optimizer states and more
 PUBLISHED = (

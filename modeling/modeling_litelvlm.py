@@ -128,7 +128,7 @@ _MASK_ARGUMENTS = r"""
 """
 
 
-class LiteLVLMSegmentationKwargs(TransformersKwargs, total=False):
+class LiteLVLMSegmentationKwargs(TransformersKwargs, total=False):  # type: ignore[call-arg]
     """`Trainer` finds a loss only where all labels that `forward` names are given, so `mask_labels` stand here."""
 
     mask_labels: list[torch.Tensor] | None
@@ -795,7 +795,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             self._check_makes_masks()
             image_embeddings = self.sam.encode_image(sam_pixel_values)
         if image_embeddings is not None:
-            is_seg = find_token(self.config.seg_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
+            seg_token_id: Any = self.config.seg_token_id  # which a configuration with SAM has
+            is_seg = find_token(seg_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
             # The hidden state before a token predicts it, so the last one predicts no token of the prompt
             is_seg = nn.functional.pad(_at(is_seg, outputs.source_positions)[:, 1:], (0, 1))
             masks = self._decode_masks(outputs.last_hidden_state, is_seg, image_embeddings)

@@ -278,7 +278,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             parts = [p for m in messages if not isinstance(m["content"], str) for p in m["content"]]
             parts = [p for p in parts if p["type"] == "image"]
             images.append([next((p[k] for k in ("image", "url", "path") if k in p), None) for p in parts])
-        rendering = {
+        rendering: dict[str, Any] = {
             "chat_template": template,
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": continue_final_message,

@@ -73,7 +73,7 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
     refs_path = folder / (f"grefs({partition}).json" if name == "grefcoco" else f"refs({partition}).p")
     refs, instances_path = _read(refs_path), folder / "instances.json"
     instances = _read(instances_path)
-    listed = [instances.get(kind) for kind in ("annotations", "images")] if isinstance(instances, dict) else []
+    listed: list[Any] = [instances.get(k) for k in ("annotations", "images")] if isinstance(instances, dict) else []
     if not listed or not all(isinstance(found, list) for found in (refs, *listed)):
         raise ValueError(f"'{refs_path}' and '{instances_path}' are not in REFER's layout.")
     annotations, images = (

@@ -133,7 +133,7 @@ def _image(value: Any) -> Image.Image:
 
 def _load_coco(path: Path) -> list[ReferringImage]:
     data = read_json(path)
-    lists = [data.get(name) for name in ("images", "annotations")] if isinstance(data, dict) else []
+    lists: list[Any] = [data.get(name) for name in ("images", "annotations")] if isinstance(data, dict) else []
     if not lists or not all(isinstance(found, list) for found in lists):
         raise ValueError(f"'{path}' is not in COCO's format; it needs the lists `images` and `annotations`.")
     images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and _is_id(image.get("id"))}

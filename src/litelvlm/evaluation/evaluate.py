@@ -94,8 +94,8 @@ def evaluate(
         (key, fingerprint_of_content(*read_masks(images[key], skip_broken)))
         for key in tqdm(measured, desc="measured already", disable=not (measured and state.is_main_process))
     ]
-    contents = set(gather_object(contents))
-    known = {line["key"]: line for line in earlier if (line["key"], line["content"]) in contents}
+    unchanged = set(gather_object(contents))
+    known = {line["key"]: line for line in earlier if (line["key"], line["content"]) in unchanged}
     pending = [key for key in images if key not in known]
     mine = pending[state.process_index :: state.num_processes]
     new = []

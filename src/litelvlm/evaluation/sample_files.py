@@ -32,15 +32,15 @@ def read_lines(folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any
         ValueError: a file was written with other settings, or a line is damaged.
     """
     for path in sorted(folder.glob("samples-*.jsonl")):
-        first, *rest = [_parse(path, i, line) for i, line in enumerate(_whole_lines(path).splitlines(), 1)] or [None]
-        earlier = {} if first is None else first.get("settings", {})
-        if first is not None and earlier != settings:
+        lines = [_parse(path, i, line) for i, line in enumerate(_whole_lines(path).splitlines(), 1)]
+        earlier = lines[0]["settings"] if lines else settings
+        if earlier != settings:
             different = [name for name in settings if earlier.get(name) != settings[name]]
             raise ValueError(
                 f"'{path}' is of another evaluation ({', '.join(different)} differ); name another folder by --output, "
                 "or delete this one."
             )
-        yield from rest
+        yield from lines[1:]
 
 
 def open_samples(path: Path, settings: dict[str, Any]) -> TextIO:
