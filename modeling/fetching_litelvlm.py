@@ -99,7 +99,7 @@ class _Limits:
     def connect(self, kind: type[HTTPConnection], host: str, timeout: float) -> HTTPConnection:
         """An urllib handler's connection, of which every wait ends at the deadline."""
         connection = kind(host, timeout=max(min(timeout, self.deadline - monotonic()), 1e-3))
-        connection.response_class = partial(_LimitedResponse, self)
+        connection.response_class = partial(_LimitedResponse, self)  # type: ignore[assignment]
         return connection
 
 

@@ -121,12 +121,13 @@ class Annotator:
         revision: str | None = None,
         **options: Any,
     ):
+        loaded: Any = model
         if isinstance(model, str):
-            model = LiteLVLMForSegmentation.from_pretrained(model, dtype="auto")
-            model = model if device is None else model.to(device)
-        self.model: LiteLVLMForSegmentation = model
-        self.processor = processor or LiteLVLMProcessor.from_pretrained(model.name_or_path)
-        self.processor.check_fits(model.config)
+            loaded = LiteLVLMForSegmentation.from_pretrained(model, dtype="auto")
+            loaded = loaded if device is None else loaded.to(device)
+        self.model: LiteLVLMForSegmentation = loaded
+        self.processor = processor or LiteLVLMProcessor.from_pretrained(loaded.name_or_path)
+        self.processor.check_fits(loaded.config)
         if batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size}; allowed are numbers of at least 1.")
         self.batch_size, self.skip_broken = batch_size, skip_broken
@@ -136,8 +137,8 @@ class Annotator:
         else:
             self.options["answer"] = self.processor.encode_answer(answer)
         self.origin = {
-            "model": model.name_or_path,
-            "revision": revision or getattr(model.config, "_commit_hash", None),
+            "model": loaded.name_or_path,
+            "revision": revision or getattr(loaded.config, "_commit_hash", None),
         }
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

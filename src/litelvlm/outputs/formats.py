@@ -48,7 +48,7 @@ def to_coco(
     """
     images: dict[str, dict[str, Any]] = {}
     categories: dict[str, int] = {}
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for size, name, instances in _of_images(results, sizes, file_names):
         image = images.setdefault(
             name, {"id": len(images) + 1, "file_name": name, "height": size[0], "width": size[1]}
@@ -120,7 +120,13 @@ def to_labelme(instances: Sequence[Instance], size: Size, file_name: str) -> dic
             points = np.resize(points, (max(3, len(points)), 2))
             shape = {"label": instance["label"], "points": points.tolist(), "group_id": number}
             shapes.append(shape | {"description": "", "shape_type": "polygon", "flags": {}, "mask": None})
-    file = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": file_name, "imageData": None}
+    file: dict[str, Any] = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": file_name,
+        "imageData": None,
+    }
     return file | {"imageHeight": int(size[0]), "imageWidth": int(size[1])}
 
 
