@@ -34,7 +34,6 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPModel,
     CLIPVisionConfig,
-    GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -197,8 +196,10 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
             differing["not finite"] = _not_finite(model)
             _check_weights(pretrained_model_name_or_path, differing)
         if model.can_generate() and model.generation_config._from_model_config:
-            # There is no file of it, and Transformers looks for the end token where this configuration has none
-            model.generation_config = GenerationConfig.from_model_config(model.config)
+            # Without a file of its own Transformers looks for the end token where this configuration has none
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                if getattr(model.generation_config, name) is None:
+                    setattr(model.generation_config, name, getattr(model.config.get_text_config(), name, None))
         return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -989,11 +990,11 @@ def _not_finite(model: nn.Module) -> list[str]:
     # A sum is finite if all its terms are, and needs no copy as a mask would
     return [
         name
-        for name, tensor in model.state_dict().items()
-        if type(tensor) is torch.Tensor
-        and tensor.is_floating_point()
-        and not tensor.is_meta
-        and not tensor.sum(dtype=torch.float32).isfinite()
+        for name, weight in model.named_parameters()
+        if type(weight.data) is torch.Tensor
+        and weight.is_floating_point()
+        and not weight.is_meta
+        and not weight.data.sum(dtype=torch.float32).isfinite()
     ]
 
 

@@ -139,6 +139,7 @@ def test_tokens_are_shown_on_an_image_with_fewer_pixels_than_patches(tmp_path):
 def test_images_are_segmented_by_other_methods(method, text, tmp_path, capsys):
     path = tmp_path / "overlay.png"
     command = ["segment", "example", text, "--method", method, "--num-retained-tokens", "128"]
+    command += ["--answer", "It is [SEG]."]  # a method may cost this small model its answer
     assert main([*command, "--json", "--output", str(path), "--show-tokens"]) == 0
     assert json.loads(capsys.readouterr().out)["masks"] and path.is_file()
 

@@ -166,7 +166,9 @@ def write_shards(
                         f"configuration describes has {tuple(meta[name].shape)}."
                     )
                 shard[name] = tensor.to(meta[name].dtype)
-                if shard[name].is_floating_point() and not shard[name].sum(dtype=torch.float32).isfinite():
+                # A buffer may well hold infinity, as a mask of attention does
+                is_weight = isinstance(like[name], torch.nn.Parameter) and shard[name].is_floating_point()
+                if is_weight and not shard[name].sum(dtype=torch.float32).isfinite():
                     raise ValueError(
                         f"{sources[name].key} holds NaN or infinity in {meta[name].dtype}; download the checkpoint "
                         "anew, or name a dtype that holds its values."
