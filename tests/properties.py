@@ -21,7 +21,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
 from PIL import Image
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
@@ -42,7 +41,6 @@ def _or_none(call, *arguments, error=ValueError):
         return None
 
 
-@given(strategies.segmentations())
 def segmentation_is_decoded_or_refused(case):
     segmentation, height, width, expected = case
     mask = _or_none(decode_segmentation, segmentation, height, width)
@@ -54,13 +52,11 @@ def segmentation_is_decoded_or_refused(case):
         assert np.array_equal(mask, decode_segmentation(segmentation, height, width))
 
 
-@given(strategies.labelme_shapes())
 def labelme_shape_is_drawn_or_refused(shape):
     layer = _or_none(draw_labelme_shape, shape, 8, 10)
     assert layer is None or (layer.shape == (8, 10) and layer.dtype == bool)
 
 
-@given(strategies.coco_files())
 def coco_file_is_read_or_what_is_broken_is_named(data):
     with tempfile.TemporaryDirectory() as folder:
         Image.new("RGB", (10, 8)).save(Path(folder) / "a.png")
@@ -74,7 +70,6 @@ def coco_file_is_read_or_what_is_broken_is_named(data):
                 assert mask is None or set(np.unique(mask)) <= {0, 1}
 
 
-@given(strategies.images())
 def image_is_read_or_refused(image):
     read = _or_none(load_rgb, image)
     assert read is None or (read.mode == "RGB" and min(read.size) > 0)
@@ -83,7 +78,6 @@ def image_is_read_or_refused(image):
 _CONFIG = LiteLVLMConfig()
 
 
-@given(strategies.BUDGETS)
 def budget_is_taken_or_refused_by_name(budget):
     try:
         _, resolved = _CONFIG.resolve_pruning(budget)
@@ -94,10 +88,11 @@ def budget_is_taken_or_refused_by_name(budget):
         assert budget is None or resolved == budget
 
 
-PROPERTIES = [
-    segmentation_is_decoded_or_refused,
-    labelme_shape_is_drawn_or_refused,
-    coco_file_is_read_or_what_is_broken_is_named,
-    image_is_read_or_refused,
-    budget_is_taken_or_refused_by_name,
-]
+PROPERTIES = {
+    segmentation_is_decoded_or_refused: strategies.segmentations(),
+    labelme_shape_is_drawn_or_refused: strategies.labelme_shapes(),
+    coco_file_is_read_or_what_is_broken_is_named: strategies.coco_files(),
+    image_is_read_or_refused: strategies.images(),
+    budget_is_taken_or_refused_by_name: strategies.BUDGETS,
+}
+"""Each property with what it is checked on."""

@@ -14,14 +14,15 @@
 """Every property of properties.py, with a few examples each, the same in every run."""
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 
 from .properties import PROPERTIES
+
+FEW = settings(
+    max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.mark.parametrize("check", PROPERTIES, ids=lambda check: check.__name__)
 def test_hostile_input_gives_a_right_result_or_one_typed_error(check):
-    few = settings(
-        max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    few(check)()
+    FEW(given(PROPERTIES[check])(check))()
