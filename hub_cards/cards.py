@@ -22,6 +22,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from ..evaluation.report import with_interval
 from ..writing import write_text
 
 FOLDER = Path(__file__).parent
@@ -128,7 +129,7 @@ def tables_with_intervals(rows: list[dict[str, Any]]) -> dict[int, str]:
         of_budget = [row for row in rows if row["method"] == "none" or row["retained"] == budget]
         for method in dict.fromkeys(row["method"] for row in of_budget):
             of_method = [row for row in of_budget if row["method"] == method]
-            cells = [f"{row['ciou']:.1f} [{row['ciou_low']:.1f}, {row['ciou_high']:.1f}]" for row in of_method]
+            cells = [with_interval(row, "ciou") for row in of_method]
             kept = of_method[0]["retained"]
             lines.append(
                 [method, f"{of_method[0]['layer_tokens']:.4g}", *cells, _relative(rows, method, kept, "ciou")]

@@ -13,7 +13,6 @@
 # limitations under the License.
 """A checkpoint's folder, checked for what others need to load it, and sent to the Hub."""
 
-import hashlib
 import json
 import re
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError, safe_open
 
 _TOKENIZER = (
@@ -72,7 +72,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bo
             f"{str(folder)!r} holds links to files elsewhere: {', '.join(links)}; put the files themselves there, if "
             "they are to be published."
         )
-    files = [_describe(folder, name) for name in names]
+    files = [{"name": name} | describe_file(folder / name) for name in names]
     if not dry_run:
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -198,12 +198,10 @@ def _name(folder: Path, file: str) -> str:
     return repr(str(folder / file))
 
 
-def _describe(folder: Path, name: str) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with open(folder / name, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"name": name, "size": (folder / name).stat().st_size, "sha256": digest.hexdigest()}
+def describe_file(path: Path) -> dict[str, Any]:
+    """`size` in bytes and `sha256` of a file."""
+    with open(path, "rb") as file:
+        return {"size": path.stat().st_size, "sha256": sha_fileobj(file).hex()}
 
 
-__all__ = ["check_folder", "push"]
+__all__ = ["check_folder", "describe_file", "push"]

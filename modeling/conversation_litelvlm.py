@@ -188,6 +188,8 @@ def batch_conversations(
         return_tensors="pt",
     )
     data = {name: padded[name] for name in ("input_ids", "attention_mask")}
+    if not with_labels and not with_assistant_masks:
+        return data
     labels = torch.full_like(data["input_ids"], _IGNORED)
     labels[data["attention_mask"].bool()] = torch.tensor([label for _, row in encoded for label in row])
     if with_labels:

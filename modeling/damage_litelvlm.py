@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Names the damaged file of a folder, where the libraries that read it fail without a name."""
+"""What is damaged in a checkpoint: names its file where the libraries that read it fail without a name."""
 
 import json
 import os
@@ -19,9 +19,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 # What each file of a saved folder must hold to be what its name says; all are JSON objects
 _KEYS = {"tokenizer.json": {"model", "added_tokens"}, "model.safetensors.index.json": {"weight_map"}}
 _LFS = b"version https://git-lfs"
+
+
+def is_finite(weight: torch.Tensor) -> bool:
+    """Whether a weight holds neither NaN nor infinity: its sum shows it, and needs no copy as a mask would."""
+    return not weight.is_floating_point() or bool(weight.sum(dtype=torch.float32).isfinite())
 
 
 @contextmanager
@@ -63,4 +70,4 @@ def _find_damage(folder: Path) -> str | None:
     return None
 
 
-__all__ = ["naming_damage"]
+__all__ = ["is_finite", "naming_damage"]

@@ -46,7 +46,7 @@ from transformers.utils.import_utils import torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from .concurrency_litelvlm import Concurrently
-from .damage_litelvlm import naming_damage
+from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
 from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
@@ -987,14 +987,10 @@ def _check_weights(name: str | os.PathLike, differing: dict[str, Collection[str]
 
 def _not_finite(model: nn.Module) -> list[str]:
     """Names of the weights that hold NaN or infinity; of those in plain tensors, not in quantised or sharded ones."""
-    # A sum is finite if all its terms are, and needs no copy as a mask would
     return [
         name
         for name, weight in model.named_parameters()
-        if type(weight.data) is torch.Tensor
-        and weight.is_floating_point()
-        and not weight.is_meta
-        and not weight.data.sum(dtype=torch.float32).isfinite()
+        if type(weight.data) is torch.Tensor and not weight.is_meta and not is_finite(weight.data)
     ]
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils.sha import sha_fileobj
 from PIL import Image
 
 from .evaluation.protocol import ANSWER
-from .hub_cards import check_folder
+from .hub_cards.publish import check_folder, describe_file
 from .modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from .modeling.processing_litelvlm import LiteLVLMProcessor
 
@@ -41,14 +40,12 @@ def check_hashes(folder: Path) -> list[dict[str, Any]]:
     """
     files = []
     for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            digest = sha_fileobj(file).hex()
-        expected = _hash_of_hub(path)
-        if expected not in (None, digest):
+        file, expected = describe_file(path), _hash_of_hub(path)
+        if expected not in (None, file["sha256"]):
             raise ValueError(
-                f"{str(path)!r} is damaged: its SHA-256 is {digest}, the Hub's {expected}; download it anew."
+                f"{str(path)!r} is damaged: its SHA-256 is {file['sha256']}, the Hub's {expected}; download it anew."
             )
-        files.append({"name": path.name, "size": path.stat().st_size, "sha256": digest, "expected": expected})
+        files.append({"name": path.name} | file | {"expected": expected})
     return files
 
 

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 import litelvlm
-from litelvlm import EXAMPLE_IMAGE
+from litelvlm import EXAMPLE_IMAGE, load_tiny
 from litelvlm.annotation import COLUMNS, Annotator, Request
 from litelvlm.annotation.parts import Parts
 from litelvlm.annotation.sources import open_source
@@ -250,3 +250,16 @@ def test_sources_that_cannot_be_read_are_told_by_name(name, message, folder):
     (folder / "coco.json").write_text('{"images": [{}], "annotations": []}')
     with pytest.raises(ValueError, match=message):
         list(open_source(str(folder / name)).requests)
+
+
+def test_rows_say_how_many_tokens_an_adaptive_method_kept_for_each_image():
+    model, processor = load_tiny()
+    choice = {"pruning_method": "prumerge-adaptive", "num_retained_tokens": 200}
+    annotator = Annotator(model, processor, answer="It is [SEG].", **choice)
+    images = [Image.open(EXAMPLE_IMAGE), Image.new("RGB", (64, 64), "gray")]
+    rows = annotator({"image": images, "text": ["the red circle"] * 2})
+    for image, number in zip(images, rows["num_retained_tokens"], strict=True):
+        output = model.segment(
+            **processor(image, "the red circle"), **choice, answer="It is [SEG].", processor=processor
+        )
+        assert number == int(output.num_retained_tokens[0]) < 200

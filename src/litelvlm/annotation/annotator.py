@@ -215,15 +215,14 @@ class Annotator:
         found = self.processor.post_process_instance_segmentation(
             output, sizes, text_labels=[[text] for _, text in asked]
         )
-        retained = self.model.config.num_patches
-        if output.retained_indices is not None:
-            retained = output.retained_indices.shape[1]
+        retained = output.num_retained_tokens
+        kept = [self.model.config.num_patches] * len(asked) if retained is None else retained.tolist()
         rows = []
         answers = self.processor.decode_answers(output, prompts)
-        for (name, text), answer, size, entries in zip(
-            asked, answers, sizes["original_sizes"].tolist(), found, strict=True
+        for (name, text), answer, number, size, entries in zip(
+            asked, answers, kept, sizes["original_sizes"].tolist(), found, strict=True
         ):
-            said = {"image": name, "text": text, "answer": answer, "num_retained_tokens": retained, "size": size}
+            said = {"image": name, "text": text, "answer": answer, "num_retained_tokens": number, "size": size}
             nothing = dict.fromkeys(("segmentation", "bbox", "area", "score"))
             rows += [said | mask | self.origin for mask in map(_describe, entries)] or [said | nothing | self.origin]
         return rows

@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .flags import add_command, add_model
+from .flags import add_command, add_model, add_question
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -46,11 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", nargs="+", help="of a data set (default: train, or those that papers report)")
     add_model(parser)
-    parser.add_argument("--method", help="pruning method, as `litelvlm methods` lists them (default: the model's)")
-    parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
-    answer = parser.add_mutually_exclusive_group()
-    answer.add_argument("--answer", metavar="TEXT", help='do not generate: take this answer, such as "It is [SEG]."')
-    answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answers (default: 32)")
+    add_question(parser)
     parser.add_argument("--batch-size", type=int, default=16, help="images, and texts, at a time (default: 16)")
     parser.add_argument("--force", action="store_true", help="begin anew, and replace OUTPUT")
     return parser

@@ -53,6 +53,15 @@ def add_device(parser: Any, also: str = "") -> None:
     )
 
 
+def add_question(parser: argparse.ArgumentParser) -> None:
+    """How a text is asked: by which method, with how many tokens, and for what answer."""
+    parser.add_argument("--method", help="pruning method, as `litelvlm methods` lists them (default: the model's)")
+    parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--answer", metavar="TEXT", help='do not generate: take this answer, such as "It is [SEG]."')
+    answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """What is measured: datasets, splits and how much of them."""
     parser.add_argument(
@@ -90,4 +99,4 @@ def add_methods(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-__all__ = ["BUDGETS", "add_command", "add_data", "add_device", "add_dtype", "add_methods", "add_model"]
+__all__ = ["BUDGETS", "add_command", "add_data", "add_device", "add_dtype", "add_methods", "add_model", "add_question"]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..writing import check_separate, replacing, write_text
-from .flags import add_command, add_model
+from .flags import add_command, add_model, add_question
 
 # Of an image with masks over it, and of masks in each format; 0 and 255 outlive only what keeps every value
 OUTPUT_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
@@ -46,12 +46,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "text", metavar="TEXT", nargs="+", help='what to segment, such as "the red circle"; of several each is asked'
     )
     add_model(parser)
-    parser.add_argument("--method", help="pruning method, as `litelvlm methods` lists them (default: the model's)")
-    parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
+    add_question(parser)
     parser.add_argument("--selection-rule", metavar="RULE", help="how the method litelvlm selects: paper or released")
-    answer = parser.add_mutually_exclusive_group()
-    answer.add_argument("--answer", metavar="TEXT", help='do not generate: take this answer, such as "It is [SEG]."')
-    answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="write the image with the mask over it")
     parser.add_argument("--mask", type=Path, metavar="FILE", help="write the masks")
     parser.add_argument(

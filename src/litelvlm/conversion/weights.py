@@ -28,6 +28,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from ..modeling.damage_litelvlm import is_finite
+
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 # What was read of a mapped file counts as memory of the process until the file is mapped anew; in bytes
 _REMAP_AFTER = 2**29
@@ -167,8 +169,7 @@ def write_shards(
                     )
                 shard[name] = tensor.to(meta[name].dtype)
                 # A buffer may well hold infinity, as a mask of attention does
-                is_weight = isinstance(like[name], torch.nn.Parameter) and shard[name].is_floating_point()
-                if is_weight and not shard[name].sum(dtype=torch.float32).isfinite():
+                if isinstance(like[name], torch.nn.Parameter) and not is_finite(shard[name]):
                     raise ValueError(
                         f"{sources[name].key} holds NaN or infinity in {meta[name].dtype}; download the checkpoint "
                         "anew, or name a dtype that holds its values."
