@@ -23,8 +23,11 @@ from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.pruning_litelvlm import PruningSignals, register_token_selector
 
 PATCH_DROPOUT = "patch-dropout"
-# How many tokens a batch keeps; all of them in a third of the batches
-BUDGETS = (256, 256, 256, 256, 170, 128, 85, 57, 40, 28, 20)
+# Batches that keep all tokens, as the model has them without pruning
+SHARE_OF_WHOLE_IMAGES = 0.35
+# How many tokens the other batches keep
+BUDGETS = (170, 128, 85, 57, 40, 28, 20)
+SHARE_OUT_OF_ORDER = 0.7
 SHARE_OF_ORIGINAL_POSITIONS = 0.3
 
 SIDE = int(NUM_VISUAL_TOKENS**0.5)
@@ -45,11 +48,13 @@ def random_patches(rng: np.random.Generator, num_retained_tokens: int) -> np.nda
     blobs = (distance + 6 * noise).argsort()[:number]
     noise[blobs] = np.inf
     kept = np.concatenate([blobs, noise.argsort()[: num_retained_tokens - number]])
-    return rng.permutation(kept) if rng.random() < 0.5 else np.sort(kept)
+    return rng.permutation(kept) if rng.random() < SHARE_OUT_OF_ORDER else np.sort(kept)
 
 
 def random_dropout(rng: np.random.Generator, batch_size: int) -> dict[str, Any]:
-    """What a batch keeps: `kept`, int64 of shape `(batch_size, K)`, and `position_mode`."""
+    """What a batch keeps: `kept`, int64 of shape `(batch_size, K)`, and `position_mode`; nothing where it keeps all."""
+    if rng.random() < SHARE_OF_WHOLE_IMAGES:
+        return {}
     budget = int(rng.choice(BUDGETS))
     mode = "original" if rng.random() < SHARE_OF_ORIGINAL_POSITIONS else "consecutive"
     kept = np.stack([random_patches(rng, budget) for _ in range(batch_size)])

@@ -155,6 +155,14 @@ def test_patches_that_stay_are_drawn_at_random_each_once(training, budget):
     assert (counts > 0).mean() > 0.95
 
 
+def test_whole_images_are_in_raster_order_and_no_pruning_method_has_a_part_in_them(training):
+    drawn = [training.patch_dropout.random_dropout(np.random.default_rng(i), 3) for i in range(200)]
+    whole = [batch for batch in drawn if not batch]
+    assert 40 < len(whole) < 100
+    assert {batch["kept"].shape[1] for batch in drawn if batch} == set(training.patch_dropout.BUDGETS)
+    assert max(training.patch_dropout.BUDGETS) < 256
+
+
 def test_the_guide_learns_and_what_the_language_model_sees_stays_bit_for_bit(training, options, tmp_path):
     model, processor = training.untrained.untrained_lvlm(options)
     for part in (model, processor):
