@@ -45,7 +45,6 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 from transformers.utils.import_utils import torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
-from .concurrency_litelvlm import Concurrently
 from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
 from .guide_litelvlm import LiteLVLMGuide, default_guide
@@ -709,17 +708,6 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             )
         return LiteLVLMSegmentationOutput(loss=loss, logits=logits, **outputs)
 
-    def compile_for_inference(self, **compile_kwargs: Any) -> None:
-        """
-        Trades a slow first call for faster ones: `generate` and `segment` decode with a static cache, which
-        Transformers compiles into CUDA graphs on a GPU, and SAM's image encoder is compiled. Budget and length being
-        constant, so are all shapes: one graph serves every image, until the greatest length changes.
-
-        Args:
-            compile_kwargs: those of `torch.compile`, for SAM's image encoder.
-        """
-        self.generation_config.cache_implementation = "static"
-
 
 @auto_docstring(
     custom_intro="""
@@ -865,7 +853,6 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if image_state is None:
             if pixel_values is None or sam_pixel_values is None:
                 raise ValueError("`segment` needs `pixel_values` and `sam_pixel_values`, or an `image_state`.")
-            encoding = Concurrently(self.sam.encode_image, sam_pixel_values)
         elif image_state.sam_image_embeddings is None:
             raise ValueError("`image_state` holds no image embeddings of SAM; give `encode_image` both images.")
         prompts = {
@@ -881,8 +868,11 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             sequences, hidden_states, selection = self._generate_with_states(prompts, generate_kwargs)
         else:
             sequences, hidden_states, selection = self._read_with_states(prompts, answer, processor, generate_kwargs)
-        image_embeddings = encoding.result() if image_state is None else image_state.sam_image_embeddings
         is_seg = sequences[:, input_ids.shape[1] :] == self.config.seg_token_id
+        if image_state is not None:
+            image_embeddings = image_state.sam_image_embeddings
+        else:  # SAM is half of the work, and answers without [SEG] have no mask
+            image_embeddings = self.sam.encode_image(sam_pixel_values) if is_seg.any() else None
         masks = self._decode_masks(hidden_states, is_seg, image_embeddings)
         return LiteLVLMSegmentationOutput(sequences=sequences, **masks, **selection)
 
@@ -930,10 +920,17 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         return sequences, outputs.last_hidden_state[:, -new_tokens.shape[1] - 1 : -1], selection
 
     def compile_for_inference(self, **compile_kwargs: Any) -> None:
-        super().compile_for_inference()
-        # CODEPATH: LISA and GLaMM have a SAM, the LLaVA family has none
-        if self.config.sam_config is not None:
-            self.sam.vision_encoder.compile(**compile_kwargs)
+        """
+        Trades a slow first call for faster ones: SAM's image encoder, whose shapes never change, is compiled.
+
+        Args:
+            compile_kwargs: those of `torch.compile`.
+
+        Raises:
+            ValueError: a model without SAM.
+        """
+        self._check_makes_masks()
+        self.sam.vision_encoder.compile(**compile_kwargs)
 
     def _check_makes_masks(self) -> None:
         if self.config.sam_config is None:
@@ -943,13 +940,14 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             )
 
     def _decode_masks(
-        self, hidden_states: torch.Tensor, is_seg: torch.Tensor, image_embeddings: torch.Tensor
+        self, hidden_states: torch.Tensor, is_seg: torch.Tensor, image_embeddings: torch.Tensor | None
     ) -> dict[str, list[torch.Tensor]]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): last hidden states.
             is_seg (`torch.BoolTensor` of shape `(B, R)`): those that predict [SEG].
-            image_embeddings (`torch.Tensor` of shape `(b, C, h, h)`): SAM's, of b images for B samples.
+            image_embeddings (`torch.Tensor` of shape `(b, C, h, h)`, *optional*): SAM's, of b images for B samples;
+                not needed without [SEG].
 
         Returns:
             Per sample `seg_embeddings` `(num_masks, C)`, low-resolution mask logits `pred_masks` `(num_masks, h, h)`,
@@ -958,11 +956,12 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         counts = is_seg.sum(dim=-1).tolist()
         embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
         padded = nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # [B, M, C]
-        image_embeddings = image_embeddings.repeat_interleave(len(counts) // image_embeddings.shape[0], 0)
-        if padded.shape[1] == 0:
-            side = 4 * image_embeddings.shape[-1]
+        if padded.shape[1] == 0 or image_embeddings is None:
+            vision = self.config.sam_config.vision_config
+            side = 4 * (vision.image_size // vision.patch_size)
             masks, scores = padded.new_zeros((len(counts), 0, side, side)), padded.new_zeros((len(counts), 0))
         else:
+            image_embeddings = image_embeddings.repeat_interleave(len(counts) // image_embeddings.shape[0], 0)
             masks, scores = self.sam.decode_masks(padded, image_embeddings)
         return {
             "seg_embeddings": list(embeddings),

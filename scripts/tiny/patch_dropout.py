@@ -52,7 +52,7 @@ def random_patches(rng: np.random.Generator, num_retained_tokens: int) -> np.nda
 
 
 def random_dropout(rng: np.random.Generator, batch_size: int) -> dict[str, Any]:
-    """What a batch keeps: `kept`, int64 of shape `(batch_size, K)`, and `position_mode`; nothing where it keeps all."""
+    """`kept`, int64 of shape `(batch_size, K)`, and `position_mode`; nothing for a batch that keeps all."""
     if rng.random() < SHARE_OF_WHOLE_IMAGES:
         return {}
     budget = int(rng.choice(BUDGETS))

@@ -236,6 +236,7 @@ def test_encoded_images_answer_any_number_of_questions(make_model, make_batch):
 def test_images_are_encoded_once_for_all_questions(make_model, make_batch):
     model, batch = make_model(), make_batch(batch_size=4)
     images = {name: batch.pop(name)[:1] for name in ("pixel_values", "sam_pixel_values")}
+    model.config.seg_token_id = model.segment(**batch, **images, **GENERATE).sequences[0, -1].item()
     seen = []
     for encoder in (model.model.backbone.vision_tower.embeddings, model.sam.vision_encoder):
         encoder.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))

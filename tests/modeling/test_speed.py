@@ -107,9 +107,27 @@ def test_a_compiled_decoding_step_gives_the_same_answers(make_model, make_batch)
     expected = model.segment(**batch, **GENERATE)
     compile_config = CompileConfig(fullgraph=False, backend="eager", mode=None)
     compile_config._compile_all_devices = True
-    model.compile_for_inference(backend="eager")
-    got = model.segment(**batch, **GENERATE, compile_config=compile_config)
+    got = model.segment(**batch, **GENERATE, cache_implementation="static", compile_config=compile_config)
     assert torch.equal(got.sequences, expected.sequences)
+
+
+def test_answers_without_seg_do_without_sam(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    answers = model.segment(**batch, **GENERATE).sequences[:, 30:]
+    model.config.seg_token_id = next(i for i in range(50) if i not in answers)
+    model.sam.vision_encoder.register_forward_hook(lambda *_: pytest.fail("SAM has run"))
+    output = model.segment(**batch, **GENERATE)
+    assert [tuple(masks.shape) for masks in output.pred_masks] == [(0, 16, 16)] * len(answers)
+    assert [tuple(scores.shape) for scores in output.mask_scores] == [(0,)] * len(answers)
+
+
+def test_generation_that_ends_at_seg_gives_the_same_mask(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    model.config.seg_token_id = model.segment(**batch, **GENERATE).sequences[0, 31].item()
+    expected = model.segment(**batch, **GENERATE)
+    got = model.segment(**batch, **GENERATE | {"eos_token_id": [model.config.seg_token_id], "pad_token_id": 0})
+    assert len(got.pred_masks[0]) == 1
+    torch.testing.assert_close(got.pred_masks[0], expected.pred_masks[0][:1])
 
 
 def test_prompts_are_not_turned_into_logits_while_generating(make_model, make_batch):
