@@ -25,4 +25,6 @@ from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 @pytest.fixture
 def tiny_preset() -> Callable[[LiteLVLMForSegmentation], Preset]:
     """`tiny_preset(model)` asks the model a prompt of 8 text tokens and lets it answer with 3."""
-    return lambda model: Preset(lambda: model.config, torch.float32, num_text_tokens=8, num_new_tokens=3)
+    return lambda model: Preset(
+        lambda: model.config, torch.float32, num_text_tokens=8, num_new_tokens=3, num_tokens_after_seg=1
+    )

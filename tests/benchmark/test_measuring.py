@@ -14,7 +14,9 @@
 """What is measured, for any model and method, and drawn."""
 
 import pytest
+import torch
 
+from litelvlm.benchmark import start_up
 from litelvlm.benchmark.measuring import measure
 from litelvlm.benchmark.plots import plot_benchmark
 
@@ -30,6 +32,27 @@ def test_a_method_that_looks_at_layers_of_the_vision_tower_is_measured_too(make_
     model = make_model()
     report = measure(model, tiny_preset(model), num_runs=1, methods=["visionzip"], budgets=[5])
     assert report["rows"][2]["method"] == "visionzip" and report["summary"]["5"]["activation_ratio"] > 1
+
+
+def test_given_and_stopped_answers_are_compared_with_transformers_in_both_dtypes(make_model, tiny_preset):
+    model = make_model().to(torch.bfloat16)
+    report = measure(model, tiny_preset(model), num_runs=1, budgets=[4])
+    transformers, unpruned, pruned = report["rows"]
+    assert not {"stopped_at_seg", "answer_given"} & transformers["milliseconds"].keys()
+    assert {"stopped_at_seg", "answer_given"} <= unpruned["milliseconds"].keys()
+    naive = {"transformers": transformers["milliseconds"]["end_to_end"], "float32": report["transformers_float32"]}
+    for name, spread in naive.items():
+        for stage in ("end_to_end", "stopped_at_seg", "answer_given"):
+            ratio = spread["median"] / pruned["milliseconds"][stage]["median"]
+            assert report["summary"]["4"][f"{stage}_vs_{name}"] == ratio
+
+
+def test_from_the_shell_to_the_mask_is_timed_beside_the_bare_imports(monkeypatch):
+    commands = {"import torch, transformers": ["-c", "pass"], "a command": ["-c", "import json"]}
+    monkeypatch.setattr(start_up, "COMMANDS", commands)
+    measured = start_up.measure_start_up(num_runs=1)
+    assert measured.keys() == commands.keys()
+    assert measured["import torch, transformers"]["ratio"] == 1 and measured["a command"]["median"] > 0
 
 
 def test_plots_are_drawn(make_model, tiny_preset, tmp_path):

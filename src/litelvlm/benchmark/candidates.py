@@ -55,6 +55,8 @@ STAGES = (
     "post_processing",
     "end_to_end",
 )
+# End to end once more, by how the answer comes about: decoded to its [SEG] only, or given and read in one forward pass
+ANSWERS = ("stopped_at_seg", "answer_given")
 
 
 class Benchmark:
@@ -142,18 +144,37 @@ class Benchmark:
                 inputs[name] = inputs[name].to(self.device, self.model.dtype)
         return inputs
 
-    def _generation(self) -> dict[str, Any]:
-        """Answers of fixed length, with [SEG] as their last token."""
-        length = {"max_new_tokens": self.preset.num_new_tokens, "eos_token_id": None, "pad_token_id": 0}
-        return length | {"do_sample": False, "forced_eos_token_id": self.config.seg_token_id}
+    def _answer(self, kind: str | None) -> dict[str, Any]:
+        """
+        Arguments of `segment` for answers of fixed length. Random weights would not say [SEG], so that it is forced as
+        the last token, wherever generation ends.
+        """
+        num_to_seg = self.preset.num_new_tokens - self.preset.num_tokens_after_seg
+        if kind == "answer_given":
+            answer = torch.full((self.preset.num_new_tokens,), 3, device=self.device)
+            answer[num_to_seg - 1] = self.config.seg_token_id
+            return {"answer": answer}
+        length = num_to_seg if kind == "stopped_at_seg" else self.preset.num_new_tokens
+        options = {"max_new_tokens": length, "eos_token_id": None, "pad_token_id": 0}
+        return options | {"do_sample": False, "forced_eos_token_id": self.config.seg_token_id}
 
-    def run(self, method: str, budget: int | None, num_questions: int = 1, num_images: int = 1) -> Any:
-        """From an image to its masks at full size (or to the answer, of a model without SAM), once."""
+    def run(
+        self,
+        method: str,
+        budget: int | None,
+        num_questions: int = 1,
+        num_images: int = 1,
+        answer: str | None = None,
+    ) -> Any:
+        """
+        From an image to its masks at full size (or to the answer, of a model without SAM), once; `answer` is one of
+        [`ANSWERS`], or `None` for an answer that is decoded to its end.
+        """
         self._prunes = method not in (TRANSFORMERS, "none")
         if method == TRANSFORMERS:
             return self._run_transformers()
         prompt = self.prompt(num_questions)
-        options = {"pruning_method": method, "num_retained_tokens": budget} | self._generation()
+        options = {"pruning_method": method, "num_retained_tokens": budget} | self._answer(answer)
         with self.clock.stage("end_to_end"):
             with self.clock.stage("image_processing"):
                 inputs = self.process(num_images)
@@ -174,7 +195,7 @@ class Benchmark:
                 pixel_values=inputs["pixel_values"],
                 output_hidden_states=self.makes_masks,
                 return_dict_in_generate=True,
-                **self._generation(),
+                **self._answer(None),
             )
             if not self.makes_masks:
                 return output.sequences
@@ -252,4 +273,4 @@ def _make_processor(config: LiteLVLMConfig) -> LiteLVLMProcessor:
     return LiteLVLMProcessor(clip, blank, blank, sam)
 
 
-__all__ = ["STAGES", "TRANSFORMERS", "Benchmark"]
+__all__ = ["ANSWERS", "STAGES", "TRANSFORMERS", "Benchmark"]

@@ -15,6 +15,7 @@
 
 import os
 import platform
+import sys
 from typing import Any
 
 import torch
@@ -38,4 +39,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
 
 
-__all__ = ["describe_device", "versions"]
+def peak_resident_bytes() -> int | None:
+    """Most memory that this process has held so far; `None` where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+__all__ = ["describe_device", "peak_resident_bytes", "versions"]

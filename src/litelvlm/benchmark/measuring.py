@@ -21,15 +21,16 @@ slows down slows all of them alike.
 import statistics
 from collections.abc import Iterable
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
-from .candidates import STAGES, TRANSFORMERS, Benchmark
+from .candidates import ANSWERS, STAGES, TRANSFORMERS, Benchmark
 from .counting import check_candidates, count_row
-from .environment import describe_device, versions
+from .environment import describe_device, peak_resident_bytes, versions
 from .presets import Preset
 from .roofline import floor_ms, measure_device
 
@@ -78,9 +79,11 @@ def measure(
     on_device = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
     with on_device, torch.inference_mode():
         rates = measure_device(model.device, model.dtype)
+        # Both naive compositions run in the same rounds
+        wide = None if model.dtype == torch.float32 else Benchmark(deepcopy(model).float(), preset)
         bench = Benchmark(model, preset)
         try:
-            rows = _measure_rows(bench, candidates, num_runs, rates)
+            rows, wide_times = _measure_rows(bench, candidates, num_runs, rates, wide)
             report = {
                 "device": describe_device(model.device) | rates,
                 "versions": versions(),
@@ -90,7 +93,9 @@ def measure(
                 "num_new_tokens": preset.num_new_tokens,
                 "num_runs": num_runs,
                 "rows": rows,
-                "summary": _summarise(rows, methods[0], budgets),
+                "summary": _summarise(rows, methods[0], budgets, wide_times),
+                "transformers_float32": wide_times,
+                "peak_resident_bytes": peak_resident_bytes(),
             }
             if num_questions > 1:
                 report["questions"] = _measure_questions(bench, methods[0], budgets[0], num_questions, num_runs)
@@ -102,24 +107,40 @@ def measure(
 
 
 def _measure_rows(
-    bench: Benchmark, candidates: list[tuple[str, int | None]], num_runs: int, rates: dict[str, float]
-) -> list[dict[str, Any]]:
+    bench: Benchmark,
+    candidates: list[tuple[str, int | None]],
+    num_runs: int,
+    rates: dict[str, float],
+    wide: Benchmark | None,
+) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
+    """A row for each candidate, and the time of Transformers' classes in float32 end to end, if `wide` is given."""
     times: list[dict[str, list[float]]] = [{} for _ in candidates]
+    wide_times: list[float] = []
     for number in range(-2, num_runs):
-        for candidate, own in zip(candidates, times, strict=True):
-            bench.run(*candidate)
-            for stage, value in bench.milliseconds().items():
+        for (method, budget), own in zip(candidates, times, strict=True):
+            bench.run(method, budget)
+            measured = bench.milliseconds()
+            if bench.makes_masks and method != TRANSFORMERS:
+                for answer in ANSWERS:
+                    bench.run(method, budget, answer=answer)
+                    measured[answer] = bench.milliseconds()["end_to_end"]
+            for stage, value in measured.items():
                 if number >= 0:
                     own.setdefault(stage, []).append(value)
+        if wide is not None:
+            wide.run(TRANSFORMERS, None)
+            elapsed = wide.milliseconds()["end_to_end"]
+            if number >= 0:
+                wide_times.append(elapsed)
     rows = []
     for (method, budget), own in zip(candidates, times, strict=True):
         row: dict[str, Any] = {"method": method, "num_retained_tokens": budget}
-        row["milliseconds"] = {stage: _spread(own[stage]) for stage in STAGES if stage in own}
+        row["milliseconds"] = {stage: _spread(own[stage]) for stage in (*STAGES, *ANSWERS) if stage in own}
         if method != TRANSFORMERS:
             row |= count_row(bench.config, bench.preset, method, budget) | bench.memory(method, budget)
             row["floor_milliseconds"] = _floors(bench, row, rates)
         rows.append(row)
-    return rows
+    return rows, _spread(wide_times) if wide_times else None
 
 
 def _floors(bench: Benchmark, row: dict[str, Any], rates: dict[str, float]) -> dict[str, float]:
@@ -138,10 +159,13 @@ def _floors(bench: Benchmark, row: dict[str, Any], rates: dict[str, float]) -> d
     return floors
 
 
-def _summarise(rows: list[dict[str, Any]], method: str, budgets: list[int]) -> dict[str, dict[str, float]]:
+def _summarise(
+    rows: list[dict[str, Any]], method: str, budgets: list[int], wide: dict[str, float] | None
+) -> dict[str, dict[str, float]]:
     def median(row: dict[str, Any], stage: str) -> float:
         return row["milliseconds"][stage]["median"]
 
+    naive = {"transformers": median(rows[0], "end_to_end")} | ({} if wide is None else {"float32": wide["median"]})
     full = next(row for row in rows if row["method"] == "none")
     summary = {}
     for budget in budgets:
@@ -153,6 +177,9 @@ def _summarise(rows: list[dict[str, Any]], method: str, budgets: list[int]) -> d
             "activation_ratio": full["activation_bytes"] / row["activation_bytes"],
             "flops_ratio": full["flops"]["prefill"] / row["flops"]["prefill"],
         }
+        for stage in ("end_to_end", *ANSWERS):
+            if stage in row["milliseconds"]:
+                summary[str(budget)] |= {f"{stage}_vs_{name}": ms / median(row, stage) for name, ms in naive.items()}
     return summary
 
 

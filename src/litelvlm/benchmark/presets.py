@@ -37,13 +37,15 @@ class Preset:
         make_config: gives its configuration.
         dtype: of weights and activations.
         num_text_tokens (`int`): tokens of the prompt that are not visual.
-        num_new_tokens (`int`): tokens of the answer, the last of them [SEG].
+        num_new_tokens (`int`): tokens of the answer.
+        num_tokens_after_seg (`int`): those of them that follow [SEG], such as a full stop and the end token.
     """
 
     make_config: Callable[[], LiteLVLMConfig]
     dtype: torch.dtype
     num_text_tokens: int = 128
     num_new_tokens: int = 10
+    num_tokens_after_seg: int = 2
 
 
 def _clip(image_size: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
     )
+    parser.add_argument("--start-up", action="store_true", help="time new processes too, from the shell to the mask")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and plots")
     return parser
 
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..benchmark.counting import count
     from ..benchmark.measuring import measure
     from ..benchmark.presets import PRESETS, Preset, build_model
+    from ..benchmark.start_up import measure_start_up
     from ..configuration.configuration_litelvlm import check_choice
     from ..data.samples import required
     from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
@@ -88,6 +90,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             num_questions=options.questions,
             batch_sizes=options.batch_sizes,
         )
+        if options.start_up:
+            report["start_up"] = measure_start_up()
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         write_text(options.output / "results.json", json.dumps(report, indent=1) + "\n")
@@ -129,10 +133,13 @@ def show(report: dict[str, Any]) -> None:
         )
     for entry in report.get("throughput", []):
         print(f"batch of {entry['batch_size']}: {entry['images_per_second']:.2f} images per second")
+    for name, figures in report.get("start_up", {}).items():
+        times = f"{figures['median']:.2f} s ({figures['first']:.2f} s at first)"
+        print(f"{name}: {times}, {figures['ratio']:.2f} times the bare imports")
 
 
 def show_times(report: dict[str, Any]) -> None:
-    from ..benchmark.candidates import STAGES
+    from ..benchmark.candidates import ANSWERS, STAGES
 
     device, rows = report["device"], report["rows"]
     print(
@@ -140,11 +147,15 @@ def show_times(report: dict[str, Any]) -> None:
         f"{device['matmul_flops_per_second'] / 1e9:.1f} GFLOP/s\n"
     )
     print(f"{'ms, ' + str(report['num_runs']) + ' runs':20}" + "".join(f"{_name(row):>18}" for row in rows))
-    for stage in STAGES:
+    for stage in (*STAGES, *ANSWERS):
         print(f"{stage:20}" + "".join(_cell(row["milliseconds"].get(stage)) for row in rows))
     for stage in rows[1]["floor_milliseconds"]:
         ratios = [row["milliseconds"][stage]["median"] / row["floor_milliseconds"][stage] for row in rows[1:]]
         print(f"{stage + '/floor':20}{'':18}" + "".join(f"{ratio:18.2f}" for ratio in ratios))
+    if report["transformers_float32"] is not None:
+        print(f"{'end_to_end, float32':20}" + _cell(report["transformers_float32"]))
+    if report["peak_resident_bytes"] is not None:
+        print(f"most memory of the process: {report['peak_resident_bytes'] / 1e9:.2f} GB")
 
 
 def _name(row: dict[str, Any]) -> str:
