@@ -3,9 +3,9 @@ What the README and the pages show is run, on the embedded model.
 
 Each page is run from top to bottom in a folder of its own, the `workspace`, where the Hub ids that pages name are
 folders, which Transformers and `litelvlm` take before the Hub. Python blocks of a page share their names. Of bash
-blocks each `litelvlm` command is read by the real parser and run, and extras and scripts that they name exist. A `text`
-block is what the block before it prints; `...` stands for anything. Blocks below `<!-- not run: REASON -->` are read
-but not run, and `NOT_RUN` counts them.
+blocks each `litelvlm` command is read by the real parser and run, and extras and scripts that they name exist. A
+`text` block is what the block before it prints; `...` stands for anything. Blocks below `<!-- not run: REASON -->` are
+read but not run, and `NOT_RUN` counts them.
 """
 
 import contextlib
