@@ -15,27 +15,19 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
+from transformers import CLIPImageProcessor
 
-from litelvlm import TINY_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.conversion import convert
 from litelvlm.conversion.processors import LLAMA_2_CHAT_TEMPLATE
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the human's questions."
-)
-ADDED = {"lisa": ["[SEG]", "<im_start>", "<im_end>"], "glamm": ["<im_start>", "<im_end>", "[SEG]", "<p>", "</p>"]}
+from ..checkpoints import ADDED, SYSTEM, write_checkpoint
 
 
 def reference_ids(folder, prompt, added):
@@ -65,53 +57,7 @@ def reference_ids(folder, prompt, added):
 @pytest.fixture(scope="module")
 def make_source(tmp_path_factory):
     """`make_source(kind)`: a tiny checkpoint in the official layout, with tokenizers, and its CLIP's folder."""
-
-    def make(kind):
-        folder = tmp_path_factory.mktemp(kind)
-        source = Path(shutil.copytree(GOLDEN / f"{kind}_tiny" / "checkpoint", folder / "checkpoint"))
-        clip = Path(shutil.copytree(GOLDEN / f"{kind}_tiny" / "clip", folder / "clip"))
-        (folder / "corpus.txt").write_text(
-            "\n".join([SYSTEM, "USER: Can you segment the dog in this image? ASSISTANT: Sure, it is ."] * 30)
-        )
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(folder / "corpus.txt"),
-            model_prefix=str(source / "tokenizer"),
-            vocab_size=330,
-            model_type="bpe",
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
-        number = sentencepiece.SentencePieceProcessor(str(source / "tokenizer.model")).get_piece_size()
-        added = {token: number + i for i, token in enumerate(ADDED[kind])}
-        (source / "added_tokens.json").write_text(json.dumps(added))
-        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
-        (source / "special_tokens_map.json").write_text(json.dumps(special))
-        settings = {"tokenizer_class": "LlamaTokenizer", "model_max_length": 512, "padding_side": "right"}
-        (source / "tokenizer_config.json").write_text(json.dumps(settings))
-        # One embedding for each word
-        num_words = number + len(added)
-        config = json.loads((source / "config.json").read_text())
-        (source / "config.json").write_text(json.dumps(config | {"vocab_size": num_words}))
-        for path in source.glob("*.bin"):
-            tensors = torch.load(path, weights_only=True)
-            for name in {"model.embed_tokens.weight", "lm_head.weight"} & set(tensors):
-                tensors[name] = torch.randn(num_words, tensors[name].shape[1]).half()
-            torch.save(tensors, path)
-        guide = PreTrainedTokenizerFast.from_pretrained(TINY_MODEL / "guide_tokenizer")
-        guide.save_pretrained(clip)
-        weights, clip_config = load_file(clip / "model.safetensors"), json.loads((clip / "config.json").read_text())
-        embedding = "text_model.embeddings.token_embedding.weight"
-        weights[embedding] = torch.randn(len(guide), weights[embedding].shape[1]).half()
-        save_file(weights, clip / "model.safetensors")
-        text = {"vocab_size": len(guide), "eos_token_id": guide.eos_token_id, "bos_token_id": guide.bos_token_id}
-        clip_config["text_config"] |= text | {"pad_token_id": guide.pad_token_id}
-        (clip / "config.json").write_text(json.dumps(clip_config))
-        return source, clip
-
-    return make
+    return lambda kind: write_checkpoint(kind, tmp_path_factory.mktemp(kind))
 
 
 @pytest.mark.parametrize(
