@@ -451,8 +451,8 @@ def build(
             shown_examples.load_input_event.then(show, inputs, **options)
         image.clear(forget, None, outputs, queue=False, api_visibility="private")
         # What Gradio cannot read as an image fails before any function of ours is called
-        uploaded = image.upload(forget, image, outputs, queue=False, api_visibility="private")
-        uploaded.failure(refuse, None, None, queue=False, api_visibility="private")
+        uploaded = image.upload(forget, image, outputs, api_visibility="private")
+        uploaded.failure(refuse, None, None, api_visibility="private")
     return page
 
 

@@ -61,8 +61,13 @@ def browse(url: str, **options: Any) -> Iterator[Page]:
         browser.close()
 
 
+def upload_file(page: Page, path: Path) -> None:
+    page.locator("#image input[type=file]").set_input_files(path)
+
+
 def upload(page: Page, path: Path) -> None:
-    page.locator("input[type=file]").first.set_input_files(path)
+    """Gives the page an image, and waits until it is shown."""
+    upload_file(page, path)
     expect(page.locator("#image img")).to_be_visible(timeout=TIMEOUT_MS)
 
 
