@@ -53,7 +53,9 @@ SHOWN_EDGE = 1024
 
 SIMILARITY_AWARE, CONTEXT_AWARE, KEPT = "similarity-aware", "context-aware", "kept"
 TOKEN_COLOURS = {SIMILARITY_AWARE: "#3498eb", CONTEXT_AWARE: "#f5be28", KEPT: "#f5be28"}
-MASK_COLOURS = ("#ff3ea5", "#3498eb", "#f5be28", "#3cb45a")
+MASK_COLOURS = {
+    f"mask {n}": ("#ff3ea5", "#3498eb", "#f5be28", "#3cb45a")[(n - 1) % 4] for n in range(1, MAX_NEW_TOKENS)
+}
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +201,8 @@ def encode(
 
 def answer(model: Any, processor: Any, inputs: Any, state: Any, method: str, budget: int | None) -> Run:
     """One answer, timed by looking at the clock when the prompt is read and when the masks are begun."""
-    moments, first = [], []
+    moments: list[float] = []
+    first: list[Any] = []
 
     def note_prompt(module: Any, arguments: Any, outputs: Any) -> None:
         if not first:  # what follows are single tokens of the answer
@@ -210,7 +213,7 @@ def answer(model: Any, processor: Any, inputs: Any, state: Any, method: str, bud
     makes_masks = model.config.sam_config is not None
     if makes_masks:
         hooks.append(model.seg_head.register_forward_pre_hook(lambda *_: moments.append(now())))
-    options = {"max_new_tokens": MAX_NEW_TOKENS, "max_time": MAX_SECONDS, "pruning_method": method}
+    options: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "max_time": MAX_SECONDS, "pruning_method": method}
     if budget is not None:
         options["num_retained_tokens"] = budget
     try:
@@ -268,20 +271,19 @@ def spread_patches(kept: np.ndarray, size: tuple[int, int], cropped: bool) -> np
     return np.pad(kept, 1)[rows[:, None] + 1, columns + 1] * np.where(is_edge, 0.9, 0.4)
 
 
-def draw_masks(shown: Answer) -> tuple[tuple[Image.Image, list[tuple[np.ndarray, str]]], dict[str, str]]:
-    """For `gradio.AnnotatedImage`: the image with its masks, and the colour of each of their labels."""
+def draw_masks(shown: Answer) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
+    """For `gradio.AnnotatedImage`: the image, dark outside of the masks, and the masks."""
     image = shrink(shown.image)
     reach = max(2, min(image.size) // 128)
-    masks, inside = [], np.zeros((image.height, image.width), dtype=bool)
+    masks: list[tuple[np.ndarray, str]] = []
+    inside = np.zeros((image.height, image.width), dtype=bool)
     for number, entry in enumerate(shown.run.found, 1):
-        label = entry["label"] if len(shown.run.found) == 1 else f"{entry['label']} ({number})"
         mask = Image.fromarray(entry["mask"].cpu().numpy()).resize(image.size, Image.Resampling.NEAREST).convert("L")
         grown = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * reach + 1))) > 0
         is_mask = np.asarray(mask) > 0
-        masks.append((np.where(is_mask, 0.5, 1.0) * grown, label))
+        masks.append((np.where(is_mask, 0.5, 1.0) * grown, f"mask {number}"))
         inside |= is_mask
-    colours = {label: MASK_COLOURS[i % len(MASK_COLOURS)] for i, (_, label) in enumerate(masks)}
-    return (darken(image, inside), masks), colours
+    return darken(image, inside), masks
 
 
 def shrink(image: Image.Image) -> Image.Image:
@@ -368,11 +370,10 @@ def build(
             # A stranger learns nothing of this machine from it
             logger.exception("A question could not be answered.")
             raise gradio.Error("The question could not be answered; the server's log says why.") from None
-        masks, colours = draw_masks(shown)
         files = write_files(shown, str(path), mask_file.GRADIO_CACHE, to_coco)
         return [
             draw_tokens(shown, cropped),
-            gradio.AnnotatedImage(value=masks, color_map=colours),
+            draw_masks(shown),
             shown.run.answer,
             describe(shown, config),
             gradio.Dataframe(value=tabulate(shown, num_patches), headers=headers(shown.method, budget), visible=True),
@@ -428,7 +429,7 @@ def build(
                     tokens = gradio.AnnotatedImage(
                         label="Tokens kept", color_map=TOKEN_COLOURS, elem_id="tokens", format="png"
                     )
-                    masks = gradio.AnnotatedImage(label="Mask", elem_id="masks", format="png")
+                    masks = gradio.AnnotatedImage(label="Mask", color_map=MASK_COLOURS, elem_id="masks", format="png")
                 words = gradio.Textbox(label="Answer", interactive=False, elem_id="answer")
                 numbers = gradio.Markdown()
                 table = gradio.Dataframe(
