@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Files of the web, within limits of time and size. Transformers' own way, `httpx.get`, has no limit of size, and one of
-time only for each packet.
+Files of the web, within limits of time and size, and images of strangers. Transformers' own way, `httpx.get`, has no
+limit of size, and one of time only for each packet.
 """
 
 import io
@@ -37,13 +37,40 @@ from urllib.request import (
     UnknownHandler,
 )
 
+from PIL import Image, UnidentifiedImageError
 from transformers.utils.hub import http_user_agent
 
 MAX_BYTES = 100 * 2**20
 MAX_SECONDS = 30.0
 
+# Of images that strangers send to a server. Others of Pillow's formats start programs or are seldom tested
+UNTRUSTED_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+UNTRUSTED_BYTES = 20 * 2**20
+UNTRUSTED_PIXELS = 2**25
+
 # Python calls them global, but each may stand for any IPv4 address or for one of the own site
 _DISGUISES = [ip_network(network) for network in ("::ffff:0:0/96", "64:ff9b::/96", "2002::/16", "fec0::/10")]
+
+
+def open_untrusted(content: bytes) -> Image.Image:
+    """
+    The image that a stranger has sent, decoded only if it is within the limits above.
+
+    Raises:
+        ValueError: too many bytes or pixels, another format, or damage.
+    """
+    if len(content) > UNTRUSTED_BYTES:
+        raise ValueError(f"it has more than {UNTRUSTED_BYTES // 2**20} MiB, which is the limit")
+    try:
+        image = Image.open(io.BytesIO(content), formats=UNTRUSTED_FORMATS)
+        if image.width * image.height > UNTRUSTED_PIXELS:
+            raise ValueError(f"its {image.width} x {image.height} pixels are more than the limit, {UNTRUSTED_PIXELS}")
+        image.load()
+    except UnidentifiedImageError:  # whose message names an object in memory
+        raise ValueError(f"cannot identify an image; allowed are {', '.join(UNTRUSTED_FORMATS)}") from None
+    except (SyntaxError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+    return image
 
 
 def fetch(
@@ -181,4 +208,4 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-__all__ = ["MAX_BYTES", "MAX_SECONDS", "fetch", "is_public"]
+__all__ = ["MAX_BYTES", "MAX_SECONDS", "UNTRUSTED_BYTES", "fetch", "is_public", "open_untrusted"]

@@ -24,7 +24,7 @@ lowest patch index. B = batch, T = texts per image, N = patches, D = width of th
 joint space, K = retained tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -403,6 +403,46 @@ def select_litelvlm(signals: PruningSignals, num_retained_tokens: int, config: L
     return in_order.argsort(dim=-1, stable=True)[:, :num_retained_tokens]
 
 
+def retained_patches(
+    config: LiteLVLMConfig, method: str, inputs: Mapping[str, Any], output: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Which patches of a batch's first image were retained for their similarity, and which for the image's context.
+
+    Args:
+        config ([`LiteLVLMConfig`]): the model's; S = `config.num_patches_per_side`.
+        method (`str`): the pruning method of the call. Only `"litelvlm"` tells the two apart; what another method
+            retains counts as context.
+        inputs: the processor's, for the texts that are present.
+        output ([`LiteLVLMSegmentationOutput`]): of `segment`, for the same call.
+
+    Returns:
+        `tuple[torch.BoolTensor, torch.BoolTensor]`: similarity-aware and context-aware patches, `(S, S)` each, on the
+        CPU.
+
+    Raises:
+        ValueError: the model cuts images into crops, which have no single map of patches.
+    """
+    if config.has_crops:
+        raise ValueError("The model cuts images into crops, which have no single map of patches to show.")
+    side = config.num_patches_per_side
+    kept = torch.zeros(side * side, dtype=torch.bool)
+    if output.retained_indices is None:
+        kept[:] = True
+    else:
+        retained = output.retained_indices[0].cpu()
+        kept[retained[retained >= 0]] = True  # -1 is a token that is no patch's own
+    similarity_aware = torch.zeros_like(kept)
+    if method == "litelvlm":
+        signals = PruningSignals(
+            similarity=output.similarity,
+            contribution=output.contribution,
+            text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
+        )
+        similarity_aware = similarity_aware_patches(signals, output.retained_indices.shape[1], config)[0].cpu()
+    return (kept & similarity_aware).view(side, side), (kept & ~similarity_aware).view(side, side)
+
+
 __all__ = [
     "KEEP_ALL",
     "LayerwisePruner",
@@ -419,6 +459,7 @@ __all__ = [
     "rank",
     "register_layerwise_pruner",
     "register_token_selector",
+    "retained_patches",
     "select_litelvlm",
     "similarity_aware_patches",
 ]

@@ -13,14 +13,10 @@
 # limitations under the License.
 """Images of what the model saw and answered: masks over the image, and the patches that it kept."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from PIL import Image, ImageDraw
 
-from .configuration.configuration_litelvlm import LiteLVLMConfig
-from .modeling.pruning_litelvlm import PruningSignals, similarity_aware_patches
+from .modeling.pruning_litelvlm import retained_patches
 
 MASK_COLOURS = ((235, 64, 52), (52, 152, 235), (245, 190, 40), (60, 180, 90))
 SIMILARITY_COLOUR = (52, 152, 235)
@@ -48,46 +44,6 @@ def overlay_masks(image: Image.Image, masks: torch.Tensor) -> Image.Image:
         grown = torch.nn.functional.max_pool2d(mask[None].float(), 2 * reach + 1, 1, reach)[0].bool()
         pixels[:, grown & ~mask] = colour
     return _to_image(pixels)
-
-
-def retained_patches(
-    config: LiteLVLMConfig, method: str, inputs: Mapping[str, Any], output: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Which patches of a batch's first image were retained for their similarity, and which for the image's context.
-
-    Args:
-        config ([`LiteLVLMConfig`]): the model's; S = `config.num_patches_per_side`.
-        method (`str`): the pruning method of the call. Only `"litelvlm"` tells the two apart; what another method
-            retains counts as context.
-        inputs: the processor's, for the texts that are present.
-        output ([`LiteLVLMSegmentationOutput`]): of `segment`, for the same call.
-
-    Returns:
-        `tuple[torch.BoolTensor, torch.BoolTensor]`: similarity-aware and context-aware patches, `(S, S)` each, on the
-        CPU.
-
-    Raises:
-        ValueError: the model cuts images into crops, which have no single map of patches.
-    """
-    if config.has_crops:
-        raise ValueError("The model cuts images into crops, which have no single map of patches to show.")
-    side = config.num_patches_per_side
-    kept = torch.zeros(side * side, dtype=torch.bool)
-    if output.retained_indices is None:
-        kept[:] = True
-    else:
-        retained = output.retained_indices[0].cpu()
-        kept[retained[retained >= 0]] = True  # -1 is a token that is no patch's own
-    similarity_aware = torch.zeros_like(kept)
-    if method == "litelvlm":
-        signals = PruningSignals(
-            similarity=output.similarity,
-            contribution=output.contribution,
-            text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
-        )
-        similarity_aware = similarity_aware_patches(signals, output.retained_indices.shape[1], config)[0].cpu()
-    return (kept & similarity_aware).view(side, side), (kept & ~similarity_aware).view(side, side)
 
 
 def overlay_tokens(

@@ -27,7 +27,6 @@ from PIL import Image
 
 from litelvlm import EXAMPLE_IMAGE, load_tiny
 from litelvlm.hub_cards import handler
-from litelvlm.hub_cards.app import build, segment
 from litelvlm.hub_cards.cards import FOLDER
 
 # The finder makes `import litelvlm` fail as if it were not installed
@@ -42,15 +41,20 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 path, text_only = sys.argv[1:]
 
+from collections import OrderedDict
+
 import app, handler
-from PIL import Image
 
 image = base64.b64encode(open(path, "rb").read()).decode()
 request = {"inputs": {"image": image, "text": "the red circle"}}
 answers = {"masks": handler.EndpointHandler(".")(request), "text": handler.EndpointHandler(text_only)(request)}
-(shown, masks), answer = app.segment(*app.load("."), Image.open(path), "the red circle", 85)
-answers["space"] = {"size": shown.size, "masks": [[int(mask.sum()), label] for mask, label in masks], "answer": answer}
-assert not any(name.partition(".")[0] in ("litelvlm", "gradio") for name in sys.modules)
+loaded = app.load(".")
+shown = app.ask(*loaded, OrderedDict(), path, "the red circle", "litelvlm", 85)
+page = app.build(*loaded)
+answers["space"] = {"size": shown.image.size, "methods": app.list_methods(loaded[0]), "answer": shown.run.answer}
+answers["space"]["masks"] = [[int(entry["mask"].sum()), entry["label"]] for entry in shown.run.found]
+answers["space"]["kept"] = [int(patches.sum()) for patches in shown.patches]
+assert not any(name.partition(".")[0] == "litelvlm" for name in sys.modules)
 print(json.dumps(answers))
 """
 
@@ -98,6 +102,7 @@ def test_space_shows_the_image_with_its_masks(answers, expected):
     assert tuple(space["size"]) == Image.open(EXAMPLE_IMAGE).size and "[SEG]" in space["answer"]
     ((area, label),) = space["masks"]
     assert label == "the red circle" and area == pytest.approx(expected.sum(), rel=0.01)
+    assert space["kept"] == [42, 43] and space["methods"] == ["litelvlm", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -139,22 +144,6 @@ def test_endpoint_takes_data_urls_and_known_parameters_only(endpoint):
         endpoint({"inputs": request, "parameters": {"num_retained_tokens": 0}})
     with pytest.raises(ValueError, match=r"Unknown parameters \['image_state'\]; allowed are answer, max_new_tokens"):
         endpoint({"inputs": request, "parameters": {"image_state": 1}})
-
-
-def test_page_of_the_space_is_built(embedded):
-    gradio = pytest.importorskip("gradio")
-    assert isinstance(build(*embedded), gradio.Interface)
-
-
-def test_space_says_what_is_wrong(embedded):
-    image = Image.open(EXAMPLE_IMAGE)
-    for arguments, message in (
-        ((None, "the red circle", 85), "There is no image"),
-        ((image, " ", 85), "texts that are not empty"),
-        ((image, "the red circle", 257), "`num_retained_tokens` is 257"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            segment(*embedded, *arguments)
 
 
 IMAGE = encoded(EXAMPLE_IMAGE.read_bytes())
