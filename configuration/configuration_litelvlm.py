@@ -241,10 +241,11 @@ class LiteLVLMConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """
         As `PreTrainedConfig.to_dict`, with the code looked for beside the file: a saved folder brings it along, but a
-        configuration loaded from a Hub repository may name that repository, and a pipeline leaves classes in it.
+        configuration loaded from a Hub repository may name that repository, and a pipeline leaves classes in it. Of
+        the parts too it says not where they were loaded from, which may be a folder that is nobody else's.
         """
         self_contained = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)}
-        return super().to_dict() | self_contained
+        return _without_origin(super().to_dict() | self_contained)
 
     @classmethod
     def get_config_dict(
@@ -431,6 +432,12 @@ def _check_integer(name: str, value: Any, low: int, high: int, otherwise: str) -
     # bool is an int to Python, but `True` as a budget is a mistake
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"`{name}` is {value!r}; allowed are integers from {low} to {high} ({otherwise}).")
+
+
+def _without_origin(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_origin(part) for name, part in value.items() if name != "_name_or_path"}
 
 
 __all__ = ["PRUNING_METHODS", "LiteLVLMConfig", "OpenCLIPGuideConfig", "check_choice", "num_patches_per_side"]

@@ -22,7 +22,9 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..evaluation.report import with_interval
+from ..modeling.damage_litelvlm import read_json
 from ..writing import write_text
 
 FOLDER = Path(__file__).parent
@@ -84,8 +86,12 @@ def write_card(
         ValueError: unknown target, a folder without a model, or files that would be replaced.
     """
     folder = Path(folder)
+    mend = "name the folder of a saved or converted model"
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{str(folder)!r} holds no config.json; name the folder of a saved or converted model.")
+        raise ValueError(f"{str(folder)!r} holds no config.json; {mend}.")
+    kind = read_json(folder / "config.json", mend).get("model_type")
+    if kind != LiteLVLMConfig.model_type:
+        raise ValueError(f"{str(folder)!r} holds a model of type {kind!r}, and no LiteLVLM; {mend}.")
     texts = {folder / "README.md": render_card(target or folder.resolve().name, repo_id)}
     for name in ENDPOINT_FILES:
         # In a repository the code stands beside the handler, which is no package

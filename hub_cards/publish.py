@@ -13,8 +13,8 @@
 # limitations under the License.
 """A checkpoint's folder, checked for what others need to load it, and sent to the Hub."""
 
-import json
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError, safe_open
+
+from ..modeling.damage_litelvlm import read_json
 
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
@@ -40,6 +42,10 @@ PUBLISHED = (
     "additional_chat_templates/*.jinja",
     *(f"guide_tokenizer/{name}" for name in _TOKENIZER),
 )
+# Vocabularies hold all kinds of texts; these files say what a model was made of
+_DESCRIPTIONS = ("*config.json", "guide_tokenizer/*config.json", "conversion_report.json")
+_ABSOLUTE = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|\\\\)[^/\\]*[/\\].*")
+_HOME = re.compile(r"(?<![\w.])(?:/home/|/root/|/Users/|[A-Za-z]:\\Users\\)[^\s\"'`]+")
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
@@ -59,8 +65,8 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bo
         what is not published (of a folder one name, with a slash).
 
     Raises:
-        ValueError: `repo_id` is none, a file is a link out of the folder, or the folder would not load for others; see
-            [`check_folder`].
+        ValueError: `repo_id` is none, a file is a link out of the folder or names a path of this machine, or the
+            folder would not load for others; see [`check_folder`].
         OSError: the Hub refuses, or cannot be reached.
     """
     folder = Path(folder)
@@ -72,12 +78,38 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bo
             f"{str(folder)!r} holds links to files elsewhere: {', '.join(links)}; put the files themselves there, if "
             "they are to be published."
         )
+    _check_private(folder, names)
     files = [{"name": name} | describe_file(folder / name) for name in names]
     if not dry_run:
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=names)
     return {"repo_id": repo_id, "dry_run": dry_run, "files": files, "left_out": left_out}
+
+
+def _check_private(folder: Path, names: list[str]) -> None:
+    """Nothing that is published names a folder of whoever made it."""
+    for name in names:
+        if any(fnmatchcase(name, pattern) for pattern in _DESCRIPTIONS):
+            held = [text for text in _texts(_read_json(folder, name, "save it anew")) if _ABSOLUTE.fullmatch(text)]
+        elif name == "README.md":
+            held = _HOME.findall((folder / name).read_text(encoding="utf-8"))
+        else:
+            continue
+        if held:
+            raise ValueError(
+                f"{_name(folder, name)} holds a path of this machine, {held[0]!r}; write a Hub id or a name in its "
+                "place, as all of the file is published."
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts of what JSON holds, but keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _list_files(folder: Path, allowed: list[str]) -> tuple[list[str], list[str]]:
@@ -185,13 +217,7 @@ def _check_card(folder: Path) -> None:
 def _read_json(folder: Path, name: str, mend: str) -> dict[str, Any]:
     if not (folder / name).is_file():
         raise ValueError(f"{str(folder)!r} holds no {name}; {mend}.")
-    try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{_name(folder, name)} is no JSON ({error}); {mend}.") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{_name(folder, name)} holds a {type(data).__name__} and no JSON object; {mend}.")
-    return data
+    return read_json(folder / name, mend)
 
 
 def _name(folder: Path, file: str) -> str:

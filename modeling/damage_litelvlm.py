@@ -18,17 +18,35 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 # What each file of a saved folder must hold to be what its name says; all are JSON objects
 _KEYS = {"tokenizer.json": {"model", "added_tokens"}, "model.safetensors.index.json": {"weight_map"}}
+_MEND = "download or save it anew"
 _LFS = b"version https://git-lfs"
 
 
 def is_finite(weight: torch.Tensor) -> bool:
     """Whether a weight holds neither NaN nor infinity: its sum shows it, and needs no copy as a mask would."""
     return not weight.is_floating_point() or bool(weight.sum(dtype=torch.float32).isfinite())
+
+
+def read_json(path: Path, mend: str = _MEND) -> dict[str, Any]:
+    """
+    The JSON object of a file.
+
+    Raises:
+        ValueError: names the file that holds none, and says how to mend it.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is no JSON ({error}); {mend}.") from error
+    if not isinstance(held, dict):
+        raise ValueError(f"{str(path)!r} holds a JSON {type(held).__name__} in place of an object; {mend}.")
+    return held
 
 
 @contextmanager
@@ -44,30 +62,25 @@ def naming_damage(name: str | os.PathLike) -> Iterator[None]:
     except (OSError, ValueError):
         raise
     except Exception as error:  # libraries answer damage by AttributeError, KeyError, TypeError and kinds of their own
-        damage = _find_damage(Path(name))
-        if damage is None and type(error).__name__ == "SafetensorError":
-            damage = f"{str(name)!r} has weights that are cut off or damaged ({error})"
-        if damage is None:
-            raise
-        raise ValueError(f"{damage}; download or save it anew.") from error
+        _check_files(Path(name))
+        if type(error).__name__ == "SafetensorError":
+            raise ValueError(f"{str(name)!r} has weights that are cut off or damaged ({error}); {_MEND}.") from error
+        raise
 
 
-def _find_damage(folder: Path) -> str | None:
+def _check_files(folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         with open(path, "rb") as file:
             if file.read(len(_LFS)) == _LFS:
-                return f"{str(path)!r} is a pointer of Git LFS in place of the weights, which `git lfs pull` fetches"
+                raise ValueError(
+                    f"{str(path)!r} is a pointer of Git LFS in place of the weights, which `git lfs pull` fetches; "
+                    f"{_MEND}."
+                )
     for path in sorted([*folder.glob("*.json"), *folder.glob("*_tokenizer/*.json")]):
-        if path.name.endswith("config.json") or path.name in _KEYS:
-            try:
-                held = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                return f"{str(path)!r} is no JSON ({error})"
-            if not isinstance(held, dict):
-                return f"{str(path)!r} holds a JSON {type(held).__name__} in place of an object"
-            if missing := _KEYS.get(path.name, set()) - held.keys():
-                return f"{str(path)!r} lacks {', '.join(sorted(missing))}"
-    return None
+        if not path.name.endswith("config.json") and path.name not in _KEYS:
+            continue
+        if missing := _KEYS.get(path.name, set()) - read_json(path).keys():
+            raise ValueError(f"{str(path)!r} lacks {', '.join(sorted(missing))}; {_MEND}.")
 
 
-__all__ = ["is_finite", "naming_damage"]
+__all__ = ["is_finite", "naming_damage", "read_json"]

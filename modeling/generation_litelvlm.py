@@ -83,7 +83,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         if (
             cache is not None
             and int(cache.get_seq_length()) > 0
-            and self._is_about_image(input_ids, inputs_embeds, kwargs)
+            and self._is_about_image(input_ids, inputs_embeds, cache, kwargs)
         ):
             raise ValueError(
                 f"`generate` got a prompt with an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache "
@@ -127,13 +127,16 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     def _is_about_image(
-        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, kwargs: dict[str, Any]
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, cache: Cache, kwargs: dict[str, Any]
     ) -> bool:
-        """Whether a prompt has an image, or is that of a conversation whose pruned image is in the cache already."""
+        """
+        Whether a prompt has an image, or is that of a conversation whose pruned image is in the cache already: as the
+        cache says, whatever the method of this call.
+        """
         if _has_image(kwargs):
             return True
         is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
-        return self._plan(kwargs).drops_tokens and bool(is_image.any())
+        return getattr(cache, "is_pruned", False) and bool(is_image.any())
 
     def _plan(self, model_kwargs: dict[str, Any]) -> PruningPlan:
         chosen = (model_kwargs.get(name) for name in ("num_retained_tokens", "pruning_method"))

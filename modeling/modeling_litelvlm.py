@@ -501,6 +501,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
+        if plan.drops_tokens and outputs.get(CACHE_NAME) is not None:
+            # Nothing else tells, in a later call, that the cache has fewer entries than the conversation has tokens
+            outputs[CACHE_NAME].is_pruned = True
         # A flat list of tokens is that of images in crops, whose numbers of tokens differ
         per_image = visual_tokens if visual_tokens.ndim == 3 else visual_tokens.split(image_state.num_tokens())
         return LiteLVLMModelOutput(

@@ -18,8 +18,10 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
+from PIL import Image
 
 from litelvlm.commands import methods
 from litelvlm.commands.main import COMMANDS, build_parser, main
@@ -97,6 +99,35 @@ def test_a_wrong_value_is_named_with_what_is_allowed(arguments, message, capsys,
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["segment", "/9j4" * 9000, "a"],
+        ["segment", "example", "a", "--output", f"{'b' * 300}.png"],
+        ["segment", "example", "a", "--model", "m" * 300],
+        ["convert", "c" * 300, "converted"],
+        ["verify", "v" * 300],
+        ["evaluate", "--data", "d" * 300, "--output", "out"],
+    ],
+)
+def test_a_name_of_any_length_gives_a_short_line(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    # Its beginning says which one is meant
+    assert error.count("\n") == 1 and len(error) < 500 and next(a for a in arguments if len(a) > 200)[:8] in error
+
+
+def test_an_image_of_too_many_pixels_is_one_line_without_pillows_own_warning(tmp_path, capsys, monkeypatch):
+    Image.new("1", (40, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        assert main(["segment", str(tmp_path / "large.png"), "a"]) == 2
+    assert "40 x 30 pixels are more than" in capsys.readouterr().err
+    assert not [w for w in given if issubclass(w.category, Image.DecompressionBombWarning)]
 
 
 def started(*arguments, **kwargs):

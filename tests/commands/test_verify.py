@@ -55,10 +55,16 @@ def cut(folder, name, length):
 
 DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
-    "config of another shape": (lambda f: (f / "config.json").write_text("[]"), "holds a list and no JSON object"),
+    "config of another shape": (
+        lambda f: (f / "config.json").write_text("[]"),
+        "holds a JSON list in place of",
+    ),
     "torn config": (lambda f: cut(f, "config.json", 40), "config.json' is no JSON"),
     "no processor": (lambda f: (f / "processor_config.json").unlink(), "holds no processor_config.json"),
-    "processor of another shape": (lambda f: (f / "processor_config.json").write_text("3"), "holds a int and no JSON"),
+    "processor of another shape": (
+        lambda f: (f / "processor_config.json").write_text("3"),
+        "holds a JSON int in",
+    ),
     "no guide tokenizer": (lambda f: shutil.rmtree(f / "guide_tokenizer"), "lacks CLIP's tokenizer"),
     "no code": (lambda f: (f / "prompt_litelvlm.py").unlink(), "lacks code: prompt_litelvlm.py"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "lacks weights: model.safetensors"),

@@ -144,3 +144,10 @@ def test_json_round_trip_and_overrides(tmp_path, config_values):
     assert (overridden.num_retained_tokens, overridden.position_mode) == (3, "original")
     with pytest.raises(ValueError, match="`num_retained_tokens` is 17; allowed are integers from 1 to 16"):
         LiteLVLMConfig.from_pretrained(tmp_path, num_retained_tokens=17)
+
+
+def test_parts_do_not_say_where_they_were_loaded_from():
+    config = LiteLVLMConfig(sam_config=SAM, seg_token_id=5)
+    for part in (config.backbone_config, config.backbone_config.vision_config, config.guide_config, config.sam_config):
+        part._name_or_path = "/data/mine/model"
+    assert "/data/mine" not in config.to_json_string() and "/data/mine" not in json.dumps(config.to_diff_dict())

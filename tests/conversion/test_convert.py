@@ -27,6 +27,7 @@ from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditional
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert, destination, weights
+from litelvlm.conversion.convert import _public_name
 
 LISA = Path(__file__).parent.parent / "golden" / "lisa_tiny"
 
@@ -95,6 +96,30 @@ def test_every_source_key_is_mapped_or_explained(tmp_path):
     files = {t["file"] for t in report["tensors"]}
     assert len(files) > 2 and all((tmp_path / "converted" / file).is_file() for file in files)
     assert json.loads((tmp_path / "converted" / "conversion_report.json").read_text()) == report
+
+
+def test_report_and_configuration_name_no_folder_of_this_machine(tmp_path, checkpoint):
+    report = convert_lisa(checkpoint, tmp_path / "converted", clip=str(LISA / "clip"))
+    assert (report["source"], report["clip"]) == ("checkpoint", "clip")
+    published = [path.read_text("utf-8") for path in (tmp_path / "converted").rglob("*.json")]
+    assert not any(str(place) in text for place in (tmp_path, LISA) for text in published)
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("xinlai/LISA-7B-v1", "xinlai/LISA-7B-v1"),
+        ("open_clip:ViT-L-14/openai", "open_clip:ViT-L-14/openai"),
+        ("open_clip:ViT-L-14/{}/weights.pt", "open_clip:ViT-L-14/weights.pt"),
+        ("hf-hub:org/clip", "hf-hub:org/clip"),
+        ("local-dir:{}/clip", "local-dir:clip"),
+        ("{}/../{name}/clip", "clip"),
+    ],
+)
+def test_report_names_hub_ids_whole_and_of_folders_the_last_part(tmp_path, name, public):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "weights.pt").touch()
+    assert _public_name(name.format(tmp_path, name=tmp_path.name)) == public
 
 
 def test_tensor_without_a_place_is_an_error_that_names_it(tmp_path, checkpoint):

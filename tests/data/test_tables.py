@@ -179,6 +179,27 @@ def test_list_of_texts_with_another_number_of_masks_is_broken(tmp_path):
         load_split(str(tmp_path), "val")[0].expressions[0].load_mask()
 
 
+@pytest.mark.parametrize("other", [1, "1"])
+def test_ids_that_coco_gives_twice_are_broken_beside_sound_ones(tmp_path, other):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (10, 8)).save(tmp_path / name)
+    images = [{"id": i, "file_name": name, "height": 8, "width": 10} for i, name in ((1, "a.png"), (other, "b.png"))]
+    images += [{"id": 2, "file_name": "a.png", "height": 8, "width": 10}]
+    square = [[3, 2, 7, 2, 7, 5, 3, 5]]
+    annotations = [
+        {"id": i, "image_id": image, "segmentation": square, "text": "it"}
+        for i, image in ((5, 1), (6, 2), (1, 2), (other, 2))
+    ]
+    (tmp_path / "val.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    twice, sound = load_split(str(tmp_path), "val")
+    with pytest.raises(BrokenAnnotation, match=r"val\.json': image 1: several images have this id"):
+        twice.load_image()
+    assert sound.load_image().size == (10, 8) and np.array_equal(sound.expressions[0].load_mask(), SQUARE)
+    for expression in sound.expressions[1:]:
+        with pytest.raises(BrokenAnnotation, match=r"val\.json': annotation 1: several annotations have this id"):
+            expression.load_mask()
+
+
 @pytest.mark.parametrize(
     "annotation", [None, 7, [], {}, {"id": 1}, {"id": [1], "image_id": 3}, {"id": 1, "image_id": {}, "text": "it"}]
 )

@@ -176,6 +176,7 @@ def test_what_was_broken_is_tried_again_and_counts_once_it_is_mended(short):
         (2, "nonsense"),
         (2, "{}"),
         (3, '{"key": "a", "content": "b", "counts": {"r": [[1]]}, "broken": []}'),
+        (3, '{"key": "a", "content": "b", "counts": {"r": [["e", 1, 2, 1, 2]]}, "broken": []}'),
     ],
 )
 def test_damaged_line_is_named_with_its_file_and_what_to_do(short, tmp_path, number, line):

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from litelvlm.data.samples import Referring, ReferringImage
+from litelvlm.evaluation.evaluate import figures
 from litelvlm.evaluation.measure import measure
 from litelvlm.evaluation.runs import Run, configured
 
@@ -37,7 +38,7 @@ def test_generation_does_not_depend_on_what_else_is_asked(embedded, val):
 def test_no_target_is_right_when_the_answer_is_empty(embedded, val):
     model, processor = embedded
     nothing = ReferringImage("a", val[0].load_image, (Referring("n", "the object", lambda: None),))
-    ((_, intersection, union, predicted, expected),) = measure(model, processor, nothing, RUNS[:1])["counts"][
+    ((_, intersection, union, predicted, expected, _),) = measure(model, processor, nothing, RUNS[:1])["counts"][
         RUNS[0].name
     ]
     assert intersection == expected == 0 and union == predicted
@@ -52,6 +53,23 @@ def test_conversations_leave_out_what_has_no_target(embedded, val):
     assert [[counted[0] for counted in counts[run.name]] for run in runs] == [["n", there.id], [there.id]]
     alone = measure(model, processor, ReferringImage("a", val[0].load_image, (nothing,)), runs)["counts"]
     assert [len(alone[run.name]) for run in runs] == [1, 0]
+
+
+@pytest.mark.parametrize("protocol", ["generation", "conversation"])
+def test_tokens_that_were_kept_are_counted_and_not_those_allowed(embedded, val, protocol):
+    """The mean of a result is of all its expressions, however they share conversations."""
+    model, processor = embedded
+    four = tuple(Referring(str(i), text, lambda: np.ones((256, 256), np.uint8)) for i, text in enumerate("abcd"))
+    runs = [Run(protocol, *kind) for kind in (("none", 256), ("prumerge-adaptive", 200), ("fastv", 85))]
+    line = {"key": "a"} | measure(model, processor, ReferringImage("a", val[0].load_image, four), runs)
+    inputs = processor(val[0].load_image(), "a")
+    with torch.no_grad():
+        adaptive = model(**inputs, pruning_method="prumerge-adaptive", num_retained_tokens=200).num_retained_tokens
+    assert 1 < int(adaptive) < 100
+    expected = [256, int(adaptive), 85]
+    assert [[counted[-1] for counted in line["counts"][run.name]] for run in runs] == [[n] * 4 for n in expected]
+    rows = figures([line], runs, 256, 0)
+    assert [row["kept"] for row in rows] == expected and [row["retained"] for row in rows] == [256, 200, 85]
 
 
 @pytest.mark.parametrize("form", ["question", "expression", "templates"])

@@ -19,10 +19,16 @@ from litelvlm.commands.main import main
 from litelvlm.evaluation.report import latex, markdown, markdown_table
 
 
-def row(split, variant, retained, ciou, protocol="generation"):
+def row(split, variant, retained, ciou, protocol="generation", kept=None):
     interval = (None, None) if ciou is None else (ciou - 9, ciou + 9)
     figures = {"data": "refcoco", "split": split, "protocol": protocol, "variant": variant, "retained": retained}
-    figures |= {"expressions": 6, "images": 2, "giou": None, "ciou": ciou}
+    figures |= {
+        "kept": float(retained) if kept is None else kept,
+        "expressions": 6,
+        "images": 2,
+        "giou": None,
+        "ciou": ciou,
+    }
     return figures | dict(zip(("ciou_low", "ciou_high"), interval, strict=True))
 
 
@@ -51,6 +57,15 @@ def test_paper_table_has_most_tokens_first_and_shares_of_all_tokens():
     ]
     assert cells(everything)[1][:6] == ["RefCOCO", "val", "generation", "trim", "64", "30.0 [21.0, 39.0]"]
     assert everything.endswith("2 expressions were skipped, because they or their images could not be read.\n")
+
+
+def test_tokens_are_those_kept_where_a_method_kept_fewer_than_it_was_allowed():
+    adaptive = [row("val", "trim", 200, 30.0, kept=53.5), row("testA", "trim", 200, 40.0, kept=54.0)]
+    rows = [*adaptive, row("val", "none", 256, 80.0), row("val", "litelvlm", 64, 60.0)]
+    table, everything = markdown(rows).split("## All figures")
+    assert [cells_of[:2] for cells_of in cells(table)[1:]] == [["256", "none"], ["64", "litelvlm"], ["53.8", "trim"]]
+    assert [cells_of[4] for cells_of in cells(everything)[1:]] == ["53.5", "54", "256", "64"]
+    assert "53.8 & trim" in latex(rows)
 
 
 def test_each_protocol_has_a_table_and_none_is_relative_without_all_tokens():

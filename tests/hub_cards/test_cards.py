@@ -27,6 +27,8 @@ from litelvlm.commands.main import main
 from litelvlm.hub_cards import TARGETS, render_card
 from litelvlm.hub_cards.cards import FOLDER, results_table
 
+CONFIG = '{"model_type": "litelvlm"}'
+
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_card_in_the_repository_is_the_rendered_one(target):
@@ -140,7 +142,7 @@ def test_code_of_the_card_runs(target, request):
 def test_card_command_takes_the_target_from_the_folder(tmp_path, capsys):
     folder = tmp_path / "litelvlm-lisa-7b"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(CONFIG)
     assert main(["card", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         str(folder / name) for name in ("README.md", "handler.py", "requirements.txt")
@@ -156,7 +158,7 @@ def test_card_command_takes_the_target_from_the_folder(tmp_path, capsys):
 def test_card_replaces_nothing_of_others_without_force(tmp_path, capsys, name):
     folder = tmp_path / "litelvlm-tiny"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(CONFIG)
     (folder / name).write_text("mine")
     assert main(["card", str(folder)]) == 2
     error = capsys.readouterr().err
@@ -172,13 +174,16 @@ def test_card_replaces_nothing_of_others_without_force(tmp_path, capsys, name):
     [
         ("mine", True, [], "There is no card for 'mine'; allowed are litelvlm-tiny, litelvlm-lisa-7b,"),
         ("litelvlm-tiny", False, [], "litelvlm-tiny' holds no config.json"),
+        ("litelvlm-tiny", '{"model_type": "llava"}', [], "holds a model of type 'llava', and no LiteLVLM; name the"),
+        ("litelvlm-tiny", "{}", [], "holds a model of type None, and no LiteLVLM"),
+        ("litelvlm-tiny", "[]", [], "config.json' holds a JSON list in place of an object; name the folder"),
         ("litelvlm-tiny", True, ["--repo-id", "no repository"], "no repository"),
     ],
 )
 def test_card_that_cannot_be_written_is_one_line(tmp_path, capsys, name, config, arguments, message):
     (tmp_path / name).mkdir()
     if config:
-        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text(CONFIG if config is True else config)
     assert main(["card", str(tmp_path / name), *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err

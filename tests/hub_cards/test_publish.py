@@ -180,6 +180,26 @@ def test_only_what_a_model_repository_holds_is_sent(folder, saved, hub, capsys):
         assert ("patients/" if "patients" in name else name) in report["left_out"]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", '"num_retained_tokens"', '"clip": {"name": ["/data/mine/clip"]}, "num_retained_tokens"'),
+        ("processor_config.json", '"processor_class"', '"source": "D:\\\\work\\\\clip", "processor_class"'),
+        ("guide_tokenizer/tokenizer_config.json", "{", '{"name_or_path": "~/clip",'),
+        ("conversion_report.json", "", '{"source": "/tmp/LISA"}'),
+        ("README.md", "## Training", "Made of /home/someone/LISA-7B. ## Training"),
+    ],
+)
+def test_a_path_of_this_machine_is_not_published(folder, hub, capsys, name, old, new):
+    text = (folder / name).read_text(encoding="utf-8") if old else ""
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1) if old else new, encoding="utf-8")
+    assert main(["push", str(folder), "org/tiny"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and name.rpartition("/")[2] in error and "a path of this machine" in error
+    assert not hub.files and not hub.requests
+
+
 def test_code_that_only_the_configuration_names_is_sent(folder, capsys):
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"]["AutoModelForVision2Seq"] = "own_model.Model"

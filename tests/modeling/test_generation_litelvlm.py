@@ -56,6 +56,21 @@ def test_an_unpruned_conversation_goes_on_from_its_cache(make_model, make_batch)
     assert torch.equal(model.generate(second, **{CACHE_NAME: cache}, **GENERATE, pruning_method="none"), whole)
 
 
+@pytest.mark.parametrize("method", ["litelvlm", "fastv"])
+def test_the_cache_tells_whether_it_is_pruned_and_not_the_method_of_the_call(make_model, make_batch, method):
+    """A first turn by a method that only its call names, and a second one by another."""
+    model, batch = make_model(pruning_method="none"), make_batch(batch_size=1)
+    cache, second = turns(model, batch, pruning_method=method, num_retained_tokens=6)
+    with pytest.raises(ValueError, match="pass the whole conversation"):
+        model.generate(second, **{CACHE_NAME: cache}, **GENERATE)
+    model = make_model(pruning_method=method)
+    cache, second = turns(model, batch, pruning_method="none")
+    whole = model.generate(
+        **batch | {"input_ids": second, "attention_mask": torch.ones_like(second)}, **GENERATE, pruning_method="none"
+    )
+    assert torch.equal(model.generate(second, **{CACHE_NAME: cache}, **GENERATE), whole)
+
+
 @pytest.mark.parametrize("method", ["litelvlm", "none", "fastv"])
 def test_embeddings_give_what_their_tokens_give(make_model, make_batch, method):
     model, batch = make_model(pruning_method=method), make_batch()

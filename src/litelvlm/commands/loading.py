@@ -36,18 +36,18 @@ def pick_device(name: str | None) -> torch.device:
     The device of that name, or by default the accelerator where there is one, else the CPU.
 
     Raises:
-        RuntimeError: there is no device of that name.
-        ValueError: this machine lacks it.
+        ValueError: this machine has no such device.
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:
         return torch.device("cpu") if found is None else found
-    device = torch.device(name)
-    here = ["cpu"] if found is None else ["cpu", found.type]
-    if device.type not in here:
+    counts = {"cpu": 1} if found is None else {"cpu": 1, found.type: torch.accelerator.device_count()}
+    here = [f"{kind}{index}" for kind, count in counts.items() for index in ["", *(f":{i}" for i in range(count))]]
+    # PyTorch itself takes any number of a CPU, and fails at others only as they are used
+    if name not in here:
         reason = " (no GPU is available)" if found is None else ""
         raise ValueError(f"--device is {name!r}; allowed here: {', '.join(here)}{reason}.")
-    return device
+    return torch.device(name)
 
 
 def pick_dtype(name: str) -> torch.dtype | Literal["auto"]:

@@ -17,7 +17,9 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,18 +77,23 @@ def put_out(report: dict[str, Any], options: argparse.Namespace) -> None:
 
 def quiet_libraries() -> None:
     # Not at the top: `--help` and a wrong flag are answered without Transformers
+    from PIL import Image
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     # Transformers imports torchao wherever that is installed, and what PyTorch says of it then no user can mend
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    # An image of so many pixels is refused, by an error of its own
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def describe(error: Exception) -> str:
     """One line. Where the error is none that this package raises, its type is a part of what is known."""
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
+    # Names may be as long as an image in base64
+    reason = re.sub(r"\S{240,}", lambda found: f"{found[0][:80]}...{found[0][-40:]}", reason)
     if isinstance(error, (ValueError, OSError, RuntimeError)):
         return reason
     return f"{type(error).__name__}: {reason} (`--debug` shows where)"

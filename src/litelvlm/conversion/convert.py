@@ -22,6 +22,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from ..configuration.configuration_litelvlm import check_choice
+from ..modeling.damage_litelvlm import read_json
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
@@ -84,7 +85,9 @@ def convert(
     if conversation is not None:
         check_choice("conversation", conversation, CONVERSATIONS)
     folder = fetch(source)
-    source_config = _read_json(folder / "config.json")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{str(folder)!r} holds no config.json; it is no checkpoint.")
+    source_config = read_json(folder / "config.json")
     checkpoint = CheckpointReader(folder)
     check_merged(checkpoint.meta)
     mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta)
@@ -115,9 +118,9 @@ def convert(
         plan = plan_tensors(checkpoint, CheckpointReader(clip_folder), mapping, like, config)
 
         report = {
-            "source": str(source),
+            "source": _public_name(source),
             "kind": mapping.name,
-            "clip": str(clip_name),
+            "clip": _public_name(clip_name),
             "conversation": conversation,
             "dtype": str(config.dtype).removeprefix("torch."),
             "num_parameters": sum(tensor.numel() for tensor in like.values()),
@@ -153,6 +156,17 @@ def fetch_clip(name: str | Path, folder: Path) -> Path:
     return folder
 
 
+def _public_name(name: str | Path) -> str:
+    """A Hub id or OpenCLIP's name as it is, and of a folder or file its last part: reports are published."""
+    scheme, _, place = str(name).rpartition(":")
+    architecture, slash, weights = place.partition("/")
+    if scheme == "open_clip" and Path(weights).exists():
+        return f"open_clip:{architecture}{slash}{Path(weights).name}"
+    if scheme == "local-dir":
+        return f"local-dir:{Path(place).resolve().name}"
+    return Path(name).resolve().name if Path(name).exists() else str(name)
+
+
 def _untied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Names and tensors of the state, one name for tensors that are one."""
     seen: set[int] = set()
@@ -168,15 +182,3 @@ def _dtype(name: str, source: dict[str, Any]) -> torch.dtype:
     if name == "auto":
         name = source.get("torch_dtype") or source.get("dtype") or "float32"
     return getattr(torch, name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{str(path.parent)!r} holds no {path.name}; it is no checkpoint.")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(held, dict):
-        raise ValueError(f"{str(path)!r} holds a JSON {type(held).__name__} in place of an object; download it anew.")
-    return held
-
-
-__all__ = ["convert"]

@@ -22,6 +22,7 @@ meant. `text` may be a list; `mask` is then one of the same length.
 """
 
 import io
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def _load_coco(path: Path) -> list[ReferringImage]:
     if not lists or not all(isinstance(found, list) for found in lists):
         raise ValueError(f"'{path}' is not in COCO's format; it needs the lists `images` and `annotations`.")
     images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and _is_id(image.get("id"))}
+    # Samples are told apart by ids as texts; which one of two is meant nobody knows
+    twice_images, twice_annotations = (_repeated(found) for found in lists)
     # In the order of their first annotations: some programs write the images themselves in another order
     by_image: dict[Any, list[Referring]] = {}
     unread = []
@@ -147,9 +150,23 @@ def _load_coco(path: Path) -> list[ReferringImage]:
             continue
         name = f"'{path}': annotation {annotation['id']}"
         load_mask = partial(_coco_mask, name, annotation, images.get(annotation["image_id"]))
+        if str(annotation["id"]) in twice_annotations:
+            load_mask = partial(broken, f"{name}: several annotations have this id.")
         asked = refer(name, str(annotation["id"]), annotation.get("text"), load_mask)
         by_image.setdefault(annotation["image_id"], []).append(asked)
-    return [_coco_entry(path, number, images.get(number), tuple(found)) for number, found in by_image.items()] + unread
+    entries = []
+    for number, found in by_image.items():
+        if str(number) in twice_images:
+            unique = partial(broken, f"'{path}': image {number}: several images have this id.")
+            entries.append(ReferringImage(str(number), unique, tuple(found)))
+        else:
+            entries.append(_coco_entry(path, number, images.get(number), tuple(found)))
+    return entries + unread
+
+
+def _repeated(listed: list[Any]) -> set[str]:
+    counts = Counter(str(one["id"]) for one in listed if isinstance(one, dict) and _is_id(one.get("id")))
+    return {number for number, count in counts.items() if count > 1}
 
 
 def _is_id(value: Any) -> bool:

@@ -122,16 +122,20 @@ def evaluate(
 
 
 def figures(lines: Sequence[dict[str, Any]], runs: Sequence[Run], patches: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each run on the images of a split; retention is relative to all tokens in the same protocol."""
-    tallies = {}
+    """
+    A row for each run on the images of a split; `retained` is the number of tokens that was asked for, `kept` the mean
+    of what was kept, and retention is relative to all tokens in the same protocol.
+    """
+    tallies, kept = {}, {}
     for run in runs:
-        pairs = [(line["key"], PixelCounts(*counts[1:])) for line in lines for counts in line["counts"][run.name]]
-        tallies[run] = Tally([image for image, _ in pairs], [counts for _, counts in pairs], seed)
+        pairs = [(line["key"], counts) for line in lines for counts in line["counts"][run.name]]
+        tallies[run] = Tally([image for image, _ in pairs], [PixelCounts(*counts[1:5]) for _, counts in pairs], seed)
+        kept[run] = sum(counts[5] for _, counts in pairs) / len(pairs) if pairs else None
     everything = {run.protocol: tally for run, tally in tallies.items() if run.method == "none"}
     rows = []
     for run, tally in tallies.items():
         row: dict[str, Any] = {"protocol": run.protocol, "variant": run.variant, "retained": run.retained}
-        row |= {"patches": patches, "images": tally.num_images}
+        row |= {"kept": kept[run], "patches": patches, "images": tally.num_images}
         row |= {name: tally[name] for name in ("expressions", "no_targets", "intersection", "union")}
         row |= tally.figures()
         if run.protocol in everything:

@@ -84,9 +84,10 @@ def measure(
     one does not depend on others.
 
     Returns:
-        `{"counts": {run: [[expression, *PixelCounts], ...]}, "broken": [message, ...], "content": hash}`. Of several
-        masks in one answer the first counts; an answer without any counts as an empty mask. Conversations count
-        expressions with a target only. The hash is that of the image and the masks.
+        `{"counts": {run: [[expression, *PixelCounts, kept], ...]}, "broken": [message, ...], "content": hash}`, where
+        `kept` is the number of visual tokens. Of several masks in one answer the first counts; an answer without any
+        counts as an empty mask. Conversations count expressions with a target only. The hash is that of the image and
+        the masks.
 
     Raises:
         BrokenAnnotation: something cannot be read, and `skip_broken` is off.
@@ -117,10 +118,10 @@ def measure(
         choice |= {"num_retained_tokens": run.retained} if run.method != "none" else {}
         for (_, part), prepared in zip(parts[run.protocol], inputs[run.protocol, form], strict=True):
             with configured(model.config, dict(run.settings)):
-                answers = ask(model, processor, prepared.to(model.device), states[run.method], choice)
+                answers, kept = ask(model, processor, prepared.to(model.device), states[run.method], choice)
             counts[run.name] += [
-                [expression.id, *count_pixels(_first_or_empty(masks), expected)]
-                for (expression, expected), masks in zip(part, answers, strict=True)
+                [expression.id, *count_pixels(_first_or_empty(masks), expected), number]
+                for (expression, expected), masks, number in zip(part, answers, kept, strict=True)
             ]
     return {"counts": counts, "broken": wrong, "content": fingerprint_of_content(image, asked, wrong)}
 

@@ -51,7 +51,7 @@ def ask(
     inputs: Mapping[str, Any],
     state: LiteLVLMImageState,
     choice: Mapping[str, Any],
-) -> list[torch.Tensor]:
+) -> tuple[list[torch.Tensor], list[int]]:
     """
     Asks the questions of one image.
 
@@ -61,17 +61,25 @@ def ask(
         choice: `pruning_method` and `num_retained_tokens`.
 
     Returns:
-        `list[torch.Tensor]`: for each question `(num_masks, H, W)`, bool, at the size of the image; in conversations
-        one mask each.
+        For each question its masks `(num_masks, H, W)`, bool, at the size of the image, in conversations one each; and
+        the number of visual tokens that were kept for it, which some methods choose by the image.
     """
     in_state_or_loss = ("pixel_values", "sam_pixel_values", "image_sizes", "labels")
     prompt = {name: value for name, value in inputs.items() if name not in in_state_or_loss}
     sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
     if "labels" in inputs:
         output = model(**prompt, **choice, image_state=state, logits_to_keep=1)
-        return list(torch.cat(processor.post_process_masks(output.pred_masks, *sizes)).split(1))
-    output = model.segment(**prompt, **choice, image_state=state, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    return processor.post_process_masks(output.pred_masks, *sizes)
+    else:
+        output = model.segment(**prompt, **choice, image_state=state, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    masks = processor.post_process_masks(output.pred_masks, *sizes)
+    retained = output.num_retained_tokens
+    if retained is None:
+        retained = torch.tensor(state.num_tokens()).expand(len(masks))
+    kept = retained.tolist()
+    if "labels" not in inputs:
+        return masks, kept
+    # A conversation holds several questions, one mask each
+    return list(torch.cat(masks).split(1)), [number for number, of in zip(kept, masks, strict=True) for _ in of]
 
 
 __all__ = ["ANSWER", "PROTOCOLS", "ask", "prompts"]

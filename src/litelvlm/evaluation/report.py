@@ -61,7 +61,7 @@ def markdown(rows: Sequence[dict[str, Any]], num_broken: int = 0) -> str:
                 "split": row["split"],
                 "protocol": row["protocol"],
                 "method": row["variant"],
-                "tokens": row["retained"],
+                "tokens": _tokens(row["kept"]),
             }
             | {title: with_interval(row, name) for name, title in FIGURES.items()}
             | {name: row[name] for name in ("expressions", "images")}
@@ -90,16 +90,16 @@ def plot_retention(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     for protocol, of_protocol in _by_protocol(rows):
         if "retention" not in of_protocol:
             continue
-        of_protocol = of_protocol.astype({"retention": float})
-        mean = of_protocol.groupby(["variant", "retained"], sort=False)["retention"].mean().dropna()
+        of_protocol = of_protocol.astype({"retention": float, "kept": float})
+        mean = of_protocol.groupby(["variant", "retained"], sort=False)[["kept", "retention"]].mean().dropna()
         methods = [method for method in mean.index.unique("variant") if method != "none"]
         if not methods:
             continue
         figure = required("matplotlib.figure").Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         for method in methods:
-            points = mean[mean.index.isin([method, "none"], "variant")].droplevel("variant").sort_index()
-            axes.plot(points.index, points, marker="o", label=method)
+            points = mean[mean.index.isin([method, "none"], "variant")].sort_values("kept")
+            axes.plot(points["kept"], points["retention"], marker="o", label=method)
         axes.set(xlabel="visual tokens kept", ylabel="cIoU relative to all tokens, %", title=f"protocol {protocol}")
         axes.grid(alpha=0.3)
         axes.legend()
@@ -130,24 +130,33 @@ def _by_protocol(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _paper_table(rows: Any) -> Any:
-    """Tokens, method, the cIoU of each split, their mean, and the mean relative to all tokens, as texts."""
+    """
+    Tokens kept (mean over the splits), method, the cIoU of each split, their mean, and the mean relative to all
+    tokens, as texts.
+    """
     by_split = rows.pivot(index=["retained", "variant"], columns=["data", "split"], values="ciou").astype(float)
     # In the order of the results, most tokens first; a pivot sorts by name
-    lines = rows[["retained", "variant"]].drop_duplicates().sort_values("retained", ascending=False, kind="stable")
+    kept = rows.astype({"kept": float}).groupby(["retained", "variant"], sort=False)["kept"].mean()
+    kept = kept.sort_values(ascending=False, kind="stable")
     splits = rows[["data", "split"]].drop_duplicates().itertuples(index=False, name=None)
-    table = by_split.loc[list(lines.itertuples(index=False, name=None)), list(splits)]
+    table = by_split.loc[list(kept.index), list(splits)]
     table.columns = [f"{_title(name)} {split}" for name, split in table.columns]
     table["average"] = table.mean(axis=1)
     whole = table.loc[table.index.get_level_values("variant") == "none", "average"]
     relative = 100 * table["average"] / (whole.iloc[0] if len(whole) else float("nan"))
     table = table.map(_number).assign(relative=relative.map(lambda value: _number(value, " %")))
-    return table.rename_axis(["tokens", "method"]).reset_index().astype({"tokens": str})
+    table = table.rename_axis(["tokens", "method"]).reset_index()
+    return table.assign(tokens=[_tokens(number) for number in kept])
 
 
 def _title(name: str) -> str:
     """A dataset's own spelling; of a path its last part."""
     base, _, partition = name.partition(":")
     return TITLES.get(base, Path(name).name) + f" ({partition})" * bool(partition and base in TITLES)
+
+
+def _tokens(kept: float | None) -> str:
+    return MISSING if kept is None or kept != kept else f"{round(kept, 1):g}"
 
 
 def _number(value: float | None, unit: str = "") -> str:

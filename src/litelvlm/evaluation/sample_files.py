@@ -84,8 +84,8 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _is_counts(counts: Any) -> bool:
-    """`[expression, intersection, union, predicted, expected]`"""
-    return isinstance(counts, list) and len(counts) == 5 and all(type(number) is int for number in counts[1:])
+    """`[expression, intersection, union, predicted, expected, kept]`"""
+    return isinstance(counts, list) and len(counts) == 6 and all(type(number) is int for number in counts[1:])
 
 
 __all__ = ["open_samples", "read_lines"]
