@@ -180,7 +180,9 @@ class Common(ModelTesterMixin):
     def test_can_init_all_missing_weights(self):
         pass
 
-    @unittest.skip("LiteLVLM: the cache is the backbone's own argument; our tests of `forward` hand it on by both names")
+    @unittest.skip(
+        "LiteLVLM: the cache is the backbone's own argument; our tests of `forward` hand it on by both names"
+    )
     def test_bc_cache_name_forward(self):
         pass
 
