@@ -119,11 +119,11 @@ def build_trainer(
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the merged model")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--scenes", type=int, default=2000, help="to learn from")
-    parser.add_argument("--held-out", type=int, default=100, help="scenes to measure on")
+    parser.add_argument("--held-out", type=int, default=60, help="scenes to measure on")
     parser.add_argument("--method", default="litelvlm", help="pruning method while training and measuring")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--device", default="cpu", help="cpu, or auto for the accelerator where there is one")
