@@ -29,6 +29,19 @@ from transformers.modeling_outputs import (
 from transformers.utils import ModelOutput, auto_docstring
 
 
+def _shapes(output: ModelOutput) -> str:
+    """What an output holds: numbers, and shapes in place of millions of them."""
+    return ", ".join(f"{name}={_shape(value)}" for name, value in output.items())
+
+
+def _shape(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.item():.4g}" if value.ndim == 0 and not value.is_meta else f"{tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_shape, value[:4]))}{', ...' if len(value) > 4 else ''}]"
+    return type(value).__name__
+
+
 @auto_docstring
 @dataclass
 class LiteLVLMImageState(ModelOutput):
@@ -62,8 +75,7 @@ class LiteLVLMImageState(ModelOutput):
     sam_image_embeddings: torch.Tensor | None = None
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.items())
-        return f"{type(self).__name__}({shapes}, {self.image_features.dtype}, {self.image_features.device})"
+        return f"{type(self).__name__}({_shapes(self)}, {self.image_features.dtype}, {self.image_features.device})"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LiteLVLMImageState":
         """A copy on another device, or with another dtype of what is floating point."""
@@ -133,6 +145,9 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
     position_ids: torch.Tensor | None = None
     image_outputs: BaseModelOutputWithPooling | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_shapes(self)})"
+
 
 @auto_docstring
 @dataclass
@@ -179,6 +194,9 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
     attention_mask: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
     image_outputs: BaseModelOutputWithPooling | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_shapes(self)})"
 
 
 __all__ = ["LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput"]

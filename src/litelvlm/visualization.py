@@ -11,11 +11,19 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images of what the model saw and answered: masks over the image, and the patches that it kept."""
+"""
+What the model saw and answered, over the image: masks, the patches that it kept, and their similarity to the text.
+`overlay_*` give images; `plot_*` draw into axes of matplotlib, new ones by default, and return them.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
 
+from .data.samples import required
 from .modeling.pruning_litelvlm import retained_patches
 
 MASK_COLOURS = ((235, 64, 52), (52, 152, 235), (245, 190, 40), (60, 180, 90))
@@ -60,10 +68,9 @@ def overlay_tokens(
     Returns:
         `PIL.Image`: RGB, of the image's size.
     """
-    width, height = image.size
     side = len(similarity_aware)
-    span_x, span_y = (min(width, height),) * 2 if cropped else (width, height)
-    left, top = (width - span_x) / 2, (height - span_y) / 2
+    left, top, right, bottom = _seen(image, cropped)
+    span_x, span_y = right - left, bottom - top
     marked = image.convert("RGB")
     layer = Image.new("RGBA", marked.size, (0, 0, 0, 130))
     draw = ImageDraw.Draw(layer)
@@ -88,6 +95,113 @@ def side_by_side(images: list[Image.Image]) -> Image.Image:
     return sheet
 
 
+def plot_masks(image: Image.Image, results: Sequence[Mapping[str, Any]], ax: Any = None) -> Any:
+    """
+    The image with masks over it; the legend says their texts and scores.
+
+    Args:
+        image (`PIL.Image`): what was asked about.
+        results (`list[dict]`): of one conversation, of `post_process_instance_segmentation`.
+        ax (`matplotlib.axes.Axes`, *optional*): to draw into.
+
+    Returns:
+        `matplotlib.axes.Axes`.
+
+    Raises:
+        ValueError: matplotlib is not installed, as in the other plots.
+    """
+    ax = _axes(ax)
+    empty = torch.zeros((0, image.height, image.width), dtype=torch.bool)
+    ax.imshow(overlay_masks(image, torch.stack([r["mask"].cpu() for r in results]) if results else empty))
+    for i, result in enumerate(results):
+        colour = [value / 255 for value in MASK_COLOURS[i % len(MASK_COLOURS)]]
+        ax.scatter([], [], color=colour, marker="s", label=f"{result['label']} ({result['score']:.2f})")
+    if results:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize="small", frameon=False)
+    else:
+        ax.set_title("no mask")
+    return ax
+
+
+def plot_tokens(
+    image: Image.Image,
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, Any],
+    output: Any,
+    pruning_method: str | None = None,
+    ax: Any = None,
+) -> Any:
+    """
+    The image with the patches whose tokens were retained: for their similarity blue, for the context yellow.
+
+    Args:
+        image (`PIL.Image`): the first of `inputs`.
+        model ([`LiteLVLMForSegmentation`]), processor ([`LiteLVLMProcessor`]): that made `output` and `inputs`.
+        pruning_method (`str`, *optional*): of that call; by default the model's.
+        ax (`matplotlib.axes.Axes`, *optional*): to draw into.
+
+    Returns:
+        `matplotlib.axes.Axes`.
+
+    Raises:
+        ValueError: see [`retained_patches`].
+    """
+    method = model.config.pruning_method if pruning_method is None else pruning_method
+    similarity_aware, context_aware = retained_patches(model.config, method, inputs, output)
+    ax = _axes(ax)
+    ax.imshow(overlay_tokens(image, similarity_aware, context_aware, bool(processor.image_processor.do_center_crop)))
+    ax.set_title(f"{(similarity_aware | context_aware).sum()} of {model.config.num_patches} tokens")
+    return ax
+
+
+def plot_similarity(image: Image.Image, similarity: torch.Tensor, processor: Any, ax: Any = None) -> Any:
+    """
+    Similarity of each patch to a text, over the image: blue low and red high.
+
+    Args:
+        image (`PIL.Image`): what was asked about.
+        similarity (`torch.Tensor` of shape `(N,)`): such as `output.similarity[0, 0]`, of the first sample and text.
+        processor ([`LiteLVLMProcessor`]): knows which part of the image the vision tower sees.
+        ax (`matplotlib.axes.Axes`, *optional*): to draw into.
+
+    Returns:
+        `matplotlib.axes.Axes`.
+
+    Raises:
+        ValueError: the similarity is none of one square of patches.
+    """
+    side = isqrt(similarity.numel())
+    if similarity.ndim != 1 or side**2 != len(similarity):
+        raise ValueError(
+            f"`similarity` has shape {tuple(similarity.shape)}; allowed is one text's, (N,) of N patches in a square, "
+            "such as `output.similarity[0, 0]` of a model that does not cut images into crops."
+        )
+    ax = _axes(ax)
+    left, top, right, bottom = _seen(image, bool(processor.image_processor.do_center_crop))
+    ax.imshow(image.convert("L"), cmap="gray")
+    values = similarity.float().cpu().view(side, side).numpy()
+    ax.imshow(values, cmap="coolwarm", alpha=0.6, extent=(left, right, bottom, top))
+    ax.set(xlim=(0, image.width), ylim=(image.height, 0))
+    return ax
+
+
+def _axes(ax: Any) -> Any:
+    """The axes given, or those of a new figure, without ticks."""
+    if ax is None:
+        ax = required("matplotlib.pyplot").subplots(layout="constrained")[1]
+    ax.axis("off")
+    return ax
+
+
+def _seen(image: Image.Image, cropped: bool) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in pixels, of what the vision tower sees: all, or the square in the middle."""
+    width, height = image.size
+    span_x, span_y = (min(width, height),) * 2 if cropped else (width, height)
+    left, top = (width - span_x) / 2, (height - span_y) / 2
+    return left, top, left + span_x, top + span_y
+
+
 def _to_tensor(image: Image.Image) -> torch.Tensor:
     """Float32 values from 0 to 255, shape `(3, height, width)`."""
     data = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
@@ -98,4 +212,11 @@ def _to_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-__all__ = ["overlay_masks", "overlay_tokens", "retained_patches", "side_by_side"]
+__all__ = [
+    "overlay_masks",
+    "overlay_tokens",
+    "plot_masks",
+    "plot_similarity",
+    "plot_tokens",
+    "side_by_side",
+]

@@ -22,6 +22,7 @@ import torch
 from ..data.samples import ReferringImage, required
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..visualization import plot_similarity
 from ..writing import replacing
 from .similarity import Diagnosis, look, similarities
 
@@ -54,16 +55,8 @@ def draw_heatmaps(
         expression = next(e for e in entry.expressions if e.id == one.expression)
         image, mask = entry.load_image(), expression.load_mask()
         similarity = similarities(model, *look(model, processor, image, [expression]))
-        side = model.config.num_patches_per_side
-        span_x, span_y = image.size
-        if processor.image_processor.do_center_crop:
-            span_x = span_y = min(image.size)
-        left, top = (image.width - span_x) / 2, (image.height - span_y) / 2
-        axes.imshow(image.convert("L"), cmap="gray")
-        seen = (left, left + span_x, top + span_y, top)
-        axes.imshow(similarity[0].view(side, side).numpy(), cmap="coolwarm", alpha=0.6, extent=seen)
+        plot_similarity(image, similarity[0], processor, axes)
         axes.contour(mask == 1, levels=[0.5], colors="black", linewidths=1)
-        axes.set(xlim=(0, image.width), ylim=(image.height, 0))
         axes.set_title(f"{shorten(one.text, 44)}\nAUROC {one.figures['auroc']:.2f}", fontsize=8)
     figure.suptitle("similarity to the text, blue low and red high; above the least reversed, below the most")
     with replacing(folder / "heatmaps.png") as temporary:
