@@ -26,8 +26,11 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "convert.md": 1,
+    "demo.md": 1,
     "embedded-model.md": 2,
     "evaluate.md": 2,
+    "fine-tune.md": 1,
+    "lmms-eval.md": 1,
     "many-gpus.md": 2,
     "publish.md": 1,
     "quantise.md": 1,
@@ -69,7 +72,7 @@ def commands_of(source):
 def arguments_of(command):
     """Those of a `litelvlm` command, behind variables and whatever starts it; `None` for another command."""
     names = [Path(word).name for word in command]
-    if "litelvlm" not in names or "install" in names:
+    if "litelvlm" not in names or {"install", "lmms_eval"} & set(names):
         return None
     return command[names.index("litelvlm") + 1 :]
 
