@@ -13,6 +13,7 @@
 # limitations under the License.
 """The `referring-segmentation` pipeline: an image and a text in, masks and the answer out."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from PIL import Image
 from transformers import Pipeline
 
 from .images_litelvlm import load_rgb
+from .outputs_litelvlm import LiteLVLMImageState
 
 
 class ReferringSegmentationPipeline(Pipeline):
@@ -78,7 +80,7 @@ class ReferringSegmentationPipeline(Pipeline):
         if _is_many(inputs) and text is not None:
             inputs = _pairs(inputs, text)
         elif text is not None:
-            image = inputs
+            image = load_rgb(inputs)  # once, and encoded once
             inputs = ({"image": image, "text": one} for one in _each(text))
         results = super().__call__((item for item in _each(inputs)), **kwargs)
         return list(results) if eager else results
@@ -114,13 +116,14 @@ class ReferringSegmentationPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Any:
         batch: list[Any] = []
+        encoded = _LastImage()
         for item in inputs:
             batch.append(self.preprocess(item, **preprocess_params))
             if len(batch) == batch_size:
-                yield from self._run_batch(batch, forward_params, postprocess_params)
+                yield from self._run_batch(batch, forward_params, postprocess_params, encoded)
                 batch = []
         if batch:
-            yield from self._run_batch(batch, forward_params, postprocess_params)
+            yield from self._run_batch(batch, forward_params, postprocess_params, encoded)
 
     def run_single(
         self,
@@ -133,26 +136,35 @@ class ReferringSegmentationPipeline(Pipeline):
         return next(self._run_batch(batch, forward_params, postprocess_params))
 
     def _run_batch(
-        self, batch: list[dict[str, Any]], forward_params: dict[str, Any], postprocess_params: dict[str, Any]
+        self,
+        batch: list[dict[str, Any]],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+        encoded: "_LastImage | None" = None,
     ) -> Any:
-        outputs = self.forward({"batch": batch}, **forward_params)
+        outputs = self.forward({"batch": batch, "encoded": encoded}, **forward_params)
         yield from self.postprocess(outputs, **postprocess_params)
 
     def _forward(
         self, model_inputs: dict[str, Any], threshold: float = 0.0, mask_threshold: float = 0.5, **segment_kwargs: Any
     ) -> dict[str, Any]:
-        batch = model_inputs["batch"]
-        inputs = self.processor(
-            images=[item["image"] for item in batch],
-            text=[item["text"] for item in batch],
-            question_template=batch[0]["question_template"],
-        )
+        batch, encoded = model_inputs["batch"], model_inputs["encoded"]
+        images: Any = [item["image"] for item in batch]
+        texts = [item["text"] for item in batch]
+        digests = {_digest(image) for image in images} if encoded is not None else set()
+        if len(digests) == 1:
+            images = images[0]
+        inputs = self.processor(images=images, text=texts, question_template=batch[0]["question_template"])
         lengths = {"max_new_tokens", "max_length", "generation_config"}
         if segment_kwargs.get("answer") is not None:
             segment_kwargs["processor"] = self.processor
         elif self.model.generation_config.max_new_tokens is None and not lengths & segment_kwargs.keys():
             segment_kwargs["max_new_tokens"] = 32
-        outputs = self.model.segment(**inputs.to(self.device), **segment_kwargs)
+        inputs = inputs.to(self.device)
+        if len(digests) == 1:
+            method = segment_kwargs.get("pruning_method")
+            segment_kwargs["image_state"] = encoded.state_of(digests.pop(), self.model, inputs, method)
+        outputs = self.model.segment(**inputs, **segment_kwargs)
         num_answers = len(outputs.pred_masks) // len(batch)
         text_labels = [turns for turns in inputs.text_labels for _ in range(num_answers)]
         # Here, and not after Transformers has moved everything to the CPU: masks grow where the model runs
@@ -187,6 +199,33 @@ class ReferringSegmentationPipeline(Pipeline):
         # Instead of the base's, which leaves out the guide's tokenizer and SAM's image processor
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+class _LastImage:
+    """What was computed of the image that a call asked about last. It ends with the call, as weights may change."""
+
+    def __init__(self) -> None:
+        self.digest: bytes | None = None
+        self.state: LiteLVLMImageState | None = None
+
+    def state_of(self, digest: bytes, model: Any, inputs: Any, pruning_method: str | None) -> LiteLVLMImageState | None:
+        """
+        The state of an image that is asked about again, in place of its tensors in `inputs`; `None` the first time, as
+        that may stay the only one.
+        """
+        if digest != self.digest:
+            self.digest, self.state = digest, None
+            return None
+        names = ("pixel_values", "sam_pixel_values", "image_sizes")
+        images = {name: inputs.pop(name) for name in names if name in inputs}
+        if self.state is None:
+            self.state = model.encode_image(**images, pruning_method=pruning_method)
+        return self.state
+
+
+def _digest(image: Image.Image) -> bytes:
+    """Of what an image shows: whoever gives it may write the next one into the same memory or file."""
+    return hashlib.sha256(image.tobytes() + repr(image.size).encode()).digest()
 
 
 def _is_many(value: Any) -> bool:

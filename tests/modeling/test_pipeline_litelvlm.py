@@ -153,6 +153,32 @@ def test_one_image_is_asked_each_of_many_texts(pipe):
         assert same(entries, pipe(ITEMS[0]["image"], text))
 
 
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, 2), (2, 2), (6, 1)])
+def test_an_image_with_many_texts_is_encoded_at_most_twice(pipe, batch_size, expected):
+    texts = [item["text"] for item in ITEMS] * 2
+    alone = [pipe(ITEMS[0]["image"], text) for text in texts]
+    sizes = []
+    pipe.model.sam.vision_encoder.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    results = pipe(ITEMS[0]["image"], texts, batch_size=batch_size)
+    assert sizes == [1] * expected
+    assert all(same(got, wanted) for got, wanted in zip(results, alone, strict=True))
+
+
+def test_frames_in_the_same_memory_are_different_images(pipe):
+    frames = [np.asarray(item["image"].resize((40, 30))) for item in ITEMS[:2]]
+    assert not np.array_equal(*frames)
+    memory = np.empty_like(frames[0])
+
+    def video():
+        for frame in (frames[0], frames[0], frames[1], frames[0]):
+            memory[:] = frame
+            yield {"image": memory, "text": ITEMS[0]["text"]}
+
+    first, second = (pipe(Image.fromarray(frame), ITEMS[0]["text"]) for frame in frames)
+    for got, wanted in zip(pipe(video()), (first, first, second, first), strict=True):
+        assert same(got, wanted)
+
+
 def test_score_is_the_mean_probability_inside_the_mask(pipe):
     inputs = pipe.processor(ITEMS[0]["image"], ITEMS[0]["text"]).to(pipe.device)
     output, sizes = pipe.model.segment(**inputs), (inputs["original_sizes"], inputs["reshaped_input_sizes"])
