@@ -14,52 +14,22 @@
 """Prompts of converted checkpoints against the tokenizer that they were trained with."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
+from transformers import CLIPImageProcessor
 
-from litelvlm import TINY_MODEL, LiteLVLMForSegmentation, LiteLVLMProcessor
+from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.conversion import convert
-from litelvlm.conversion.processors import LLAMA_2_CHAT_TEMPLATE
+from litelvlm.conversion.presets import LLAMA_2_CHAT_TEMPLATE
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the human's questions."
-)
+from .layouts import GOLDEN, SYSTEM, reference_ids, write_guide_tokenizer, write_tokenizer
+
 ADDED = {"lisa": ["[SEG]", "<im_start>", "<im_end>"], "glamm": ["<im_start>", "<im_end>", "[SEG]", "<p>", "</p>"]}
-
-
-def reference_ids(folder, prompt, added):
-    """
-    How early Transformers tokenised with SentencePiece: white space beside an added token is dropped, every piece of
-    text between two tokens is encoded by itself, with a space mark before it; the image splits the prompt.
-    """
-    model = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
-    numbers = {token: model.get_piece_size() + i for i, token in enumerate([*added, "<image>"])}
-    ids = [model.bos_id()]
-    for chunk in re.split("(<image>)", prompt):
-        pieces = re.split("(" + "|".join(map(re.escape, [*numbers, "</s>", "<s>"])) + ")", chunk)
-        for i, piece in enumerate(pieces):
-            if piece in numbers:
-                ids.append(numbers[piece])
-            elif piece in ("<s>", "</s>"):
-                ids.append({"<s>": model.bos_id(), "</s>": model.eos_id()}[piece])
-            else:
-                if i > 0 and pieces[i - 1] in numbers:
-                    piece = piece.lstrip()
-                if i + 1 < len(pieces) and pieces[i + 1] in numbers:
-                    piece = piece.rstrip()
-                ids += model.encode(piece) if piece else []
-    return ids
 
 
 @pytest.fixture(scope="module")
@@ -70,29 +40,8 @@ def make_source(tmp_path_factory):
         folder = tmp_path_factory.mktemp(kind)
         source = Path(shutil.copytree(GOLDEN / f"{kind}_tiny" / "checkpoint", folder / "checkpoint"))
         clip = Path(shutil.copytree(GOLDEN / f"{kind}_tiny" / "clip", folder / "clip"))
-        (folder / "corpus.txt").write_text(
-            "\n".join([SYSTEM, "USER: Can you segment the dog in this image? ASSISTANT: Sure, it is ."] * 30)
-        )
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(folder / "corpus.txt"),
-            model_prefix=str(source / "tokenizer"),
-            vocab_size=330,
-            model_type="bpe",
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
-        number = sentencepiece.SentencePieceProcessor(str(source / "tokenizer.model")).get_piece_size()
-        added = {token: number + i for i, token in enumerate(ADDED[kind])}
-        (source / "added_tokens.json").write_text(json.dumps(added))
-        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
-        (source / "special_tokens_map.json").write_text(json.dumps(special))
-        settings = {"tokenizer_class": "LlamaTokenizer", "model_max_length": 512, "padding_side": "right"}
-        (source / "tokenizer_config.json").write_text(json.dumps(settings))
+        num_words = write_tokenizer(source, ADDED[kind])
         # One embedding for each word
-        num_words = number + len(added)
         config = json.loads((source / "config.json").read_text())
         (source / "config.json").write_text(json.dumps(config | {"vocab_size": num_words}))
         for path in source.glob("*.bin"):
@@ -100,15 +49,7 @@ def make_source(tmp_path_factory):
             for name in {"model.embed_tokens.weight", "lm_head.weight"} & set(tensors):
                 tensors[name] = torch.randn(num_words, tensors[name].shape[1]).half()
             torch.save(tensors, path)
-        guide = PreTrainedTokenizerFast.from_pretrained(TINY_MODEL / "guide_tokenizer")
-        guide.save_pretrained(clip)
-        weights, clip_config = load_file(clip / "model.safetensors"), json.loads((clip / "config.json").read_text())
-        embedding = "text_model.embeddings.token_embedding.weight"
-        weights[embedding] = torch.randn(len(guide), weights[embedding].shape[1]).half()
-        save_file(weights, clip / "model.safetensors")
-        text = {"vocab_size": len(guide), "eos_token_id": guide.eos_token_id, "bos_token_id": guide.bos_token_id}
-        clip_config["text_config"] |= text | {"pad_token_id": guide.pad_token_id}
-        (clip / "config.json").write_text(json.dumps(clip_config))
+        write_guide_tokenizer(clip)
         return source, clip
 
     return make

@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of the checkpoint")
     parser.add_argument("dest", metavar="DEST", help="the folder to make")
-    parser.add_argument("--kind", help="lisa, glamm or llava (default: found out)")
+    parser.add_argument("--kind", help="lisa, sesame, glamm or llava (default: found out)")
     parser.add_argument(
         "--clip",
         metavar="NAME",
