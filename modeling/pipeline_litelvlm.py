@@ -38,7 +38,8 @@ class ReferringSegmentationPipeline(Pipeline):
     Inputs are an image and a text, a `{"image": ..., "text": ...}`, or a list, dataset or generator of those. Each
     gives a list with one entry per mask: `label` (the text), `score` (mean probability of the mask's pixels),
     `predicted_iou` (SAM's own estimate), `mask` (0 or 255, at the size of the image), `box` (`[left, top, right,
-    bottom]`) and `answer`. An answer without a mask gives one entry in which only `label` and `answer` are not `None`.
+    bottom]`), `answer` and `reason` (`None`). An answer without a mask gives one entry in which only `label`, `answer`
+    and `reason`, why there is no mask, are not `None`.
     """
 
     _load_processor = True
@@ -159,7 +160,7 @@ class ReferringSegmentationPipeline(Pipeline):
         return {
             "texts": [item["text"] for item in batch],
             "answers": self.processor.decode_answers(outputs, inputs),
-            "num_masks": [len(masks) for masks in outputs.pred_masks],
+            "reasons": self.processor.explain_no_masks(outputs, inputs),
             "found": self.processor.post_process_instance_segmentation(
                 outputs, inputs, threshold, mask_threshold, text_labels
             ),
@@ -169,16 +170,16 @@ class ReferringSegmentationPipeline(Pipeline):
         texts = model_outputs["texts"]
         num_answers = len(model_outputs["answers"]) // len(texts)
         results: list[list[dict[str, Any]]] = [[] for _ in texts]
-        for i, (answer, num_masks, entries) in enumerate(
-            zip(*(model_outputs[name] for name in ("answers", "num_masks", "found")), strict=True)
+        for i, (answer, reason, entries) in enumerate(
+            zip(*(model_outputs[name] for name in ("answers", "reasons", "found")), strict=True)
         ):
             text = texts[i // num_answers]
             for entry in entries:
                 entry["mask"] = Image.fromarray((entry["mask"] * 255).to(torch.uint8).numpy())
-                entry["answer"] = answer
-            if not num_masks:
+                entry |= {"answer": answer, "reason": None}
+            if reason is not None:
                 nothing: dict[str, Any] = dict.fromkeys(("score", "predicted_iou", "mask", "box"))
-                entries = [{"label": text, "answer": answer} | nothing]
+                entries = [{"label": text, "answer": answer, "reason": reason} | nothing]
             results[i // num_answers] += entries
         return results
 

@@ -53,6 +53,15 @@ class Layout:
 
 LAYOUTS = {
     "sesame": Layout("SESAMEForCausalLM", "glamm", "mlp2x_gelu", ("[SEG]", "<im_start>", "<im_end>")),
+    # LLaVA-Lightning's tokenizer brings the image's tokens with it
+    "gsva": Layout(
+        "LisaGSVAForCausalLM", "lisa", "linear", ("<im_patch>", "<im_start>", "<im_end>", "[SEG]", "[REJ]")
+    ),
+    # Its class is LISA's; only its name tells
+    "lisa-plus": Layout(
+        "LISAForCausalLM", "lisa", "mlp2x_gelu", ("[SEG]", "<im_start>", "<im_end>"), name="LISA_Plus_7b"
+    ),
+    "read": Layout("READForCausalLM", "glamm", "mlp2x_gelu", ("[SEG]", "<im_start>", "<im_end>")),
 }
 
 

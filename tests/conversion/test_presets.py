@@ -29,9 +29,11 @@ from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert
-from litelvlm.conversion.key_mappings import KEY_MAPPINGS
+from litelvlm.conversion.key_mappings import KEY_MAPPINGS, detect_layout
+from litelvlm.conversion.presets import PRESETS
 from litelvlm.conversion.weights import CheckpointReader
 from litelvlm.hub_cards import TARGETS
+from litelvlm.modeling.pipeline_litelvlm import ReferringSegmentationPipeline
 
 from . import reference_sam
 from .layouts import GOLDEN, LAYOUTS, SYSTEM, reference_ids, write_checkpoint
@@ -41,8 +43,18 @@ IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), n
 QUESTIONS = {
     "sesame": "Can you spot the dog in this image? If it's there, please provide the segmentation map. If not, deny "
     "and, if you see fit, mention any similar items.",
+    "gsva": "Can you segment the dog in this image?",
+    "lisa-plus": "Can you segment the dog separately in this image? Generate instance segmentation masks. Each "
+    "countable object within the same category should have a separate mask. Ignore uncountable categories for "
+    "individual masking.",
+    "read": "What is the dog in this image? Please output segmentation mask.",
 }
-ANSWERS = {"sesame": "Yes, the dog is right here. Segmentation: [SEG]."}
+ANSWERS = {
+    "sesame": "Yes, the dog is right here. Segmentation: [SEG].",
+    "gsva": "Sure, they are the dog:[SEG], the cat:[REJ].",
+    "lisa-plus": "Sure, they are [SEG], [SEG] and [SEG].",
+    "read": "Sure, the segmentation result is [SEG].",
+}
 
 
 class Composition:
@@ -172,9 +184,9 @@ def test_marks_around_an_image_follow_the_configuration(case, tmp_path):
     assert "USER: <image>\n" in rendered and "<im_start>" not in rendered
 
 
-@pytest.mark.parametrize("token", ["<im_end>", "[SEG]"])
+@pytest.mark.parametrize("token", ["<im_end>", "[SEG]", "[REJ]"])
 def test_tokenizer_that_lacks_a_token_of_the_prompts_is_refused(tmp_path, token):
-    source, clip = write_checkpoint("sesame", tmp_path)
+    source, clip = write_checkpoint("gsva", tmp_path)
     added = json.loads((source / "added_tokens.json").read_text())
     added.pop(token)
     (source / "added_tokens.json").write_text(json.dumps(added))
@@ -190,6 +202,70 @@ def test_a_clip_on_another_machine_is_asked_for_by_a_relative_path_too(tmp_path,
     assert main(["convert", str(source), str(tmp_path / "converted")]) == 2
     error = capsys.readouterr().err
     assert path in error and "a folder of another machine" in error and "--clip" in error
+
+
+def say(case, token):
+    """Lets the model say this token first, in place of what it does say."""
+    inputs = case.processor(IMAGE, "the dog")
+    said = int(case.model.segment(**inputs, max_new_tokens=1).sequences[0, -1])
+    token_id = case.processor.tokenizer.convert_tokens_to_ids(token)
+    with torch.no_grad():
+        case.model.lm_head.weight[[said, token_id]] = case.model.lm_head.weight[[token_id, said]]
+
+
+@pytest.mark.parametrize("case", ["gsva"], indirect=True)
+def test_rejection_is_no_mask_and_its_reason_stands_in_the_results(case, tmp_path, capsys):
+    pipe = ReferringSegmentationPipeline(model=case.model, processor=case.processor)
+    for token, reason in (
+        ("[SEG]", None),
+        ("[REJ]", "the answer rejects it, by [REJ]"),
+        ("</s>", "the answer holds no [SEG]"),
+    ):
+        say(case, token)
+        (entry,) = pipe(IMAGE, "the dog", max_new_tokens=1)
+        assert entry["reason"] == reason and (entry["mask"] is None) == (reason is not None)
+        assert entry["answer"] == ("" if token == "</s>" else token)
+    say(case, "[REJ]")
+    for part in (case.model, case.processor):
+        part.save_pretrained(tmp_path / "saved")
+    IMAGE.save(tmp_path / "image.png")
+    asking = ["segment", str(tmp_path / "image.png"), "the dog", "--model", str(tmp_path / "saved")]
+    assert main([*asking, "--max-new-tokens", "1"]) == 0
+    assert "mask:   none (the answer rejects it, by [REJ])" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", ["gsva"], indirect=True)
+@torch.no_grad()
+def test_answer_with_both_has_a_mask_for_each_seg_alone(case):
+    inputs = case.processor(IMAGE, "the dog, the cat, the bird")
+    answer = "Sure, they are the dog:[SEG], the cat:[REJ], the bird:[SEG]."
+    output = case.model.segment(**inputs, answer=answer, processor=case.processor)
+    assert len(output.pred_masks[0]) == 2 and case.processor.explain_no_masks(output, inputs) == [None]
+    assert "[REJ]" in case.processor.decode_answers(output, inputs)[0]
+
+
+def test_what_is_left_out_of_read_is_said_as_it_is_converted(tmp_path, capsys):
+    source, clip = write_checkpoint("read", tmp_path)
+    assert main(["convert", str(source), str(tmp_path / "converted"), "--clip", str(clip)]) == 0
+    assert "left out:     READ prompts SAM with points" in capsys.readouterr().out
+    report = json.loads((tmp_path / "converted" / "conversion_report.json").read_text())
+    assert "points of a similarity map" in report["left_out"]
+    assert [name for name, preset in PRESETS.items() if preset.left_out is not None] == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "kind"),
+    [
+        ("LISA_Plus_7b", "LISAForCausalLM", "lisa-plus"),
+        ("lisa++", "LISAForCausalLM", "lisa-plus"),
+        ("LISA-7B-v1", "LISAForCausalLM", "lisa"),
+        ("LISA_Plus_7b/of-mine", "LISAForCausalLM", "lisa"),
+        ("LISA_Plus_7b", "SESAMEForCausalLM", "sesame"),
+    ],
+)
+def test_lisa_plus_is_told_by_its_name_where_no_class_tells(name, architecture, kind):
+    keys = ["model.visual_model.image_encoder.pos_embed"]
+    assert detect_layout({"architectures": [architecture]}, keys, [f"/data/lisa_plus/{name}"]).name == kind
 
 
 def test_every_kind_and_every_card_is_tested_on_a_tiny_checkpoint():

@@ -31,7 +31,7 @@ from .checkpoint_config import build_config, generation_config
 from .destination import check_free, making
 from .key_mappings import KEY_MAPPINGS, check_merged, detect_layout
 from .plan import plan_tensors
-from .presets import CONVERSATIONS
+from .presets import CONVERSATIONS, PRESETS
 from .processors import build_processor, guess_conversation, has_tokenizer, load_tokenizer
 from .weights import CheckpointReader, write_shards
 
@@ -91,9 +91,10 @@ def convert(
     source_config = _read_json(folder / "config.json")
     checkpoint = CheckpointReader(folder)
     check_merged(checkpoint.meta)
-    mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta)
+    names = [str(source), str(source_config.get("_name_or_path"))]
+    mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta, names)
     if conversation is None:
-        conversation = guess_conversation(mapping, [str(source), str(source_config.get("_name_or_path"))])
+        conversation = guess_conversation(mapping, names)
     image_marks = source_config.get("mm_use_im_start_end", True)
     clip_name = clip or source_config.get("vision_tower") or source_config.get("mm_vision_tower")
     if clip_name is None:
@@ -130,6 +131,7 @@ def convert(
             "num_parameters": sum(tensor.numel() for tensor in like.values()),
             "vision_tower": plan.vision_tower,
             "dropped": plan.dropped,
+            "left_out": PRESETS[mapping.name].left_out if mapping.name in PRESETS else None,
             "processor": text_tokenizer is not None,
             "tensors": write_shards(plan.sources, like, incomplete, max_shard_size),
         }

@@ -45,11 +45,15 @@ class Preset:
         opening (`str`): what stands before the first question, as Jinja reads it; LISA's by default.
         question_template (`str`): one that the checkpoint was trained with.
         guide_form (`str`): of the processor; CLIP need not read a question that is mostly instruction.
+        rejection_token (`str`, *optional*): said in the place of [SEG] where nothing in the image is meant.
+        left_out (`str`, *optional*): what the original does and the converted model does not.
     """
 
     opening: str = r"<im_start><image><im_end>\n"
     question_template: str = QUESTION_TEMPLATES[0]
     guide_form: str = "question"
+    rejection_token: str | None = None
+    left_out: str | None = None
 
     def chat_template(self, conversation: str, image_marks: bool) -> str:
         """The template of a form of conversations, with or without the tokens that stand around an image."""
@@ -64,6 +68,18 @@ PRESETS = {
         question_template="Can you spot {} in this image? If it's there, please provide the segmentation map. If not, "
         "deny and, if you see fit, mention any similar items.",
         guide_form="expression",
+    ),
+    "gsva": Preset(rejection_token="[REJ]"),
+    "lisa-plus": Preset(
+        question_template="Can you segment {} separately in this image? Generate instance segmentation masks. Each "
+        "countable object within the same category should have a separate mask. Ignore uncountable categories for "
+        "individual masking.",
+        guide_form="expression",
+    ),
+    "read": Preset(
+        question_template=QUESTION_TEMPLATES[3],
+        left_out="READ prompts SAM with points of a similarity map too; here SAM has the embedding of [SEG] alone, so "
+        "that masks differ from READ's",
     ),
 }
 

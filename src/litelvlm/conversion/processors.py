@@ -48,8 +48,8 @@ def load_tokenizer(folder: Path, mapping: KeyMapping, image_marks: bool = True) 
     slow_rules = LlamaTokenizer.from_pretrained(folder, legacy=True)
     rules = json.loads(slow_rules.backend_tokenizer.to_str())
     added = {token["content"]: token for token in rules["added_tokens"]}
-    needed = (SEG_TOKEN, *(IMAGE_MARKS if image_marks else ()))
-    if missing := [token for token in needed if token not in added]:
+    needed = (SEG_TOKEN, PRESETS[mapping.name].rejection_token, *(IMAGE_MARKS if image_marks else ()))
+    if missing := [token for token in needed if token is not None and token not in added]:
         raise ValueError(
             f"The tokenizer in {str(folder)!r} has no {', '.join(missing)}; name the checkpoint's own with "
             "`--tokenizer`."
@@ -107,6 +107,7 @@ def build_processor(
         num_image_tokens=config.num_patches_per_side**2,
         question_template=preset.question_template,
         guide_form=preset.guide_form,
+        rejection_token=preset.rejection_token,
     )
 
 
