@@ -54,10 +54,14 @@ def render_card(target: str, repo_id: str | None = None) -> str:
     repo_id = repo_id or f"org/{target}"
     validate_repo_id(repo_id)
     results = _results(target)
+    values = TARGETS[target]
+    if values["base_model"]:
+        name = values["base_model"][0]
+        values = {"source": {"name": name, "page": f"https://huggingface.co/{name}"}} | values
     card = ModelCard.from_template(
         _metadata(target, results),
         template_path=str(FOLDER / "card.md.jinja"),
-        **TARGETS[target],
+        **values,
         name=target,
         repository=repo_id,
         results=results,

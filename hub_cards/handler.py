@@ -56,10 +56,11 @@ class EndpointHandler:
                 where that is allowed, as its URL, one text, and of the parameters those in `PARAMETERS`.
 
         Returns:
-            `{"answer": str, "masks": [str, ...], "scores": [...], "predicted_ious": [...], "boxes": [...]}`, each mask
-            a PNG in base64, 255 inside and 0 outside, at the size of the image; of each mask the mean probability of
-            its pixels, the IoU that SAM predicts and `[left, top, right, bottom]`. A model that answers in text only
-            gives no masks. With the parameter `answer`, such as `"It is [SEG]."`, nothing is generated.
+            `{"answer": str, "reason": ..., "masks": [str, ...], "scores": [...], "predicted_ious": [...], "boxes":
+            [...]}`: why there is no mask, or `None`; each mask a PNG in base64, 255 inside and 0 outside, at the size
+            of the image; of each mask the mean probability of its pixels, the IoU that SAM predicts and `[left, top,
+            right, bottom]`. A model that answers in text only gives no masks. With the parameter
+            `answer`, such as `"It is [SEG]."`, nothing is generated.
 
         Raises:
             ValueError: a request that cannot be answered, or not within the limits; the endpoint hands the message to
@@ -81,15 +82,17 @@ class EndpointHandler:
         else:
             parameters = {"max_new_tokens": 64, "max_time": MAX_SECONDS - (monotonic() - started)} | parameters
         if self.model.config.sam_config is None:
-            output, found = self.model.generate(**inputs, **parameters), []
+            output, found, reason = self.model.generate(**inputs, **parameters), [], None
         else:
             output = self.model.segment(**inputs, **parameters)
             (found,) = self.processor.post_process_instance_segmentation(output, inputs)
+            (reason,) = self.processor.explain_no_masks(output, inputs)
         # What was generated until then is cut off anywhere
         if monotonic() - started > MAX_SECONDS:
             raise ValueError(f"The answer takes longer than {MAX_SECONDS:g} seconds; ask for fewer `max_new_tokens`.")
         return {
             "answer": self.processor.decode_answers(output, inputs)[0],
+            "reason": reason,
             "masks": [png(entry["mask"]) for entry in found],
             "scores": [entry["score"] for entry in found],
             "predicted_ious": [entry["predicted_iou"] for entry in found],

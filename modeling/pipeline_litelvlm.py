@@ -40,7 +40,8 @@ class ReferringSegmentationPipeline(Pipeline):
     Inputs are an image and a text, a `{"image": ..., "text": ...}`, or a list, dataset or generator of those. Each
     gives a list with one entry per mask: `label` (the text), `score` (mean probability of the mask's pixels),
     `predicted_iou` (SAM's own estimate), `mask` (0 or 255, at the size of the image), `box` (`[left, top, right,
-    bottom]`) and `answer`. An answer without a mask gives one entry in which only `label` and `answer` are not `None`.
+    bottom]`), `answer` and `reason` (`None`). An answer without a mask gives one entry in which only `label`, `answer`
+    and `reason`, why there is no mask, are not `None`.
     """
 
     _load_processor = True
@@ -171,7 +172,7 @@ class ReferringSegmentationPipeline(Pipeline):
         return {
             "texts": [item["text"] for item in batch],
             "answers": self.processor.decode_answers(outputs, inputs),
-            "num_masks": [len(masks) for masks in outputs.pred_masks],
+            "reasons": self.processor.explain_no_masks(outputs, inputs),
             "found": self.processor.post_process_instance_segmentation(
                 outputs, inputs, threshold, mask_threshold, text_labels
             ),
@@ -181,16 +182,16 @@ class ReferringSegmentationPipeline(Pipeline):
         texts = model_outputs["texts"]
         num_answers = len(model_outputs["answers"]) // len(texts)
         results: list[list[dict[str, Any]]] = [[] for _ in texts]
-        for i, (answer, num_masks, entries) in enumerate(
-            zip(*(model_outputs[name] for name in ("answers", "num_masks", "found")), strict=True)
+        for i, (answer, reason, entries) in enumerate(
+            zip(*(model_outputs[name] for name in ("answers", "reasons", "found")), strict=True)
         ):
             text = texts[i // num_answers]
             for entry in entries:
                 entry["mask"] = Image.fromarray((entry["mask"] * 255).to(torch.uint8).numpy())
-                entry["answer"] = answer
-            if not num_masks:
+                entry |= {"answer": answer, "reason": None}
+            if reason is not None:
                 nothing: dict[str, Any] = dict.fromkeys(("score", "predicted_iou", "mask", "box"))
-                entries = [{"label": text, "answer": answer} | nothing]
+                entries = [{"label": text, "answer": answer, "reason": reason} | nothing]
             results[i // num_answers] += entries
         return results
 
@@ -208,7 +209,9 @@ class _LastImage:
         self.digest: bytes | None = None
         self.state: LiteLVLMImageState | None = None
 
-    def state_of(self, digest: bytes, model: Any, inputs: Any, pruning_method: str | None) -> LiteLVLMImageState | None:
+    def state_of(
+        self, digest: bytes, model: Any, inputs: Any, pruning_method: str | None
+    ) -> LiteLVLMImageState | None:
         """
         The state of an image that is asked about again, in place of its tensors in `inputs`; `None` the first time, as
         that may stay the only one.
@@ -219,7 +222,7 @@ class _LastImage:
         names = ("pixel_values", "sam_pixel_values", "image_sizes")
         images = {name: inputs.pop(name) for name in names if name in inputs}
         if self.state is None:
-            self.state = model.encode_image(**images, pruning_method=pruning_method)
+            self.state = model.encode_image(**images, pruning_method=method)
         return self.state
 
 

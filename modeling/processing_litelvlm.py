@@ -94,6 +94,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_form (`str`): what CLIP reads of a text: `"question"`, as the language model does (reference);
             `"expression"`, the text as it is; or `"templates"`, several sentences with it, whose embeddings are
             averaged.
+        rejection_token (`str`, *optional*): what answers say in the place of [SEG] where nothing in the image is
+            meant, such as GSVA's `"[REJ]"`.
     """
 
     valid_processor_kwargs = LiteLVLMProcessorKwargs
@@ -110,12 +112,14 @@ class LiteLVLMProcessor(ProcessorMixin):
         question_template: str = QUESTION_TEMPLATES[0],
         with_masks: bool = True,
         guide_form: str = "question",
+        rejection_token: str | None = None,
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
         self.question_template = question_template
         self.with_masks = with_masks
         self.guide_form = guide_form
+        self.rejection_token = rejection_token
         # In a saved folder the code stands beside this processor's files
         self.auto_map = {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
         super().__init__(
@@ -557,6 +561,28 @@ class LiteLVLMProcessor(ProcessorMixin):
             )
         answers = sequences[:, length:]
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def explain_no_masks(self, outputs: Any, inputs: Any) -> list[str | None]:
+        """
+        Why answers have no mask.
+
+        Args:
+            outputs: of `segment`, with `sequences` and `pred_masks`.
+            inputs: what this processor made.
+
+        Returns:
+            `list[str | None]`: per answer `None` where it has a mask, and else the reason: that it rejects what was
+            asked for, by `rejection_token`, or that it holds no [SEG].
+        """
+        reasons: list[str | None] = []
+        for answer, masks in zip(self.decode_answers(outputs, inputs), outputs.pred_masks, strict=True):
+            if len(masks):
+                reasons.append(None)
+            elif self.rejection_token is not None and self.rejection_token in answer:
+                reasons.append(f"the answer rejects it, by {self.rejection_token}")
+            else:
+                reasons.append("the answer holds no [SEG]")
+        return reasons
 
     @classmethod
     def from_backbone(

@@ -276,7 +276,10 @@ def test_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "sam"}, "`kind` is 'sam'; allowed are 'lisa', 'glamm', 'llava'"),
+        (
+            {"kind": "sam"},
+            "`kind` is 'sam'; allowed are 'lisa', 'sesame', 'gsva', 'lisa-plus', 'read', 'glamm'",
+        ),
         ({"conversation": "chat"}, "`conversation` is 'chat'; allowed are 'llava_v1', 'llava_llama_2'"),
         ({"dtype": "int8"}, "`dtype` is 'int8'; allowed are 'auto', 'float32'"),
         ({"seg_token_id": None}, "no tokenizer to tell the id of"),

@@ -14,44 +14,18 @@
 """Prompts of converted checkpoints against the tokenizer that they were trained with."""
 
 import json
-import re
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
 from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.conversion import convert
-from litelvlm.conversion.processors import LLAMA_2_CHAT_TEMPLATE
+from litelvlm.conversion.presets import LLAMA_2_CHAT_TEMPLATE
 
-from ..checkpoints import ADDED, SYSTEM, write_checkpoint
-
-
-def reference_ids(folder, prompt, added):
-    """
-    How early Transformers tokenised with SentencePiece: white space beside an added token is dropped, every piece of
-    text between two tokens is encoded by itself, with a space mark before it; the image splits the prompt.
-    """
-    model = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
-    numbers = {token: model.get_piece_size() + i for i, token in enumerate([*added, "<image>"])}
-    ids = [model.bos_id()]
-    for chunk in re.split("(<image>)", prompt):
-        pieces = re.split("(" + "|".join(map(re.escape, [*numbers, "</s>", "<s>"])) + ")", chunk)
-        for i, piece in enumerate(pieces):
-            if piece in numbers:
-                ids.append(numbers[piece])
-            elif piece in ("<s>", "</s>"):
-                ids.append({"<s>": model.bos_id(), "</s>": model.eos_id()}[piece])
-            else:
-                if i > 0 and pieces[i - 1] in numbers:
-                    piece = piece.lstrip()
-                if i + 1 < len(pieces) and pieces[i + 1] in numbers:
-                    piece = piece.rstrip()
-                ids += model.encode(piece) if piece else []
-    return ids
+from ..checkpoints import ADDED, SYSTEM, reference_ids, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_card_in_the_repository_is_the_rendered_one(target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_target_has_every_value_that_the_template_names(target):
     template = Environment().parse((FOLDER / "card.md.jinja").read_text(encoding="utf-8"))
-    rendered = {"card_data", "name", "repository", "results", "tables", "giou"}
+    rendered = {"card_data", "source", "name", "repository", "results", "tables", "giou"}
     of_others = {"visual_tokens", "convert", "trained_on", "license_note", "citation"}  # of converted models
     of_scratch = {"summary", "limits"}
     other_kind = of_scratch if TARGETS[target]["base_model"] else of_others
@@ -53,17 +53,20 @@ def test_metadata_is_complete(target):
     assert data.library_name == "transformers" and {"litelvlm", "custom_code"} <= set(data.tags)
     assert data.pipeline_tag == ("image-text-to-text" if "llava" in target else "image-segmentation")
     assert data.license == "other" or not data.license_name
-    assert data.license != "other" or (data.license_name and data.license_link == base_page(data))
+    assert data.license != "other" or (data.license_name and data.license_link == base_page(target))
     if target == "litelvlm-tiny":
         assert data.base_model is None and data.license == "apache-2.0"
     else:
         model, clip = data.base_model
         assert data.base_model_relation == "merge" and clip.startswith("openai/clip-")
-        assert f"litelvlm convert {model} {target}" in render_card(target)
+        convert = f"litelvlm convert {TARGETS[target]['convert']}\n"
+        assert convert in render_card(target) and target in convert.split()
+        assert "source" in TARGETS[target] or model in convert.split()
 
 
-def base_page(data):
-    return f"https://huggingface.co/{data.base_model[0]}"
+def base_page(target):
+    values = TARGETS[target]
+    return values["source"]["page"] if "source" in values else f"https://huggingface.co/{values['base_model'][0]}"
 
 
 @pytest.mark.parametrize("target", TARGETS)

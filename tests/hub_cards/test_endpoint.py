@@ -136,9 +136,14 @@ def test_endpoint_takes_data_urls_and_known_parameters_only(endpoint):
     image = "data:image/png;base64," + base64.encodebytes(EXAMPLE_IMAGE.read_bytes()).decode()
     request = {"image": image, "text": "the red circle"}
     answer = endpoint({"inputs": request, "parameters": {"num_retained_tokens": 28, "max_new_tokens": 1}})
-    assert set(answer) == {"answer", "masks", "scores", "predicted_ious", "boxes"}
+    assert set(answer) == {"answer", "reason", "masks", "scores", "predicted_ious", "boxes"}
+    assert answer["reason"] == "the answer holds no [SEG]"
     given = endpoint({"inputs": request, "parameters": {"answer": "It is [SEG]."}})
-    assert given["answer"] == "It is [SEG]." and len(given["masks"]) == len(given["boxes"]) == 1
+    assert (
+        given["answer"] == "It is [SEG]."
+        and given["reason"] is None
+        and len(given["masks"]) == len(given["boxes"]) == 1
+    )
     assert 0 <= given["scores"][0] <= 1 and isinstance(given["predicted_ious"][0], float)
     with pytest.raises(ValueError, match="`num_retained_tokens` is 0"):
         endpoint({"inputs": request, "parameters": {"num_retained_tokens": 0}})

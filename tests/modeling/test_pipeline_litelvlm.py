@@ -59,7 +59,7 @@ def test_every_way_to_call_gives_the_same(pipe):
     for entries, item in zip(single, ITEMS, strict=True):
         for entry in entries:
             assert (
-                entry.keys() == {"label", "score", "predicted_iou", "mask", "box", "answer"}
+                entry.keys() == {"label", "score", "predicted_iou", "mask", "box", "answer", "reason"}
                 and entry["label"] == item["text"]
             )
             if entry["mask"] is not None:
@@ -134,6 +134,7 @@ def test_an_answer_without_seg_is_not_lost(pipe):
     pipe.model.config.seg_token_id = 0
     (entry,) = pipe(ITEMS[0])
     assert entry["mask"] is None and entry["score"] is None and isinstance(entry["answer"], str)
+    assert entry["reason"] == "the answer holds no [SEG]"
 
 
 def test_options_reach_the_model_and_bad_input_is_named(pipe):

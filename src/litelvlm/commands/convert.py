@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of the checkpoint")
     parser.add_argument("dest", metavar="DEST", help="the folder to make")
-    parser.add_argument("--kind", help="lisa, glamm or llava (default: found out)")
+    parser.add_argument("--kind", help="lisa, sesame, gsva, lisa-plus, read, glamm or llava (default: found out)")
     parser.add_argument(
         "--clip",
         metavar="NAME",
@@ -59,6 +59,8 @@ def show(report: dict[str, Any]) -> None:
     print(f"vision tower: {report['vision_tower']}")
     for reason, number in Counter(entry["reason"] for entry in report["dropped"]).items():
         print(f"left out:     {number} tensors: {reason}")
+    if report["left_out"] is not None:
+        print(f"left out:     {report['left_out']}")
     if report["processor"]:
         print(f"prompts:      {report['conversation'] or 'the checkpoint has a chat template of its own'}")
     else:

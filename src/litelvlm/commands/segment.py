@@ -119,9 +119,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found_masks = [entry["mask"].cpu() for entry in found]
     masks = torch.stack(found_masks) if found else torch.zeros((0, image.height, image.width), dtype=torch.bool)
     answers = processor.decode_answers(output, inputs)
+    reasons = processor.explain_no_masks(output, inputs)
     report = {
         "text": options.text if len(answers) > 1 else options.text[0],
         "answer": answers if len(answers) > 1 else answers[0],
+        "reason": reasons if len(answers) > 1 else reasons[0],
         "masks": [describe(entry) for entry in found],
         "num_visual_tokens": model.config.num_patches,
         "num_retained_tokens": retained,
@@ -202,8 +204,8 @@ def stage(name: str, milliseconds: dict[str, float]) -> Iterator[None]:
 
 def show(report: dict[str, Any]) -> None:
     several = isinstance(report["text"], list)
-    texts, answers = (report[name] if several else [report[name]] for name in ("text", "answer"))
-    for text, answer in zip(texts, answers, strict=True):
+    columns = (report[name] if several else [report[name]] for name in ("text", "answer", "reason"))
+    for text, answer, reason in zip(*columns, strict=True):
         if several:
             print(f"text:   {text}")
         print(f"answer: {answer}")
@@ -213,8 +215,8 @@ def show(report: dict[str, Any]) -> None:
                 f"mask:   {mask['area']} pixels, box {mask['box']}, score {mask['score']:.2f}, "
                 f"predicted IoU {mask['predicted_iou']:.2f}"
             )
-        if not found:
-            print("mask:   none (the answer holds no [SEG])")
+        if reason is not None:
+            print(f"mask:   none ({reason})")
     print(f"tokens: {report['num_retained_tokens']} of {report['num_visual_tokens']} visual tokens kept")
     print("time:   " + ", ".join(f"{name} {value} ms" for name, value in report["milliseconds"].items()))
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from ..configuration.configuration_litelvlm import check_choice
 from ..modeling.damage_litelvlm import read_json
@@ -30,7 +32,8 @@ from .checkpoint_config import build_config, generation_config
 from .destination import check_free, making
 from .key_mappings import KEY_MAPPINGS, check_merged, detect_layout
 from .plan import plan_tensors
-from .processors import CONVERSATIONS, build_processor, guess_conversation, has_tokenizer, load_tokenizer
+from .presets import CONVERSATIONS, PRESETS
+from .processors import build_processor, guess_conversation, has_tokenizer, load_tokenizer
 from .weights import CheckpointReader, write_shards
 
 REPORT = "conversion_report.json"
@@ -53,9 +56,10 @@ def convert(
     Converts a checkpoint, reading and writing it shard by shard.
 
     Args:
-        source (`str` or `Path`): folder or Hub id of LISA, GLaMM (official layout), LLaVA or VipLLaVA (Transformers').
+        source (`str` or `Path`): folder or Hub id of LISA, one in its layout, GLaMM (official layout), LLaVA or
+            VipLLaVA (Transformers').
         dest (`str` or `Path`): the folder to make; must not exist.
-        kind (`str`, *optional*): `"lisa"`, `"glamm"` or `"llava"`; found out by default.
+        kind (`str`, *optional*): a name in `KEY_MAPPINGS`; found out by default.
         clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP that the vision tower comes from, in
             Transformers' format, or an OpenCLIP model as `"open_clip:ARCHITECTURE/TAG"`, `"hf-hub:ORG/NAME"` or
             `"local-dir:FOLDER"`; the one that the source's configuration names by default. Gives the guide, and the
@@ -90,15 +94,17 @@ def convert(
     source_config = read_json(folder / "config.json")
     checkpoint = CheckpointReader(folder)
     check_merged(checkpoint.meta)
-    mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta)
+    names = [str(source), str(source_config.get("_name_or_path"))]
+    mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta, names)
     if conversation is None:
-        conversation = guess_conversation(mapping, [str(source), str(source_config.get("_name_or_path"))])
+        conversation = guess_conversation(mapping, names)
+    image_marks = source_config.get("mm_use_im_start_end", True)
     clip_name = clip or source_config.get("vision_tower") or source_config.get("mm_vision_tower")
     if clip_name is None:
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."
         )
-    if clip is None and Path(clip_name).is_absolute() and not Path(clip_name).exists():
+    if clip is None and not Path(clip_name).exists() and not _is_hub_id(clip_name):
         raise ValueError(
             f"The configuration names the CLIP {clip_name!r}, a folder of another machine; give its folder or Hub id "
             "here with `--clip`, such as openai/clip-vit-large-patch14."
@@ -106,7 +112,9 @@ def convert(
     with making(dest) as incomplete:
         clip_folder = fetch_clip(clip_name, incomplete / "clip")
         tokenizer_name = tokenizer or (folder if has_tokenizer(folder) else None)
-        text_tokenizer = None if tokenizer_name is None else load_tokenizer(fetch(tokenizer_name), mapping)
+        text_tokenizer = None
+        if tokenizer_name is not None:
+            text_tokenizer = load_tokenizer(fetch(tokenizer_name), mapping, image_marks)
 
         clip_config = open_clip.read_clip_config(clip_folder)
         config = build_config(source_config, checkpoint.meta, mapping, clip_config, text_tokenizer, seg_token_id)
@@ -126,11 +134,14 @@ def convert(
             "num_parameters": sum(tensor.numel() for tensor in like.values()),
             "vision_tower": plan.vision_tower,
             "dropped": plan.dropped,
+            "left_out": PRESETS[mapping.name].left_out if mapping.name in PRESETS else None,
             "processor": text_tokenizer is not None,
             "tensors": write_shards(plan.sources, like, incomplete, max_shard_size),
         }
         if text_tokenizer is not None:
-            processor = build_processor(mapping, conversation, folder, clip_folder, text_tokenizer, config)
+            processor = build_processor(
+                mapping, conversation, image_marks, folder, clip_folder, text_tokenizer, config
+            )
             processor.save_pretrained(incomplete)
         config.save_pretrained(incomplete)
         generation_config(config).save_pretrained(incomplete)
@@ -165,6 +176,14 @@ def _public_name(name: str | Path) -> str:
     if scheme == "local-dir":
         return f"local-dir:{Path(place).resolve().name}"
     return Path(name).resolve().name if Path(name).exists() else str(name)
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _untied(model: torch.nn.Module) -> dict[str, torch.Tensor]:

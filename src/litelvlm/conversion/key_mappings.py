@@ -20,7 +20,7 @@ whatever is not a name of the model afterwards is an error, so a mapping that fo
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -103,6 +103,12 @@ _RECOMPUTED = (
 )
 
 LISA = KeyMapping("lisa", (*_LLAVA_LAYOUT, *_sam(r"model\.visual_model\.")), _RECOMPUTED)
+# LISA's keys, told apart by what else a checkpoint says; how they are asked stands in presets.py
+SESAME = replace(LISA, name="sesame")
+GSVA = replace(LISA, name="gsva")
+LISA_PLUS = replace(LISA, name="lisa-plus")
+READ = replace(LISA, name="read")
+_ARCHITECTURES = {"SESAMEForCausalLM": SESAME, "LisaGSVAForCausalLM": GSVA, "READForCausalLM": READ}
 GLAMM = KeyMapping(
     "glamm",
     (*_LLAVA_LAYOUT, *_sam(r"model\.grounding_encoder\.")),
@@ -123,7 +129,7 @@ LLAVA = KeyMapping(
     ),
     _RECOMPUTED,
 )
-KEY_MAPPINGS = {mapping.name: mapping for mapping in (LISA, GLAMM, LLAVA)}
+KEY_MAPPINGS = {mapping.name: mapping for mapping in (LISA, SESAME, GSVA, LISA_PLUS, READ, GLAMM, LLAVA)}
 
 # CLIP in Transformers' format: the guide, and the vision tower where the checkpoint has none
 CLIP = KeyMapping(
@@ -155,34 +161,46 @@ def check_merged(keys: Iterable[str]) -> None:
             )
 
 
-def detect_layout(config: dict[str, Any], keys: Iterable[str]) -> KeyMapping:
+def detect_layout(config: dict[str, Any], keys: Iterable[str], names: Iterable[str] = ()) -> KeyMapping:
     """
-    The key mapping of a checkpoint, by its configuration's `model_type` and by keys that only one layout has.
+    The key mapping of a checkpoint, by keys that only one layout has and, among those with LISA's, by the class that
+    the configuration names or, of LISA++, whose class is LISA's, by a name of the checkpoint.
 
     Raises:
         ValueError: no layout fits.
     """
     keys = list(keys)
     if any(key.startswith("model.visual_model.image_encoder.") for key in keys):
-        return LISA
+        is_plus = any(re.search(r"lisa(-?plus|\+\+)", _last_part(name)) for name in names)
+        named = [_ARCHITECTURES[a] for a in config.get("architectures") or () if a in _ARCHITECTURES]
+        return named[0] if named else LISA_PLUS if is_plus else LISA
     if any(key.startswith("model.grounding_encoder.image_encoder.") for key in keys):
         return GLAMM
     if config.get("model_type") in ("llava", "vipllava", "llava_next") and "vision_config" in config:
         return LLAVA
     raise ValueError(
         f"The checkpoint's kind cannot be told (`model_type` {config.get('model_type')!r}, first key "
-        f"{keys[0] if keys else None!r}); allowed are LISA and GLaMM in their official layout, and LLaVA, "
+        f"{keys[0] if keys else None!r}); allowed are LISA, those in its layout, and GLaMM, and LLaVA, "
         "VipLLaVA or LLaVA-NeXT in Transformers' format. Save it in one of these layouts first."
     )
+
+
+def _last_part(name: str) -> str:
+    """Of a Hub id or path, in the spelling that names are compared in."""
+    return name.rstrip("/").rpartition("/")[2].lower().replace("_", "-")
 
 
 __all__ = [
     "CLIP",
     "GLAMM",
+    "GSVA",
     "KEY_MAPPINGS",
     "LISA",
+    "LISA_PLUS",
     "LLAVA",
     "OPEN_CLIP",
+    "READ",
+    "SESAME",
     "KeyMapping",
     "check_merged",
     "detect_layout",

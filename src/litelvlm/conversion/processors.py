@@ -22,32 +22,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, CLIPImageProcessor, LlamaTokenizer, PreTrainedTokenizerFast
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from ..modeling.chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from .key_mappings import GLAMM, LLAVA, KeyMapping
+from .key_mappings import LLAVA, KeyMapping
+from .presets import IMAGE_MARKS, PRESETS
 
-GLAMM_CHAT_TEMPLATE = LLAVA_V1_CHAT_TEMPLATE.replace(
-    "<im_start><image><im_end>\\n", "The <im_start><image><im_end> provides an overview of the picture.\\n"
-)
-LLAMA_2_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['content'] is string %}{% set parts = [{'type': 'text', 'text': message['content']}] %}"
-    "{% else %}{% set parts = message['content'] %}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ '[INST] ' if loop.first else '<s>[INST] ' }}"
-    "{% if loop.first %}{{ '<<SYS>>\\nYou are a helpful language and vision assistant. You are able to understand the "
-    "visual content that the user provides, and assist the user with a variety of tasks using natural language."
-    "\\n<</SYS>>\\n\\n' }}{% endif %}"
-    "{% for part in parts %}{% if part['type'] == 'image' %}"
-    "{{ '<im_start><image><im_end>\\n' }}{% endif %}{% endfor %}"
-    "{% for part in parts %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{{ ' [/INST]' }}"
-    "{% elif message['role'] == 'assistant' %}{% generation %}{{ ' ' }}"
-    "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ ' </s>' }}{% endgeneration %}"
-    "{% else %}{{ raise_exception('Roles are user and assistant, not ' + message['role'] + '.') }}{% endif %}"
-    "{% endfor %}"
-)
 IMAGE_TOKEN, SEG_TOKEN = "<image>", "[SEG]"
-# What LISA was trained on, under the names of the official scripts
-CONVERSATIONS = {"llava_v1": LLAVA_V1_CHAT_TEMPLATE, "llava_llama_2": LLAMA_2_CHAT_TEMPLATE}
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -55,7 +34,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
 
 
-def load_tokenizer(folder: Path, mapping: KeyMapping) -> Any:
+def load_tokenizer(folder: Path, mapping: KeyMapping, image_marks: bool = True) -> Any:
     """
     The language model's tokenizer, with an id for <image>.
 
@@ -69,8 +48,12 @@ def load_tokenizer(folder: Path, mapping: KeyMapping) -> Any:
     slow_rules = LlamaTokenizer.from_pretrained(folder, legacy=True)
     rules = json.loads(slow_rules.backend_tokenizer.to_str())
     added = {token["content"]: token for token in rules["added_tokens"]}
-    if SEG_TOKEN not in added:
-        raise ValueError(f"The tokenizer in {str(folder)!r} has no {SEG_TOKEN}; name the checkpoint's own.")
+    needed = (SEG_TOKEN, PRESETS[mapping.name].rejection_token, *(IMAGE_MARKS if image_marks else ()))
+    if missing := [token for token in needed if token is not None and token not in added]:
+        raise ValueError(
+            f"The tokenizer in {str(folder)!r} has no {', '.join(missing)}; name the checkpoint's own with "
+            "`--tokenizer`."
+        )
     if IMAGE_TOKEN not in added:
         number = len(slow_rules)
         rules["added_tokens"].append(added[SEG_TOKEN] | {"id": number, "content": IMAGE_TOKEN})
@@ -78,7 +61,7 @@ def load_tokenizer(folder: Path, mapping: KeyMapping) -> Any:
     for token in rules["added_tokens"]:
         if token["content"] not in own:
             # [SEG] and phrases' marks are part of what an answer says; the image's marks are not
-            special = token["content"] in (IMAGE_TOKEN, "<im_start>", "<im_end>")
+            special = token["content"] in (IMAGE_TOKEN, *IMAGE_MARKS)
             token |= {"lstrip": True, "rstrip": True, "normalized": False, "special": special}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
@@ -102,19 +85,29 @@ def guess_conversation(mapping: KeyMapping, names: list[str]) -> str | None:
 
 
 def build_processor(
-    mapping: KeyMapping, conversation: str | None, source: Path, clip: Path, tokenizer: Any, config: LiteLVLMConfig
+    mapping: KeyMapping,
+    conversation: str | None,
+    image_marks: bool,
+    source: Path,
+    clip: Path,
+    tokenizer: Any,
+    config: LiteLVLMConfig,
 ) -> LiteLVLMProcessor:
     """The processor of a converted checkpoint; `source` and `clip` are folders."""
     if mapping is LLAVA:
         processor = LiteLVLMProcessor.from_backbone(source, clip)
         processor.tokenizer = tokenizer
         return processor
+    preset = PRESETS[mapping.name]
     return LiteLVLMProcessor(
         CLIPImageProcessor.from_pretrained(clip),
         tokenizer,
         AutoTokenizer.from_pretrained(clip, trust_remote_code=False),
-        chat_template=GLAMM_CHAT_TEMPLATE if mapping is GLAMM else CONVERSATIONS[str(conversation)],
+        chat_template=preset.chat_template(str(conversation), image_marks),
         num_image_tokens=config.num_patches_per_side**2,
+        question_template=preset.question_template,
+        guide_form=preset.guide_form,
+        rejection_token=preset.rejection_token,
     )
 
 
