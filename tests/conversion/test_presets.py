@@ -18,6 +18,7 @@ Transformers' CLIP and Llama, which read the official keys as they are, and segm
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,3 +274,11 @@ def test_every_kind_and_every_card_is_tested_on_a_tiny_checkpoint():
     tested = {*LAYOUTS, *golden, "llava"}  # LLaVA's in test_convert.py, as Transformers saves it
     assert set(KEY_MAPPINGS) == tested
     assert {target["kind"] for target in TARGETS.values() if target["base_model"]} == tested
+
+
+def test_pages_name_every_checkpoint_that_converts():
+    root = Path(__file__).parents[2]
+    table = (root / "README.md").read_text(encoding="utf-8").lower().replace("++", "-plus")
+    page = (root / "docs" / "convert.md").read_text(encoding="utf-8")
+    assert [kind for kind in KEY_MAPPINGS if f"| {kind}" not in table] == []
+    assert {kind for kind in PRESETS if f"`{kind}`" not in page} == {"lisa", "glamm"}  # in the text above its table
