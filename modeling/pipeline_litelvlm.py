@@ -209,9 +209,7 @@ class _LastImage:
         self.digest: bytes | None = None
         self.state: LiteLVLMImageState | None = None
 
-    def state_of(
-        self, digest: bytes, model: Any, inputs: Any, pruning_method: str | None
-    ) -> LiteLVLMImageState | None:
+    def state_of(self, digest: bytes, model: Any, inputs: Any, method: str | None) -> LiteLVLMImageState | None:
         """
         The state of an image that is asked about again, in place of its tensors in `inputs`; `None` the first time, as
         that may stay the only one.
