@@ -25,6 +25,7 @@ from PIL import Image
 
 from ..data.registry import NAMES, load_split, splits_of
 from ..data.samples import read_json, required
+from ..hub import check_reachable
 from .annotator import Request
 
 TABLES = (".csv", ".jsonl", ".parquet")
@@ -152,6 +153,7 @@ def _stream(*args: Any, **kwargs: Any) -> Any:
 def _hub(name: str, texts: Sequence[str] | None, split: Sequence[str] | None) -> Source:
     if split is not None and len(split) > 1:
         raise ValueError(f"--split names {len(split)} splits; of a data set of the Hub one is read.")
+    check_reachable(name, "dataset")
     rows = _stream(name, split=split[0] if split else "train")
     known = (rows.info.splits or {}).get(str(rows.split))
     return Source(_group(rows, name, None, texts), known.num_examples if known else None)
