@@ -46,8 +46,8 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
     except Exception as error:  # the libraries behind `huggingface_hub` differ between its versions
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = (
-            f"and the Hub ({constants.ENDPOINT}) cannot be asked for it ({cause}); name a local folder, or look at the "
-            "network, HF_ENDPOINT and HF_TOKEN"
+            f"and the Hub ({constants.ENDPOINT}) cannot be asked for it ({cause}); name a local folder, or look at "
+            "the network, HF_ENDPOINT and HF_TOKEN"
         )
     else:
         return

@@ -66,7 +66,7 @@ def test_a_command_names_the_offline_mode(name, offline, tmp_path, capsys):
 
 
 def test_an_annotator_names_a_hub_that_nobody_answers_at(closed_endpoint):
-    with pytest.raises(ValueError, match="is no folder here, and the Hub .* cannot be asked"):
+    with pytest.raises(ValueError, match=r"is no folder here, and the Hub .* cannot be asked"):
         Annotator(NAME)
 
 
