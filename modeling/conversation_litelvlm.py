@@ -69,6 +69,9 @@ def render_conversation(
         continue_final_message (`bool`): end within the last message, for the model to go on with it.
         template_variables (`dict`, *optional*): further ones that the template reads, besides the tokenizer's special
             tokens.
+
+    Raises:
+        ValueError: the template does not take these messages, or leaves out what the system says.
     """
     protected = []
     for message in messages:
@@ -81,15 +84,29 @@ def render_conversation(
     if add_generation_prompt is None:
         add_generation_prompt = messages[-1]["role"] == "user" and not continue_final_message
     marks_answers = _GENERATION_BLOCK.search(chat_template) is not None and not continue_final_message
-    rendered, spans = render_jinja_template(
-        conversations=[protected],
-        chat_template=chat_template,
-        return_assistant_tokens_mask=marks_answers,
-        add_generation_prompt=add_generation_prompt,
-        continue_final_message=continue_final_message,
-        **{**tokenizer.special_tokens_map, **(template_variables or {})},
-    )
+    try:
+        rendered, spans = render_jinja_template(
+            conversations=[protected],
+            chat_template=chat_template,
+            return_assistant_tokens_mask=marks_answers,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            **{**tokenizer.special_tokens_map, **(template_variables or {})},
+        )
+    except Exception as error:  # Jinja's, which a template raises by itself too
+        raise _refused(messages, str(error)) from error
+    for part in (part for message in protected if message["role"] == "system" for part in message["content"]):
+        if part.get("text", "").strip() not in rendered[0]:
+            raise _refused(messages, f"it leaves out {part['text']!r:.80}")
     return rendered[0], spans[0] if marks_answers else []
+
+
+def _refused(messages: Sequence[dict[str, Any]], reason: str) -> ValueError:
+    return ValueError(
+        f"The chat template does not take a conversation with the roles {', '.join(m['role'] for m in messages)}: "
+        f"{reason.rstrip('.')}; write what the system says into the first message of the user, let user and assistant "
+        "take turns, or give another `chat_template`."
+    )
 
 
 def encode_conversation(

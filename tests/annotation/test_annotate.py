@@ -242,12 +242,15 @@ def test_sources_of_every_kind_give_images_with_their_texts(folder):
         ("bad.jsonl", "line 2 cannot be read"),
         ("other.csv", "has no column image"),
         ("coco.json", "is not in COCO's format"),
+        ("twice.json", r"twice\.json': several images have the id 7"),
     ],
 )
 def test_sources_that_cannot_be_read_are_told_by_name(name, message, folder):
     (folder / "bad.jsonl").write_text('{"image": "a", "text": "b"}\n{"image"\n')
     (folder / "other.csv").write_text("picture,text\na.png,b\n")
     (folder / "coco.json").write_text('{"images": [{}], "annotations": []}')
+    twice = [{"id": i, "file_name": f"{i}.png"} for i in (7, 8, "7")]
+    (folder / "twice.json").write_text(json.dumps({"images": twice, "annotations": []}))
     with pytest.raises(ValueError, match=message):
         list(open_source(str(folder / name)).requests)
 

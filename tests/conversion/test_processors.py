@@ -89,6 +89,10 @@ def test_llama_2_form_is_that_of_llava(processor):
         "content that the user provides, and assist the user with a variety of tasks using natural language."
         "\n<</SYS>>\n\n<im_start><image><im_end>\none? [/INST] It is [SEG]. </s><s>[INST] two? [/INST]"
     )
+    system = {"role": "system", "content": "Be brief."}
+    assert processor.apply_chat_template([system, *messages], chat_template=LLAMA_2_CHAT_TEMPLATE) == re.sub(
+        r"You are a.*language\.", "Be brief.", rendered
+    )
 
 
 def test_tokenizer_of_another_checkpoint_is_refused(tmp_path, make_source):

@@ -626,8 +626,29 @@ def test_system_messages_take_the_place_of_the_models_own(processor):
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}]
     assert processor.apply_chat_template(chat) == "Be brief. USER: a ASSISTANT:"
     assert processor.apply_chat_template(chat[1:]).startswith(SYSTEM)
-    with pytest.raises(Exception, match="system in the first message"):
+    with pytest.raises(ValueError, match=r"roles user, system: .*system in the first message.*; write what"):
         processor.apply_chat_template(chat[::-1])
+
+
+@pytest.mark.parametrize(
+    "start, reason",
+    [
+        (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('Only user roles') }}{% endif %}",
+            "Only user roles",
+        ),
+        ("{{ messages[0].name.first }}", "has no attribute"),
+        (
+            "{% for m in messages if m.role != 'system' %}{{ m.content[0].text }}{% endfor %}",
+            "it leaves out 'Be brief.'",
+        ),
+    ],
+)
+def test_a_template_that_does_not_take_a_system_message_is_named_with_the_roles(processor, start, reason):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}]
+    for tokenize in (False, True):
+        with pytest.raises(ValueError, match=f"does not take .* roles system, user: .*{reason}"):
+            processor.apply_chat_template(chat, chat_template=start, tokenize=tokenize)
 
 
 def test_the_last_answer_may_be_continued(processor):

@@ -24,6 +24,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.masks import encode_mask
+from ..hub import check_reachable
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import LiteLVLMImageState
@@ -123,6 +124,7 @@ class Annotator:
     ):
         loaded: Any = model
         if isinstance(model, str):
+            check_reachable(model)
             loaded = LiteLVLMForSegmentation.from_pretrained(model, dtype="auto")
             loaded = loaded if device is None else loaded.to(device)
         self.model: LiteLVLMForSegmentation = loaded

@@ -25,6 +25,8 @@ from PIL import Image
 
 from ..data.registry import NAMES, load_split, splits_of
 from ..data.samples import read_json, required
+from ..data.tables import repeated_ids
+from ..hub import check_reachable
 from .annotator import Request
 
 TABLES = (".csv", ".jsonl", ".parquet")
@@ -152,6 +154,7 @@ def _stream(*args: Any, **kwargs: Any) -> Any:
 def _hub(name: str, texts: Sequence[str] | None, split: Sequence[str] | None) -> Source:
     if split is not None and len(split) > 1:
         raise ValueError(f"--split names {len(split)} splits; of a data set of the Hub one is read.")
+    check_reachable(name, "dataset")
     rows = _stream(name, split=split[0] if split else "train")
     known = (rows.info.splits or {}).get(str(rows.split))
     return Source(_group(rows, name, None, texts), known.num_examples if known else None)
@@ -185,6 +188,9 @@ def _coco(path: Path, folder: Path | None, texts: Sequence[str] | None) -> Sourc
     data = read_json(path)
     try:
         categories = {category["id"]: category["name"] for category in data.get("categories", [])}
+        for kind in ("images", "annotations"):
+            if twice := repeated_ids(data.get(kind, [])):
+                raise ValueError(f"'{path}': several {kind} have the id {min(twice)}; give each its own.")
         asked: dict[Any, list[Any]] = {image["id"]: list(texts or []) for image in data["images"]}
         for annotation in [] if texts else data["annotations"]:
             text = annotation["text"] if "text" in annotation else categories[annotation["category_id"]]

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..benchmark.start_up import measure_start_up
     from ..configuration.configuration_litelvlm import check_choice
     from ..data.samples import required
+    from ..hub import check_reachable
     from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
     from ..writing import write_text
     from .loading import parse_budget, pick_device, pick_dtype
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if draws:
         required("matplotlib")
     if options.preset is None:
+        check_reachable(options.model)
         model = LiteLVLMForSegmentation.from_pretrained(options.model, dtype=dtype)
         preset = Preset(lambda: model.config, model.dtype)
     else:

@@ -25,6 +25,7 @@ from ..configuration.configuration_litelvlm import LiteLVLMConfig, check_choice
 from ..conversion.convert import DTYPES
 from ..data.registry import load_split, splits_of
 from ..data.samples import ReferringImage
+from ..hub import check_reachable
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..tiny import TINY_MODEL
@@ -64,6 +65,7 @@ def load_model(options: argparse.Namespace, device: torch.device) -> tuple[LiteL
     """
     name, dtype = str(options.model or TINY_MODEL), pick_dtype(options.dtype)
     try:
+        check_reachable(name)
         model = LiteLVLMForSegmentation.from_pretrained(name, dtype=dtype, device_map=options.device_map)
         # Without this Transformers asks about a repository's code, on stdout
         processor = LiteLVLMProcessor.from_pretrained(name, trust_remote_code=False)

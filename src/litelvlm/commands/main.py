@@ -82,6 +82,7 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it tries again
     # Transformers imports torchao wherever that is installed, and what PyTorch says of it then no user can mend
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     # An image of so many pixels is refused, by an error of its own

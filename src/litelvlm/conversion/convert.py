@@ -24,6 +24,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration.configuration_litelvlm import check_choice
+from ..hub import check_reachable
 from ..modeling.damage_litelvlm import read_json
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
@@ -155,6 +156,7 @@ def fetch(name: str | Path) -> Path:
     """A folder as it is, or the folder of a Hub repository's files, without those of other frameworks."""
     if Path(name).is_dir():
         return Path(name)
+    check_reachable(name)
     patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja", "*.txt"]
     return Path(snapshot_download(str(name), allow_patterns=patterns))
 
@@ -163,6 +165,8 @@ def fetch_clip(name: str | Path, folder: Path) -> Path:
     """As [`fetch`]; an OpenCLIP model is written into `folder` in the form that conversion reads."""
     if not str(name).startswith(open_clip.PREFIXES):
         return fetch(name)
+    if str(name).startswith("hf-hub:"):
+        check_reachable(str(name).removeprefix("hf-hub:"))
     open_clip.save_open_clip(str(name), folder)
     return folder
 

@@ -18,19 +18,24 @@ from dataclasses import dataclass
 from ..modeling.chat_litelvlm import LLAVA_V1_CHAT_TEMPLATE, QUESTION_TEMPLATES
 
 LLAMA_2_CHAT_TEMPLATE = (
+    "{% set start = namespace(is_next=true, system='You are a helpful language and vision assistant. You are able to "
+    "understand the visual content that the user provides, and assist the user with a variety of tasks using natural "
+    "language.') %}"
     "{% for message in messages %}"
     "{% if message['content'] is string %}{% set parts = [{'type': 'text', 'text': message['content']}] %}"
     "{% else %}{% set parts = message['content'] %}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ '[INST] ' if loop.first else '<s>[INST] ' }}"
-    "{% if loop.first %}{{ '<<SYS>>\\nYou are a helpful language and vision assistant. You are able to understand the "
-    "visual content that the user provides, and assist the user with a variety of tasks using natural language."
-    "\\n<</SYS>>\\n\\n' }}{% endif %}"
+    "{% if message['role'] == 'system' and loop.first %}"
+    "{% set start.system = parts | map(attribute='text') | join %}"
+    "{% elif message['role'] == 'user' %}{{ '[INST] ' if start.is_next else '<s>[INST] ' }}"
+    "{% if start.is_next %}{{ '<<SYS>>\\n' + start.system + '\\n<</SYS>>\\n\\n' }}{% endif %}"
+    "{% set start.is_next = false %}"
     "{% for part in parts %}{% if part['type'] == 'image' %}"
     "{{ '<im_start><image><im_end>\\n' }}{% endif %}{% endfor %}"
     "{% for part in parts %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{{ ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{% generation %}{{ ' ' }}"
     "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ ' </s>' }}{% endgeneration %}"
-    "{% else %}{{ raise_exception('Roles are user and assistant, not ' + message['role'] + '.') }}{% endif %}"
+    "{% else %}{{ raise_exception('Roles are user and assistant, and system in the first message, not ' "
+    "+ message['role'] + '.') }}{% endif %}"
     "{% endfor %}"
 )
 # What LISA was trained on, under the names of the official scripts

@@ -139,7 +139,7 @@ def _load_coco(path: Path) -> list[ReferringImage]:
         raise ValueError(f"'{path}' is not in COCO's format; it needs the lists `images` and `annotations`.")
     images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and _is_id(image.get("id"))}
     # Samples are told apart by ids as texts; which one of two is meant nobody knows
-    twice_images, twice_annotations = (_repeated(found) for found in lists)
+    twice_images, twice_annotations = (repeated_ids(found) for found in lists)
     # In the order of their first annotations: some programs write the images themselves in another order
     by_image: dict[Any, list[Referring]] = {}
     unread = []
@@ -164,7 +164,8 @@ def _load_coco(path: Path) -> list[ReferringImage]:
     return entries + unread
 
 
-def _repeated(listed: list[Any]) -> set[str]:
+def repeated_ids(listed: list[Any]) -> set[str]:
+    """The ids, as texts, that several images or annotations of COCO's format have."""
     counts = Counter(str(one["id"]) for one in listed if isinstance(one, dict) and _is_id(one.get("id")))
     return {number for number, count in counts.items() if count > 1}
 
@@ -195,4 +196,4 @@ def _coco_mask(name: str, annotation: dict[str, Any], image: dict[str, Any] | No
         raise BrokenAnnotation(f"{name}: {reason}.") from error
 
 
-__all__ = ["find_splits", "load_tables"]
+__all__ = ["find_splits", "load_tables", "repeated_ids"]

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, LlamaConfig, LlavaConfig
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, num_patches_per_side
+from ..hub import check_reachable
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 
@@ -40,6 +41,7 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
         ValueError: neither can be loaded.
     """
     try:
+        check_reachable(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.model_type == "clip":
             return _load_plain_clip(name, dtype)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ... import registration  # noqa: F401
 from ...data.masks import encode_mask
+from ...hub import check_reachable
 from ...modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ...modeling.processing_litelvlm import LiteLVLMProcessor
 from ...tiny import TINY_MODEL
@@ -54,6 +55,7 @@ class LiteLVLM(lmms):
                 f"--model_args has {sorted(kwargs)}; allowed are pretrained, device, dtype, pruning_method and "
                 "num_retained_tokens."
             )
+        check_reachable(pretrained)
         model = LiteLVLMForSegmentation.from_pretrained(pretrained, dtype=dtype)
         self.model = model.to(device or "cpu").eval()
         self.processor = LiteLVLMProcessor.from_pretrained(pretrained, trust_remote_code=False)

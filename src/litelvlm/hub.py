@@ -1,0 +1,57 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Whether the Hub can be asked for what is named, before a library tries it many times."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+
+
+def check_reachable(name: str | Path, repo_type: str = "model") -> None:
+    """
+    Asks the Hub once for what is no folder here: loading itself tries for half a minute, and does not say what to do.
+
+    Args:
+        name: a folder, or a Hub id.
+        repo_type (`str`): `"model"`, which may be in the cache too, or `"dataset"`, which is streamed.
+
+    Raises:
+        ValueError: it is neither here nor to be had from the Hub.
+    """
+    name = str(name)
+    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
+    if Path(name).exists() or (repo_type == "model" and cached.is_dir()):
+        return
+    try:
+        HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+    except HFValidationError:
+        reason = "and has not the form of a Hub id, ORG/NAME; check the name"
+    except RepositoryNotFoundError:
+        reason = "and the Hub does not show it; check the name, or set HF_TOKEN where it is private"
+    except OfflineModeIsEnabled:
+        reason = "nor in the cache, and HF_HUB_OFFLINE is set; unset it, or name a local folder"
+    except Exception as error:  # the libraries behind `huggingface_hub` differ between its versions
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (
+            f"and the Hub ({constants.ENDPOINT}) cannot be asked for it ({cause}); name a local folder, or look at "
+            "the network, HF_ENDPOINT and HF_TOKEN"
+        )
+    else:
+        return
+    raise ValueError(f"{name!r} is no folder here, {reason}.")
+
+
+__all__ = ["check_reachable"]
