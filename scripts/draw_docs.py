@@ -24,7 +24,8 @@ from PIL import Image
 
 import litelvlm
 from litelvlm.modeling.images_litelvlm import load_rgb
-from litelvlm.visualization import overlay_masks, overlay_tokens, retained_patches, side_by_side
+from litelvlm.modeling.pruning_litelvlm import retained_patches
+from litelvlm.visualization import overlay_masks, overlay_tokens, side_by_side
 from litelvlm.writing import replacing
 
 matplotlib.use("Agg")

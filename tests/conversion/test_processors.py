@@ -14,6 +14,7 @@
 """Prompts of converted checkpoints against the tokenizer that they were trained with."""
 
 import json
+import re
 
 import numpy as np
 import pytest
