@@ -18,6 +18,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import validate_repo_id
 
 
 def check_reachable(name: str | Path, repo_type: str = "model") -> None:
@@ -32,10 +33,13 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
         ValueError: it is neither here nor to be had from the Hub.
     """
     name = str(name)
-    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
-    if Path(name).exists() or (repo_type == "model" and cached.is_dir()):
+    if Path(name).exists():
         return
     try:
+        validate_repo_id(name)
+        cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
+        if repo_type == "model" and cached.is_dir():
+            return
         HfApi().repo_info(name, repo_type=repo_type, timeout=10)
     except HFValidationError:
         reason = "and has not the form of a Hub id, ORG/NAME; check the name"
