@@ -105,7 +105,7 @@ def convert(
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."
         )
-    if clip is None and not Path(clip_name).exists() and not _is_hub_id(clip_name):
+    if clip is None and not Path(clip_name).exists() and not _is_hub_id(str(clip_name)):
         raise ValueError(
             f"The configuration names the CLIP {clip_name!r}, a folder of another machine; give its folder or Hub id "
             "here with `--clip`, such as openai/clip-vit-large-patch14."

@@ -23,6 +23,7 @@ meant. `text` may be a list; `mask` is then one of the same length.
 
 import io
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,9 @@ def _load_coco(path: Path) -> list[ReferringImage]:
             unread.append(broken_image(f"annotation {number}", f"{name} has no `id` and `image_id`."))
             continue
         name = f"'{path}': annotation {annotation['id']}"
-        load_mask = partial(_coco_mask, name, annotation, images.get(annotation["image_id"]))
+        load_mask: Callable[[], np.ndarray | None] = partial(
+            _coco_mask, name, annotation, images.get(annotation["image_id"])
+        )
         if str(annotation["id"]) in twice_annotations:
             load_mask = partial(broken, f"{name}: several annotations have this id.")
         asked = refer(name, str(annotation["id"]), annotation.get("text"), load_mask)
