@@ -146,10 +146,18 @@ class Parts:
         head = {"info": info, "images": list(images.values()), "categories": named}
         with open(path, "w", encoding="utf-8") as file:
             file.write(json.dumps(head)[:-1] + ', "annotations": [')
-            for number, row in enumerate(self._rows(num_parts), 1):
+            masks = (row for row in self._rows(num_parts) if row["segmentation"] is not None)
+            for number, row in enumerate(masks, 1):
                 ids = {"id": number, "image_id": images[row["image"]]["id"], "category_id": categories[row["text"]]}
                 said = {name: row[name] for name in COLUMNS if name not in ("image", "model", "revision")}
+                said["bbox"] = row["bbox"] or [0, 0, 0, 0]
                 file.write(",\n" * (number > 1) + json.dumps(ids | {"iscrowd": 0} | said))
+            # COCO's tools take an annotation without a segmentation for damage
+            file.write('], "without_mask": [')
+            others = (row for row in self._rows(num_parts) if row["segmentation"] is None)
+            for number, row in enumerate(others):
+                said = {"image_id": images[row["image"]]["id"], "text": row["text"], "answer": row["answer"]}
+                file.write(",\n" * (number > 0) + json.dumps(said))
             file.write("]}\n")
 
     def _rows(self, num_parts: int) -> Iterator[dict[str, Any]]:
