@@ -13,11 +13,17 @@
 # limitations under the License.
 """What `litelvlm annotate` writes and says where masks, images or texts are missing."""
 
+import csv
+import json
+import shutil
 
 import pytest
 
-from litelvlm.annotation import Request
+from litelvlm import EXAMPLE_IMAGE, load_tiny
+from litelvlm.annotation import Annotator, Request
 from litelvlm.annotation.parts import Parts
+from litelvlm.annotation.sources import open_source
+from litelvlm.commands.main import main
 
 parquet = pytest.importorskip("pyarrow.parquet")
 coco = pytest.importorskip("pycocotools.coco")
@@ -64,3 +70,99 @@ def test_coco_tools_read_an_output_without_any_mask(tmp_path):
     write_parts(tmp_path / "out.json", [row])
     data = coco.COCO(str(tmp_path / "out.json"))
     assert data.getAnnIds(areaRng=[0, 1e9]) == [] and len(data.dataset["without_mask"]) == 1
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Two images beside a folder with a table of three texts about them."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "lists").mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(EXAMPLE_IMAGE, tmp_path / "photos" / name)
+    with open(tmp_path / "lists" / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "text"), ("a.png", "x"), ("a.png", "y"), ("b.png", "z")])
+    return tmp_path / "lists" / "table.csv"
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.json"])
+def test_an_annotation_whose_images_all_fail_is_an_error_and_can_be_started_again(name, table, tmp_path, capsys):
+    output = tmp_path / name
+    assert main(["annotate", str(table), str(output), *ANSWER]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "All 3 texts failed, the first (image 'a.png') with: There is no file" in error
+    assert f"'{tmp_path / 'out.errors.jsonl'}' names all" in error
+    assert len((tmp_path / "out.errors.jsonl").read_text().splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists", "out.errors.jsonl", "photos"]
+
+    assert main(["annotate", str(table), str(output), "--data-root", str(tmp_path / "photos"), *ANSWER]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 3
+    assert output.exists() and not (tmp_path / "out.errors.jsonl").exists()
+
+
+def test_an_annotation_begun_anew_that_fails_wholly_leaves_the_earlier_output(table, tmp_path, capsys):
+    output = tmp_path / "out.parquet"
+    output.write_bytes(b"earlier")
+    assert main(["annotate", str(table), str(output), "--force", *ANSWER]) == 2
+    assert "All 3 texts failed" in capsys.readouterr().err and output.read_bytes() == b"earlier"
+
+
+def test_errors_of_a_finished_output_of_the_same_stem_are_kept(tmp_path):
+    (tmp_path / "out.parquet").touch()
+    (tmp_path / "out.errors.jsonl").touch()
+    with pytest.raises(ValueError, match=r"out\.errors\.jsonl' already; --force replaces it"):
+        Parts(tmp_path / "out.json", {})
+
+
+@pytest.mark.parametrize("texts", [[""], ["the dog", " \t"]])
+def test_an_empty_text_of_the_command_line_is_refused_before_anything_is_made(texts, table, tmp_path, capsys):
+    assert main(["annotate", str(tmp_path / "photos"), str(tmp_path / "out.json"), "--text", *texts]) == 2
+    assert "--text is empty; say what to segment." in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("text", ["", " \n", None, []])
+def test_a_text_of_a_table_that_says_nothing_is_an_error_row(text, tmp_path):
+    lines = [{"image": str(EXAMPLE_IMAGE), "text": text}, {"image": str(EXAMPLE_IMAGE), "text": "x"}]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    requests = list(open_source(str(tmp_path / "table.jsonl")).requests)
+    model, processor = load_tiny()
+    prepared = Annotator(model, processor, answer="It is [SEG].").prepare(requests)
+    assert [asked for _, asked in prepared.asked] == ["x"]
+    assert [(error["text"], error["error"]) for error in prepared.errors] == [
+        (text, "allowed are texts that are not empty")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("-", "annotate reads no standard input"),
+        ("empty", "'empty' holds no images"),
+        ("notes", "'notes' holds no images"),
+        ("photo.png", "'photo.png' is one image; use litelvlm segment"),
+        ("https://host/photo.png", "'https://host/photo.png' is one image; use litelvlm segment"),
+        ("./nosuch", "There is no folder './nosuch'"),
+        ("nosuch/", "There is no folder 'nosuch/'"),
+    ],
+)
+def test_an_input_that_is_no_source_is_told_in_a_line(name, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.md").touch()
+    shutil.copy(EXAMPLE_IMAGE, tmp_path / "photo.png")
+    assert main(["annotate", name, "out.json", "--text", "a", *ANSWER]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
+def test_rows_name_the_model_without_the_folders_of_this_machine(table, tmp_path, capsys):
+    arguments = ["--data-root", str(tmp_path / "photos"), *ANSWER]
+    for name in ("out.parquet", "more.json"):
+        assert main(["annotate", str(table), str(tmp_path / name), *arguments]) == 0
+    assert set(parquet.read_table(tmp_path / "out.parquet")["model"].to_pylist()) == {"litelvlm-tiny"}
+    assert json.loads((tmp_path / "more.json").read_text())["info"]["model"] == "litelvlm-tiny"
+    model, processor = load_tiny()
+    for given, written in {"org/model": "org/model", "": ""}.items():  # "" is a model that was not loaded
+        model.name_or_path = given
+        assert Annotator(model, processor).origin["model"] == written
