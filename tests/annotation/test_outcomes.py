@@ -141,6 +141,7 @@ def test_a_text_of_a_table_that_says_nothing_is_an_error_row(text, tmp_path):
         ("notes", "'notes' holds no images"),
         ("photo.png", "'photo.png' is one image; use litelvlm segment"),
         ("https://host/photo.png", "'https://host/photo.png' is one image; use litelvlm segment"),
+        ("notes/readme.md", "There is no folder, list, table or data set 'notes/readme.md'"),
         ("./nosuch", "There is no folder './nosuch'"),
         ("nosuch/", "There is no folder 'nosuch/'"),
     ],
