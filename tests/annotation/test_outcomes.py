@@ -18,6 +18,7 @@ import json
 import shutil
 
 import pytest
+from PIL import ExifTags, Image
 
 from litelvlm import EXAMPLE_IMAGE, load_tiny
 from litelvlm.annotation import Annotator, Request
@@ -167,3 +168,14 @@ def test_rows_name_the_model_without_the_folders_of_this_machine(table, tmp_path
     for given, written in {"org/model": "org/model", "": ""}.items():  # "" is a model that was not loaded
         model.name_or_path = given
         assert Annotator(model, processor).origin["model"] == written
+
+
+def test_photos_of_subfolders_are_named_from_the_folder_and_turned_upright(tmp_path):
+    (tmp_path / "holidays").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a quarter turn
+    Image.open(EXAMPLE_IMAGE).convert("RGB").resize((60, 40)).save(tmp_path / "holidays" / "a.jpg", exif=exif)
+    model, processor = load_tiny()
+    annotator = Annotator(model, processor, answer="It is [SEG].")
+    (row,) = annotator.annotate(annotator.prepare(list(open_source(str(tmp_path), ["x"]).requests)))
+    assert (row["image"], row["size"], row["segmentation"]["size"]) == ("holidays/a.jpg", [60, 40], [60, 40])
