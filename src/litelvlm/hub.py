@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Whether the Hub can be asked for what is named, before a library tries it many times."""
+"""Folders and Hub ids: whether they are to be had, before a library tries many times, and how they are published."""
 
 from pathlib import Path
 
@@ -35,6 +35,8 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
     name = str(name)
     if Path(name).exists():
         return
+    if name.startswith((".", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
+        raise ValueError(f"There is no folder {name!r}; name one that is there, or a Hub id, ORG/NAME.")
     try:
         validate_repo_id(name)
         cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
@@ -58,4 +60,16 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
     raise ValueError(f"{name!r} is no folder here, {reason}.")
 
 
-__all__ = ["check_reachable"]
+def public_name(name: str | Path) -> str:
+    """A Hub id or OpenCLIP's name as it is, and of a folder or file its last part: what is written is published."""
+    scheme, _, place = str(name).rpartition(":")
+    architecture, slash, weights = place.partition("/")
+    if scheme == "open_clip" and Path(weights).exists():
+        return f"open_clip:{architecture}{slash}{Path(weights).name}"
+    if scheme == "local-dir":
+        return f"local-dir:{Path(place).resolve().name}"
+    # Of a model that was not loaded the name is empty, which as a path is this folder
+    return Path(name).resolve().name if str(name) and Path(name).exists() else str(name)
+
+
+__all__ = ["check_reachable", "public_name"]

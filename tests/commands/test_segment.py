@@ -223,3 +223,16 @@ def test_image_is_read_from_standard_input(monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         assert main(["segment", "-", "the red circle"]) == code
     assert "Standard input (0 bytes) cannot be read as an image" in capsys.readouterr().err
+
+
+def test_a_coco_file_names_the_image_without_its_folders(drawing, tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    written = []
+    for kind in ("coco", "labelme"):
+        mask = tmp_path / "masks" / f"{kind}.json"
+        asked = ["segment", str(drawing[0]), "a", "--answer", "It is [SEG]."]
+        assert main([*asked, "--mask", str(mask), "--format", kind]) == 0
+        written.append(json.loads(mask.read_text()))
+    assert written[0]["images"][0]["file_name"] == drawing[0].name
+    # LabelMe opens the image from there
+    assert (tmp_path / "masks" / written[1]["imagePath"]).samefile(drawing[0])

@@ -20,7 +20,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from litelvlm import hub
 from litelvlm.annotation import Annotator
 from litelvlm.commands.main import main
-from litelvlm.tiny import EXAMPLE_IMAGE
+from litelvlm.tiny import EXAMPLE_IMAGE, TINY_MODEL
 
 NAME = "nobody/none-at-all"
 CHECKPOINT = "tests/golden/lisa_tiny/checkpoint"
@@ -78,3 +78,22 @@ def test_what_the_hub_does_not_show_may_need_a_token(monkeypatch):
     monkeypatch.setattr(hub, "HfApi", Hub)
     with pytest.raises(ValueError, match="the Hub does not show it; check the name, or set HF_TOKEN"):
         hub.check_reachable(NAME)
+
+
+@pytest.mark.parametrize("place", ["./nosuch", "../nosuch", "nosuch/", "a/b/nosuch", "/nosuch", "~/nosuch"])
+def test_the_hub_is_not_asked_for_what_is_written_as_a_folder(place, monkeypatch):
+    monkeypatch.delattr(hub, "HfApi")
+    with pytest.raises(ValueError, match=f"There is no folder '{place}'"):
+        hub.check_reachable(place)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_names_a_folder_that_is_not_there(name, tmp_path, capsys):
+    arguments = [part.replace("OUTPUT", str(tmp_path)).replace(NAME, "./nosuch") for part in COMMANDS[name]]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "no folder './nosuch'" in error
+
+
+def test_the_embedded_model_is_found_where_it_lies():
+    hub.check_reachable(TINY_MODEL)

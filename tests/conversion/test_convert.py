@@ -27,7 +27,7 @@ from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditional
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert, destination, weights
-from litelvlm.conversion.convert import _public_name
+from litelvlm.hub import public_name
 
 LISA = Path(__file__).parent.parent / "golden" / "lisa_tiny"
 
@@ -119,7 +119,7 @@ def test_report_and_configuration_name_no_folder_of_this_machine(tmp_path, check
 def test_report_names_hub_ids_whole_and_of_folders_the_last_part(tmp_path, name, public):
     (tmp_path / "clip").mkdir()
     (tmp_path / "weights.pt").touch()
-    assert _public_name(name.format(tmp_path, name=tmp_path.name)) == public
+    assert public_name(name.format(tmp_path, name=tmp_path.name)) == public
 
 
 def test_tensor_without_a_place_is_an_error_that_names_it(tmp_path, checkpoint):

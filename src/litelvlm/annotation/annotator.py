@@ -24,7 +24,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.masks import encode_mask
-from ..hub import check_reachable
+from ..hub import check_reachable, public_name
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import LiteLVLMImageState
@@ -139,7 +139,7 @@ class Annotator:
         else:
             self.options["answer"] = self.processor.encode_answer(answer)
         self.origin = {
-            "model": loaded.name_or_path,
+            "model": public_name(loaded.name_or_path),
             "revision": revision or getattr(loaded.config, "_commit_hash", None),
         }
 

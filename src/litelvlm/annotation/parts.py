@@ -57,8 +57,10 @@ class Parts:
         if self._belongs() and force:
             shutil.rmtree(self.folder)
         if not self.folder.exists():
+            # Errors of an output that never came to be do not stand in the way
+            finished = any(output.with_suffix(ending).exists() for ending in ENDINGS)
             for path in (output, self.errors):
-                if path.exists() and not force:
+                if path.exists() and finished and not force:
                     raise ValueError(f"There is {str(path)!r} already; --force replaces it, or name another OUTPUT.")
 
     def open(self) -> None:
@@ -95,7 +97,12 @@ class Parts:
         _write(self._path(number), "".join(json.dumps(line) + "\n" for line in lines))
 
     def assemble(self, num_parts: int) -> dict[str, int]:
-        """Makes the output and the file of errors, removes the parts, and tells how many rows and errors there are."""
+        """
+        Makes the output and the file of errors, removes the parts, and tells how many rows and errors there are.
+
+        Raises:
+            ValueError: there are errors only. Then no output is made, and the next start asks everything again.
+        """
         counts = {"rows": 0, "masks": 0, "errors": 0}
         for kind, content in self._lines(num_parts):
             counts["rows"] += kind == "row"
@@ -109,6 +116,13 @@ class Parts:
             os.replace(file.name, self.errors)
         else:
             self.errors.unlink(missing_ok=True)
+        if counts["errors"] and not counts["rows"]:
+            first = next(content for _, content in self._lines(num_parts))
+            shutil.rmtree(self.folder)
+            raise ValueError(
+                f"All {counts['errors']} texts failed, the first (image {first['image']!r}) with: "
+                f"{first['error'].rstrip('.')}. {str(self.errors)!r} names all; {self.output.name!r} is not written."
+            )
         temporary = self.output.with_name(self.output.name + ".incomplete")
         make = self._make_parquet if self.output.suffix == ".parquet" else self._make_coco
         make(temporary, num_parts)
@@ -146,10 +160,18 @@ class Parts:
         head = {"info": info, "images": list(images.values()), "categories": named}
         with open(path, "w", encoding="utf-8") as file:
             file.write(json.dumps(head)[:-1] + ', "annotations": [')
-            for number, row in enumerate(self._rows(num_parts), 1):
+            masks = (row for row in self._rows(num_parts) if row["segmentation"] is not None)
+            for number, row in enumerate(masks, 1):
                 ids = {"id": number, "image_id": images[row["image"]]["id"], "category_id": categories[row["text"]]}
                 said = {name: row[name] for name in COLUMNS if name not in ("image", "model", "revision")}
+                said["bbox"] = row["bbox"] or [0, 0, 0, 0]
                 file.write(",\n" * (number > 1) + json.dumps(ids | {"iscrowd": 0} | said))
+            # COCO's tools take an annotation without a segmentation for damage
+            file.write('], "without_mask": [')
+            others = (row for row in self._rows(num_parts) if row["segmentation"] is None)
+            for number, row in enumerate(others):
+                said = {"image_id": images[row["image"]]["id"], "text": row["text"], "answer": row["answer"]}
+                file.write(",\n" * (number > 0) + json.dumps(said))
             file.write("]}\n")
 
     def _rows(self, num_parts: int) -> Iterator[dict[str, Any]]:

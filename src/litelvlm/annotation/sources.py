@@ -30,6 +30,7 @@ from ..hub import check_reachable
 from .annotator import Request
 
 TABLES = (".csv", ".jsonl", ".parquet")
+_OF_DATASETS = (*TABLES, ".json", ".arrow", ".tar", ".zip", ".gz", ".txt")  # a folder of such is a data set
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ def open_source(
     Raises:
         ValueError: there is no such source, it cannot be read, or says nothing to ask.
     """
+    if name == "-":
+        raise ValueError(
+            "INPUT is -, but annotate reads no standard input; name a folder, a list, a table or a data set."
+        )
     path = Path(name)
     folder = path.parent if folder is None and path.is_file() else folder
     if path.is_dir() and (images := _images_in(path)):
@@ -73,7 +78,14 @@ def open_source(
         return Source(_group(rows, name, folder, texts), count)
     if name.partition(":")[0] in NAMES:
         return _dataset(name, texts, folder, split)
-    if not path.is_dir() and (path.suffix.lower() in Image.registered_extensions() or name.count("/") > 1):
+    if path.is_dir():
+        if not any(file.suffix in _OF_DATASETS for file in path.rglob("*")):
+            raise ValueError(f"The folder {name!r} holds no images, nor a data set.")
+        return _hub(name, texts, split)
+    is_image = path.suffix.lower() in Image.registered_extensions()
+    if is_image and (path.is_file() or "://" in name):
+        raise ValueError(f"INPUT {name!r} is one image; use litelvlm segment, or name its folder.")
+    if is_image or path.is_file() or name.count("/") > 1:
         raise ValueError(f"There is no folder, list, table or data set {name!r}.")
     return _hub(name, texts, split)
 
@@ -175,7 +187,8 @@ def _group(
             )
         asked = list(texts or [])
         for _, row in [] if texts else same:
-            asked += row["text"] if isinstance(row["text"], list) else [row["text"]]
+            # An empty list is a text that is missing, and an error as such
+            asked += row["text"] if row["text"] and isinstance(row["text"], list) else [row["text"]]
         said = image.get("path") if isinstance(image, dict) else image
         place = image if isinstance(image, dict) and image.get("bytes") else _place(said, folder)
         yield Request(place, asked, said if isinstance(said, str) else f"row {number}", num_rows=len(same))

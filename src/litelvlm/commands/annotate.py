@@ -54,6 +54,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """Raises ValueError or OSError for what the user can mend."""
+    if not all(text.strip() for text in options.text or []):
+        raise ValueError("--text is empty; say what to segment.")
+
     from accelerate import PartialState
 
     from ..annotation.annotate import annotate

@@ -174,13 +174,14 @@ def format_masks(options: argparse.Namespace, source: str, results: list[Any], s
     """The text of a file with the masks of each text, in the format that the flags name."""
     from ..outputs import to_coco, to_labelme, to_yolo
 
-    # Where the file is read, an image is looked for beside it
-    name = os.path.relpath(source, options.mask.parent) if os.path.exists(source) else source
     found = [entry for entries in results for entry in entries]
     if options.format == "yolo":
         return to_yolo(found, size, options.text)
+    here = os.path.exists(source)
     if options.format == "labelme":
-        return json.dumps(to_labelme(found, size, name))
+        # LabelMe looks for the image from the folder of the file
+        return json.dumps(to_labelme(found, size, os.path.relpath(source, options.mask.parent) if here else source))
+    name = os.path.basename(source) if here else source
     return json.dumps(to_coco(results, [size] * len(results), [name] * len(results)))
 
 

@@ -24,7 +24,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration.configuration_litelvlm import check_choice
-from ..hub import check_reachable
+from ..hub import check_reachable, public_name
 from ..modeling.damage_litelvlm import read_json
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
@@ -127,9 +127,9 @@ def convert(
         plan = plan_tensors(checkpoint, CheckpointReader(clip_folder), mapping, like, config)
 
         report = {
-            "source": _public_name(source),
+            "source": public_name(source),
             "kind": mapping.name,
-            "clip": _public_name(clip_name),
+            "clip": public_name(clip_name),
             "conversation": conversation,
             "dtype": str(config.dtype).removeprefix("torch."),
             "num_parameters": sum(tensor.numel() for tensor in like.values()),
@@ -169,17 +169,6 @@ def fetch_clip(name: str | Path, folder: Path) -> Path:
         check_reachable(str(name).removeprefix("hf-hub:"))
     open_clip.save_open_clip(str(name), folder)
     return folder
-
-
-def _public_name(name: str | Path) -> str:
-    """A Hub id or OpenCLIP's name as it is, and of a folder or file its last part: reports are published."""
-    scheme, _, place = str(name).rpartition(":")
-    architecture, slash, weights = place.partition("/")
-    if scheme == "open_clip" and Path(weights).exists():
-        return f"open_clip:{architecture}{slash}{Path(weights).name}"
-    if scheme == "local-dir":
-        return f"local-dir:{Path(place).resolve().name}"
-    return Path(name).resolve().name if Path(name).exists() else str(name)
 
 
 def _is_hub_id(name: str) -> bool:
