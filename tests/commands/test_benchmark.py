@@ -23,6 +23,7 @@ from litelvlm.benchmark.candidates import STAGES
 from litelvlm.commands.main import main
 
 SUMMARY = {"prefill_speedup", "selection_share", "end_to_end_speedup", "activation_ratio", "flops_ratio"}
+SUMMARY |= {f"{stage}_vs_transformers" for stage in ("end_to_end", "stopped_at_seg", "answer_given")}
 
 
 def test_the_command_writes_every_row_and_the_summary(tmp_path, capsys):

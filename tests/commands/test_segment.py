@@ -92,7 +92,7 @@ def test_tokens_that_are_masked_are_not_counted_as_kept(capsys):
         (["example", "a", "--device", ""], "--device is ''; allowed here: cpu"),
         (["example", "a", "--device", "cpu:7"], "--device is 'cpu:7'; allowed here: cpu"),
         (["example", "a", "--device", "cuda:99"], "--device is 'cuda:99'; allowed here: cpu"),
-        (["example", "a", "--device-map", "abacus"], "got abacus"),
+        (["example", "a", "--device-map", "abacus"], "cannot be loaded: When passing device_map"),
         (["example", "a", "--device-map", ""], "cannot be loaded: When passing device_map"),
         (["example", "a", "--dtype", "float"], "--dtype is 'float'; allowed are 'auto', 'float32'"),
         (["example", "a", "--selection-rule", "mine"], "`selection_rule` is 'mine'; allowed are 'paper'"),

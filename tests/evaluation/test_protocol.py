@@ -28,5 +28,6 @@ def test_conversation_shares_one_selection_among_up_to_three_texts(embedded, val
     state = model.encode_image(inputs["pixel_values"], inputs["sam_pixel_values"])
     choice = {"pruning_method": "litelvlm", "num_retained_tokens": 85}
     with torch.inference_mode():
-        masks = ask(model, processor, inputs, state, choice)
+        masks, kept = ask(model, processor, inputs, state, choice)
+    assert kept == [85] * 4
     assert seen == [[3, 1]] and [tuple(mask.shape) for mask in masks] == [(1, 256, 256)] * 4
