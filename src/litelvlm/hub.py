@@ -35,7 +35,7 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
     name = str(name)
     if Path(name).exists():
         return
-    if name.startswith((".", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
+    if name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
         raise ValueError(f"There is no folder {name!r}; name one that is there, or a Hub id, ORG/NAME.")
     try:
         validate_repo_id(name)
