@@ -437,7 +437,7 @@ def _check_integer(name: str, value: Any, low: int, high: int, otherwise: str) -
 def _without_origin(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {name: _without_origin(part) for name, part in value.items() if name != "_name_or_path"}
+    return {name: "" if name == "_name_or_path" else _without_origin(part) for name, part in value.items()}
 
 
 __all__ = ["PRUNING_METHODS", "LiteLVLMConfig", "OpenCLIPGuideConfig", "check_choice", "num_patches_per_side"]
