@@ -168,7 +168,8 @@ def ask(
     budget = None if method == "none" else num_retained_tokens
     model.config.resolve_pruning(budget, method)  # before the image is encoded
     inputs = processor(images=image, text=text).to(model.device)
-    images = {name: inputs.pop(name) for name in ("pixel_values", "sam_pixel_values", "image_sizes") if name in inputs}
+    names = code_of(model, "outputs_litelvlm").IMAGE_INPUTS
+    images = {name: inputs.pop(name) for name in names if name in inputs}
     state, encoding_ms, is_kept = encode(model, states, images, digest, method)
     run = answer(model, processor, inputs, state, method, budget)
     whole = run if method == "none" else answer(model, processor, inputs, state, "none", None)

@@ -28,6 +28,9 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import ModelOutput, auto_docstring
 
+# What a processor makes of images, and `encode_image` a [`LiteLVLMImageState`]
+IMAGE_INPUTS = ("pixel_values", "sam_pixel_values", "image_sizes")
+
 
 def _shapes(output: ModelOutput) -> str:
     """What an output holds: numbers, and shapes in place of millions of them."""
@@ -199,4 +202,4 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
         return f"{type(self).__name__}({_shapes(self)})"
 
 
-__all__ = ["LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput"]
+__all__ = ["IMAGE_INPUTS", "LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput"]

@@ -24,7 +24,7 @@ from PIL import Image
 from transformers import Pipeline
 
 from .images_litelvlm import load_rgb
-from .outputs_litelvlm import LiteLVLMImageState
+from .outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
 
 
 class ReferringSegmentationPipeline(Pipeline):
@@ -217,8 +217,7 @@ class _LastImage:
         if digest != self.digest:
             self.digest, self.state = digest, None
             return None
-        names = ("pixel_values", "sam_pixel_values", "image_sizes")
-        images = {name: inputs.pop(name) for name in names if name in inputs}
+        images = {name: inputs.pop(name) for name in IMAGE_INPUTS if name in inputs}
         if self.state is None:
             self.state = model.encode_image(**images, pruning_method=method)
         return self.state
@@ -226,7 +225,9 @@ class _LastImage:
 
 def _digest(image: Image.Image) -> bytes:
     """Of what an image shows: whoever gives it may write the next one into the same memory or file."""
-    return hashlib.sha256(image.tobytes() + repr(image.size).encode()).digest()
+    digest = hashlib.sha256(repr(image.size).encode())
+    digest.update(image.tobytes())
+    return digest.digest()
 
 
 def _is_many(value: Any) -> bool:

@@ -574,15 +574,12 @@ class LiteLVLMProcessor(ProcessorMixin):
             `list[str | None]`: per answer `None` where it has a mask, and else the reason: that it rejects what was
             asked for, by `rejection_token`, or that it holds no [SEG].
         """
-        reasons: list[str | None] = []
-        for answer, masks in zip(self.decode_answers(outputs, inputs), outputs.pred_masks, strict=True):
-            if len(masks):
-                reasons.append(None)
-            elif self.rejection_token is not None and self.rejection_token in answer:
-                reasons.append(f"the answer rejects it, by {self.rejection_token}")
-            else:
-                reasons.append("the answer holds no [SEG]")
-        return reasons
+        reasons = [None if len(masks) else "the answer holds no [SEG]" for masks in outputs.pred_masks]
+        if self.rejection_token is None or not any(reasons):
+            return reasons
+        rejects = [self.rejection_token in answer for answer in self.decode_answers(outputs, inputs)]
+        rejected = f"the answer rejects it, by {self.rejection_token}"
+        return [rejected if reason and is_it else reason for reason, is_it in zip(reasons, rejects, strict=True)]
 
     @classmethod
     def from_backbone(

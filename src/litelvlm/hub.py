@@ -37,14 +37,13 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
         return
     if name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
         raise ValueError(f"There is no folder {name!r}; name one that is there, or a Hub id, ORG/NAME.")
+    if not is_hub_id(name):
+        raise ValueError(f"{name!r} is no folder here, and has not the form of a Hub id, ORG/NAME; check the name.")
+    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
+    if repo_type == "model" and cached.is_dir():
+        return
     try:
-        validate_repo_id(name)
-        cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots")
-        if repo_type == "model" and cached.is_dir():
-            return
         HfApi().repo_info(name, repo_type=repo_type, timeout=10)
-    except HFValidationError:
-        reason = "and has not the form of a Hub id, ORG/NAME; check the name"
     except RepositoryNotFoundError:
         reason = "and the Hub does not show it; check the name, or set HF_TOKEN where it is private"
     except OfflineModeIsEnabled:
@@ -60,6 +59,15 @@ def check_reachable(name: str | Path, repo_type: str = "model") -> None:
     raise ValueError(f"{name!r} is no folder here, {reason}.")
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a Hub id."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def public_name(name: str | Path) -> str:
     """A Hub id or OpenCLIP's name as it is, and of a folder or file its last part: what is written is published."""
     scheme, _, place = str(name).rpartition(":")
@@ -72,4 +80,4 @@ def public_name(name: str | Path) -> str:
     return Path(name).resolve().name if str(name) and Path(name).exists() else str(name)
 
 
-__all__ = ["check_reachable", "public_name"]
+__all__ = ["check_reachable", "is_hub_id", "public_name"]

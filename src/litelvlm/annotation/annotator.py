@@ -27,7 +27,7 @@ from ..data.masks import encode_mask
 from ..hub import check_reachable, public_name
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
-from ..modeling.outputs_litelvlm import LiteLVLMImageState
+from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..outputs.formats import to_bbox
 
@@ -45,8 +45,8 @@ COLUMNS = (
 )
 """Of what an [`Annotator`] gives; a row is a mask, or a text without one."""
 
-_IMAGES = ("pixel_values", "sam_pixel_values", "image_sizes", "original_sizes", "reshaped_input_sizes")
-_ENCODED = _IMAGES[:3]
+# What there is once for each image, and not for each text
+_IMAGES = (*IMAGE_INPUTS, "original_sizes", "reshaped_input_sizes")
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Annotator:
         if not prepared.asked:
             return []
         inputs = {name: value.to(self.model.device) for name, value in prepared.inputs.items()}
-        images = {name: inputs[name] for name in _ENCODED if name in inputs}
+        images = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs}
         state = self.model.encode_image(**images, pruning_method=self.options.get("pruning_method"))
         rows = []
         for start in range(0, len(prepared.asked), self.batch_size):

@@ -28,7 +28,7 @@ _CLASSES = "from transformers import CLIPModel, LlavaForConditionalGeneration, S
 COMMANDS = {
     "import torch, transformers": ["-c", _IMPORTS],
     "import of Transformers' model classes": ["-c", _CLASSES],
-    "litelvlm segment": ["-m", "litelvlm", "segment", "example", "the red circle", "--output"],
+    "litelvlm segment": ["-m", "litelvlm", "segment", "example", "the red circle", "--output", "overlay.png"],
 }
 
 
@@ -46,9 +46,8 @@ def measure_start_up(num_runs: int = 3) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(num_runs + 1):
             for name, arguments in COMMANDS.items():
-                output = [f"{folder}/overlay.png"] if arguments[-1] == "--output" else []
                 start = time.perf_counter()
-                subprocess.run([sys.executable, *arguments, *output], check=True, capture_output=True)
+                subprocess.run([sys.executable, *arguments], cwd=folder, check=True, capture_output=True)
                 times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(own[1:]) for name, own in times.items()}
     bare = medians["import torch, transformers"]

@@ -83,8 +83,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from PIL import Image
 
     from ..modeling.images_litelvlm import load_rgb
+    from ..modeling.outputs_litelvlm import IMAGE_INPUTS
+    from ..modeling.pruning_litelvlm import retained_patches
     from ..tiny import EXAMPLE_IMAGE
-    from ..visualization import overlay_masks, overlay_tokens, retained_patches, side_by_side
+    from ..visualization import overlay_masks, overlay_tokens, side_by_side
     from .loading import load_model, pick_device
 
     milliseconds: dict[str, float] = {}
@@ -100,9 +102,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with stage("process inputs", milliseconds):
         inputs = processor(images=image, text=options.text).to(model.device)
     with stage("encode image", milliseconds), torch.inference_mode():
-        images = {
-            name: inputs.pop(name) for name in ("pixel_values", "sam_pixel_values", "image_sizes") if name in inputs
-        }
+        images = {name: inputs.pop(name) for name in IMAGE_INPUTS if name in inputs}
         state = model.encode_image(**images, pruning_method=options.method)
     choices = {"num_retained_tokens": options.num_retained_tokens, "pruning_method": options.method}
     if options.answer is None:

@@ -20,11 +20,9 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from ..configuration.configuration_litelvlm import check_choice
-from ..hub import check_reachable, public_name
+from ..hub import check_reachable, is_hub_id, public_name
 from ..modeling.damage_litelvlm import read_json
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
@@ -105,7 +103,7 @@ def convert(
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."
         )
-    if clip is None and not Path(clip_name).exists() and not _is_hub_id(str(clip_name)):
+    if clip is None and not Path(clip_name).exists() and not is_hub_id(str(clip_name)):
         raise ValueError(
             f"The configuration names the CLIP {clip_name!r}, a folder of another machine; give its folder or Hub id "
             "here with `--clip`, such as openai/clip-vit-large-patch14."
@@ -169,14 +167,6 @@ def fetch_clip(name: str | Path, folder: Path) -> Path:
         check_reachable(str(name).removeprefix("hf-hub:"))
     open_clip.save_open_clip(str(name), folder)
     return folder
-
-
-def _is_hub_id(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _untied(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -26,7 +26,8 @@ from typing import Any
 
 import torch
 
-from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation, LiteLVLMImageState
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 
 ANSWER = "It is [SEG]."
@@ -64,7 +65,7 @@ def ask(
         For each question its masks `(num_masks, H, W)`, bool, at the size of the image, in conversations one each; and
         the number of visual tokens that were kept for it, which some methods choose by the image.
     """
-    in_state_or_loss = ("pixel_values", "sam_pixel_values", "image_sizes", "labels")
+    in_state_or_loss = (*IMAGE_INPUTS, "labels")
     prompt = {name: value for name, value in inputs.items() if name not in in_state_or_loss}
     sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
     if "labels" in inputs:
