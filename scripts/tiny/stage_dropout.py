@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The stages "dropout" and "masks": with patches missing, out of order and at other positions the language model learns
-to give the mask embeddings that it gave for whole images, and then the masks, as those of 7B do. Then it is saved.
+The stage "dropout": with patches missing, out of order and at other positions, and with the new guide in its place,
+the language model learns to give the masks that it gives for whole images, as those of 7B do. Then it is saved.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from copy import deepcopy
 
 import torch
 from conversations import lvlm_collate
-from loop import load_weights, train
+from loop import train
 from recipe import IMAGE_SIZE
 from samples import small_and_large
 from stage_lvlm import WithPointers, teacher_forced_ciou
@@ -30,52 +30,18 @@ from litelvlm.data.refshapes import RefShapes
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
-WATCHED = {"none": 256, "random": 85}
+WATCHED = {"none": 256, "random": 85, "litelvlm": 85}
 
 
 def train_dropout(options: argparse.Namespace) -> None:
-    """From the un-pruned model's mask embeddings alone, without SAM, which halves a step. It needs no guide yet."""
-    whole, processor = _with_teacher(options, masks=False)
-    _train_with_dropout("dropout", whole, processor, options.seed + 7, WATCHED, options)
-
-
-def train_masks(options: argparse.Namespace) -> None:
-    """From masks too, which say best what is wanted of a mask embedding, with the new guide in its place."""
-    whole, processor = _with_teacher(options, masks=True)
-    whole.load_state_dict(load_weights(options.output / "dropout"))
-    model = whole.lvlm
-    guided = LiteLVLMForSegmentation.from_pretrained(options.output / "guide" / "model", dtype=torch.float32)
-    model.model.backbone.vision_tower.load_state_dict(guided.model.backbone.vision_tower.state_dict())
-    model.model.guide.load_state_dict(guided.model.guide.state_dict())
-    model.config.similarity_order = "lowest"
-    _train_with_dropout("masks", whole, processor, options.seed + 8, WATCHED | {"litelvlm": 85}, options)
-    model.config.position_mode = "consecutive"
-    # Half the bytes in the file; the configuration still says float32, in which it is loaded and computes
-    halves = {name: value.half() for name, value in model.state_dict().items()}
-    model.save_pretrained(options.output / "litelvlm-tiny", state_dict=halves)
-    processor.save_pretrained(options.output / "litelvlm-tiny")
-
-
-def _with_teacher(options: argparse.Namespace, masks: bool) -> tuple[WithPointers, LiteLVLMProcessor]:
-    finished = options.output / "finish" / "model"
-    model = LiteLVLMForSegmentation.from_pretrained(finished, dtype=torch.float32)
-    processor = LiteLVLMProcessor.from_pretrained(finished)
+    """On small and large objects. The un-pruned model before this stage tells what mask embeddings are wanted."""
+    guided = options.output / "guide" / "model"
+    model = LiteLVLMForSegmentation.from_pretrained(guided, dtype=torch.float32)
+    processor = LiteLVLMProcessor.from_pretrained(guided)
     teacher = deepcopy(model).requires_grad_(False)
     for frozen in (model.model.backbone.vision_tower, model.model.guide, model.sam):
         frozen.requires_grad_(False)
     torch.manual_seed(options.seed)
-    return WithPointers(model, masks=masks, teacher=teacher), processor
-
-
-def _train_with_dropout(
-    name: str,
-    whole: WithPointers,
-    processor: LiteLVLMProcessor,
-    seed: int,
-    watched: dict[str, int],
-    options: argparse.Namespace,
-) -> None:
-    """Trains on small and large objects, and watches the cIoU on two splits, by `{method: budget}`."""
     splits = [RefShapes(split, 64, IMAGE_SIZE, seed=10_000) for split in ("val", "testS")]
 
     def figures(whole: WithPointers) -> dict[str, float]:
@@ -85,8 +51,14 @@ def _train_with_dropout(
                 whole.lvlm, processor, split, pruning_method=method, num_retained_tokens=budget
             )
             for split in splits
-            for method, budget in watched.items()
+            for method, budget in WATCHED.items()
         }
 
-    collate = lvlm_collate(processor, with_dropout=True)
-    train(name, whole, small_and_large(seed, max_expressions=6), collate, figures, options)
+    whole = WithPointers(model, masks=True, teacher=teacher)
+    scenes = small_and_large(options.seed + 7, max_expressions=6)
+    train("dropout", whole, scenes, lvlm_collate(processor, with_dropout=True), figures, options)
+    model.config.position_mode = "consecutive"
+    # Half the bytes in the file; the configuration still says float32, in which it is loaded and computes
+    halves = {name: value.half() for name, value in model.state_dict().items()}
+    model.save_pretrained(options.output / "litelvlm-tiny", state_dict=halves)
+    processor.save_pretrained(options.output / "litelvlm-tiny")

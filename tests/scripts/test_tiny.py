@@ -27,7 +27,7 @@ from accelerate.state import AcceleratorState
 from litelvlm.data.refshapes import SHAPES, RefShapes
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "tiny"
-MODULES = ("conversations", "patch_dropout", "pointing", "recipe", "samples", "untrained")
+MODULES = ("conversations", "patch_dropout", "pointing", "recipe", "samples", "train", "untrained")
 MODULES += tuple(f"stage_{name}" for name in ("clip", "dropout", "guide", "lvlm", "sam"))
 
 
@@ -267,3 +267,33 @@ def test_a_stopped_stage_goes_on_as_if_it_had_not_stopped(training, options, tmp
     assert one["step"] == other["step"] == 4
     for name, value in one["model"].items():
         torch.testing.assert_close(value, other["model"][name], atol=1e-6, rtol=1e-5)
+
+
+def run_command(training, monkeypatch, *arguments):
+    """What each stage is given by the command, in the order in which they run."""
+    ran = []
+    stages = {
+        name: (lambda options, name=name: ran.append((name, options)), *settings)
+        for name, (_, *settings) in training.train.STAGES.items()
+    }
+    monkeypatch.setattr(training.train, "STAGES", stages)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    training.train.main()
+    return ran
+
+
+def test_one_command_runs_all_stages_in_order_each_with_its_own_settings(training, monkeypatch, tmp_path):
+    ran = run_command(training, monkeypatch, "--output", str(tmp_path / "runs"), "--steps", "7")
+    assert [name for name, _ in ran] == ["see", "clip", "sam", "lvlm", "finish", "guide", "dropout"]
+    by_name = dict(ran)
+    assert {options.steps for options in by_name.values()} == {7}
+    assert (by_name["clip"].batch_size, by_name["guide"].batch_size) == (48, 32)
+    assert (by_name["see"].optimizer, by_name["dropout"].optimizer) == ("muon", "adamw")
+
+
+def test_stages_that_are_named_run_alone_and_unknown_ones_not_at_all(training, monkeypatch, tmp_path, capsys):
+    ran = run_command(training, monkeypatch, "guide", "dropout", "--output", str(tmp_path))
+    assert [name for name, _ in ran] == ["guide", "dropout"]
+    with pytest.raises(SystemExit):
+        run_command(training, monkeypatch, "guide", "masks", "--output", str(tmp_path))
+    assert "unknown stages masks" in capsys.readouterr().err
