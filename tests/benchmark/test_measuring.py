@@ -13,10 +13,13 @@
 # limitations under the License.
 """What is measured, for any model and method, and drawn."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from litelvlm.benchmark import start_up
+from litelvlm.benchmark.candidates import Benchmark
 from litelvlm.benchmark.measuring import measure
 from litelvlm.benchmark.plots import plot_benchmark
 
@@ -45,6 +48,29 @@ def test_given_and_stopped_answers_are_compared_with_transformers_in_both_dtypes
         for stage in ("end_to_end", "stopped_at_seg", "answer_given"):
             ratio = spread["median"] / pruned["milliseconds"][stage]["median"]
             assert report["summary"]["4"][f"{stage}_vs_{name}"] == ratio
+
+
+def test_runs_with_sam_compiled_are_timed_where_asked_and_give_the_same_mask(make_model, tiny_preset, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    model = make_model()
+    report = measure(model, tiny_preset(model), num_runs=1, budgets=[4], compiles=True)
+    transformers, _, pruned = (row["milliseconds"] for row in report["rows"])
+    assert "compiled" not in transformers and {"compiled", "compiled_answer_given"} <= pruned.keys()
+    ratio = transformers["end_to_end"]["median"] / pruned["compiled"]["median"]
+    assert report["summary"]["4"]["compiled_vs_transformers"] == ratio
+
+    bench = Benchmark(model, tiny_preset(model))
+    (eager,) = bench.run("litelvlm", 4)
+    with bench.compiled():
+        (compiled,) = bench.run("litelvlm", 4)
+    assert "forward" not in vars(model.sam.vision_encoder)
+    torch.testing.assert_close(compiled, eager)
+
+
+def test_a_model_without_sam_has_nothing_to_compile(make_model, tiny_preset):
+    model = make_model(sam_config=None)
+    with pytest.raises(ValueError, match="no SAM to compile"):
+        measure(model, tiny_preset(model), num_runs=1, compiles=True)
 
 
 def test_from_the_shell_to_the_mask_is_timed_beside_the_bare_imports(monkeypatch):

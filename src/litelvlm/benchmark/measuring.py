@@ -19,7 +19,7 @@ slows down slows all of them alike.
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
-from .candidates import ANSWERS, STAGES, TRANSFORMERS, Benchmark
+from .candidates import ANSWERS, COMPILED, STAGES, TRANSFORMERS, Benchmark
 from .counting import check_candidates, count_row
 from .environment import describe_device, peak_resident_bytes, versions
 from .presets import Preset
@@ -44,6 +44,7 @@ def measure(
     num_runs: int = 20,
     num_questions: int = 0,
     batch_sizes: Iterable[int] = (),
+    compiles: bool = False,
 ) -> dict[str, Any]:
     """
     Measures every candidate and compares each with the un-pruned model in the same rounds.
@@ -56,6 +57,7 @@ def measure(
         num_runs (`int`): timed rounds, after two that are not.
         num_questions (`int`): if above 1, so many questions on one image are compared with as many calls.
         batch_sizes: if any, images per second at each of them, with the first method at the first budget.
+        compiles (`bool`): whether runs with SAM's encoder compiled are timed too.
 
     Returns:
         `dict[str, Any]`: `device`, `versions`, `rows` (one per candidate: per stage the median and the quartiles in
@@ -63,8 +65,8 @@ def measure(
         budget, of the first method), and `questions` and `throughput` where asked for.
 
     Raises:
-        ValueError: a method or budget that the model cannot take, no runs, or numbers of questions or images that
-            are too small.
+        ValueError: a method or budget that the model cannot take, no runs, numbers of questions or images that
+            are too small, or `compiles` for a model without SAM.
     """
     if num_runs < 1:
         raise ValueError(f"`num_runs` is {num_runs}; allowed are integers of at least 1.")
@@ -73,6 +75,10 @@ def measure(
     sizes = list(batch_sizes)
     if too_small := [size for size in sizes if size < 1]:
         raise ValueError(f"`batch_sizes` holds {too_small[0]}; allowed are integers of at least 1.")
+    if compiles and model.config.sam_config is None:
+        raise ValueError(
+            "`compiles` is True, and the model has no SAM to compile; leave it out."
+        )
     methods, budgets = check_candidates(model.config, methods, budgets)
     candidates: list[tuple[str, int | None]] = [(TRANSFORMERS, None), ("none", None)]
     candidates += [(method, budget) for method in methods for budget in budgets]
@@ -83,7 +89,7 @@ def measure(
         wide = None if model.dtype == torch.float32 else Benchmark(deepcopy(model).float(), preset)
         bench = Benchmark(model, preset)
         try:
-            rows, wide_times = _measure_rows(bench, candidates, num_runs, rates, wide)
+            rows, wide_times = _measure_rows(bench, candidates, num_runs, rates, wide, COMPILED if compiles else {})
             report = {
                 "device": describe_device(model.device) | rates,
                 "versions": versions(),
@@ -112,6 +118,7 @@ def _measure_rows(
     num_runs: int,
     rates: dict[str, float],
     wide: Benchmark | None,
+    compiled: Mapping[str, str | None],
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
     """A row for each candidate, and the time of Transformers' classes in float32 end to end, if `wide` is given."""
     times: list[dict[str, list[float]]] = [{} for _ in candidates]
@@ -124,6 +131,10 @@ def _measure_rows(
                 for answer in ANSWERS:
                     bench.run(method, budget, answer=answer)
                     measured[answer] = bench.milliseconds()["end_to_end"]
+                for name, answer in compiled.items():
+                    with bench.compiled():
+                        bench.run(method, budget, answer=answer)
+                    measured[name] = bench.milliseconds()["end_to_end"]
             for stage, value in measured.items():
                 if number >= 0:
                     own.setdefault(stage, []).append(value)
@@ -135,7 +146,7 @@ def _measure_rows(
     rows = []
     for (method, budget), own in zip(candidates, times, strict=True):
         row: dict[str, Any] = {"method": method, "num_retained_tokens": budget}
-        row["milliseconds"] = {stage: _spread(own[stage]) for stage in (*STAGES, *ANSWERS) if stage in own}
+        row["milliseconds"] = {stage: _spread(own[stage]) for stage in (*STAGES, *ANSWERS, *COMPILED) if stage in own}
         if method != TRANSFORMERS:
             row |= count_row(bench.config, bench.preset, method, budget) | bench.memory(method, budget)
             row["floor_milliseconds"] = _floors(bench, row, rates)
@@ -177,7 +188,7 @@ def _summarise(
             "activation_ratio": full["activation_bytes"] / row["activation_bytes"],
             "flops_ratio": full["flops"]["prefill"] / row["flops"]["prefill"],
         }
-        for stage in ("end_to_end", *ANSWERS):
+        for stage in ("end_to_end", *ANSWERS, *COMPILED):
             if stage in row["milliseconds"]:
                 summary[str(budget)] |= {f"{stage}_vs_{name}": ms / median(row, stage) for name, ms in naive.items()}
     return summary

@@ -41,6 +41,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
     )
+    parser.add_argument("--compile", action="store_true", help="time runs with SAM's encoder compiled too")
     parser.add_argument("--start-up", action="store_true", help="time new processes too, from the shell to the mask")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and plots")
     return parser
@@ -91,6 +92,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             num_runs=options.runs,
             num_questions=options.questions,
             batch_sizes=options.batch_sizes,
+            compiles=options.compile,
         )
         if options.start_up:
             report["start_up"] = measure_start_up()
@@ -141,7 +143,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def show_times(report: dict[str, Any]) -> None:
-    from ..benchmark.candidates import ANSWERS, STAGES
+    from ..benchmark.candidates import ANSWERS, COMPILED, STAGES
 
     device, rows = report["device"], report["rows"]
     print(
@@ -149,7 +151,7 @@ def show_times(report: dict[str, Any]) -> None:
         f"{device['matmul_flops_per_second'] / 1e9:.1f} GFLOP/s\n"
     )
     print(f"{'ms, ' + str(report['num_runs']) + ' runs':20}" + "".join(f"{_name(row):>18}" for row in rows))
-    for stage in (*STAGES, *ANSWERS):
+    for stage in (*STAGES, *ANSWERS, *(COMPILED if "compiled" in rows[1]["milliseconds"] else ())):
         print(f"{stage:20}" + "".join(_cell(row["milliseconds"].get(stage)) for row in rows))
     for stage in rows[1]["floor_milliseconds"]:
         ratios = [row["milliseconds"][stage]["median"] / row["floor_milliseconds"][stage] for row in rows[1:]]
