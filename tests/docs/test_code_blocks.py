@@ -28,6 +28,7 @@ NOT_RUN = {
     "convert.md": 1,
     "demo.md": 1,
     "embedded-model.md": 2,
+    "engines.md": 2,
     "evaluate.md": 2,
     "fine-tune.md": 1,
     "lmms-eval.md": 1,
