@@ -32,6 +32,7 @@ NOT_RUN = {
     "engines.md": 2,
     "evaluate.md": 2,
     "fine-tune.md": 1,
+    "label.md": 2,
     "lmms-eval.md": 1,
     "many-gpus.md": 2,
     "publish.md": 1,

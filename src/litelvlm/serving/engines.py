@@ -92,7 +92,8 @@ def encode(
     Args:
         model: with any backbone, with masks or without.
         processor: of the model.
-        images, texts: as the processor takes `images` and `text`.
+        images: as the processor takes them.
+        texts: as the processor takes `text`.
         num_retained_tokens (`int`, *optional*): replaces the configured budget.
         pruning_method (`str`, *optional*): replaces the configured method.
 
