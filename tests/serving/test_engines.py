@@ -228,6 +228,16 @@ def test_another_backbone_is_exported_as_its_own_class(make_text_model, config_v
         torch.testing.assert_close(engine(**{name: inputs[name] for name in names}).logits, expected)
 
 
+def test_weights_that_are_tied_stay_tied(make_text_model, config_values, processor, tmp_path):
+    backbone = make_text_model().config.backbone_config.to_dict() | {"tie_word_embeddings": True}
+    model = make_text_model(backbone_config=backbone)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    export_llava(model, processor, tmp_path / "llava")
+    engine = LlavaForConditionalGeneration.from_pretrained(tmp_path / "llava")
+    assert engine.lm_head.weight is engine.get_input_embeddings().weight
+    assert torch.equal(engine.lm_head.weight, model.lm_head.weight)
+
+
 def test_export_says_what_it_cannot_do_before_it_loads_a_model(tmp_path, capsys):
     assert main(["export", str(TINY_MODEL), str(tmp_path / "a"), "--format", "llava"]) == 2
     assert "--format is 'llava'; allowed are 'llava-hf'. Did you mean 'llava-hf'?" in capsys.readouterr().err

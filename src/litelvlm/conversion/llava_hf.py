@@ -42,8 +42,10 @@ def export_llava(
         `architecture`, `num_parameters`, `dtype` and `seg_token_id` (`None` of a model without masks).
 
     Raises:
-        ValueError: there is something at `dest`.
+        ValueError: there is something at `dest`, or the weights are quantised.
     """
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise ValueError("The weights are quantised; export the model in full precision, and let the engine quantise.")
     config = deepcopy(model.config.backbone_config)
     state = {f"model.{name}": tensor for name, tensor in model.model.backbone.state_dict().items()}
     # CODEPATH: LISA has one linear layer, the backbone's classes have two with an activation between
