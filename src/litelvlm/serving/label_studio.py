@@ -67,7 +67,7 @@ def predict(
         )
     predictions = []
     for task in tasks:
-        regions: list[dict[str, Any]] = []
+        regions: list[Any] = []
         for name, tag in images.items():
             if tag.value_name not in task["data"]:
                 raise ValueError(

@@ -144,8 +144,9 @@ def read_image(source: str, folders: Sequence[Path]) -> Image.Image:
         raise ValueError(f"`image` is {shorten(source)}; allowed are base64 and data URLs, and no paths.")
     name = unquote(urlsplit(source).path) if source.startswith("file:") else source
     try:
-        places = [(path, folder) for folder in folders if (path := (folder / name).resolve()).is_relative_to(folder)]
-        path = next((path for path, _ in places if path.is_file()), None)
+        # Links are followed first, so that none leads out
+        places = [(folder, (folder / name).resolve()) for folder in folders]
+        path = next((path for folder, path in places if path.is_relative_to(folder) and path.is_file()), None)
         if path is None:
             raise ValueError(f"there is no such file in {' or '.join(map(str, folders))}")
         with open(path, "rb") as file:
