@@ -791,7 +791,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             is_seg = find_token(seg_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
             # The hidden state before a token predicts it, so the last one predicts no token of the prompt
             is_seg = nn.functional.pad(_at(is_seg, outputs.source_positions)[:, 1:], (0, 1))
-            masks = self._decode_masks(outputs.last_hidden_state, is_seg, image_embeddings)
+            masks = self.decode_masks(outputs.last_hidden_state, is_seg, image_embeddings)
             outputs = replace(outputs, **masks)
         if self.training and labels is not None and mask_labels is None and outputs.pred_masks is not None:
             logger.warning_once(
@@ -876,7 +876,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             image_embeddings = image_state.sam_image_embeddings
         else:  # SAM is half of the work, and answers without [SEG] have no mask
             image_embeddings = self.sam.encode_image(sam_pixel_values) if is_seg.any() else None
-        masks = self._decode_masks(hidden_states, is_seg, image_embeddings)
+        masks = self.decode_masks(hidden_states, is_seg, image_embeddings)
         return LiteLVLMSegmentationOutput(sequences=sequences, **masks, **selection)
 
     def _generate_with_states(
@@ -942,10 +942,12 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
                 "and leave `sam_pixel_values` out."
             )
 
-    def _decode_masks(
+    def decode_masks(
         self, hidden_states: torch.Tensor, is_seg: torch.Tensor, image_embeddings: torch.Tensor | None
     ) -> dict[str, list[torch.Tensor]]:
         """
+        A mask for each hidden state that predicts [SEG].
+
         Args:
             hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): last hidden states.
             is_seg (`torch.BoolTensor` of shape `(B, R)`): those that predict [SEG].

@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": ["convert", NAME, "OUTPUT/made"],
     "convert --clip": ["convert", CHECKPOINT, "OUTPUT/made", "--clip", NAME],
     "convert --clip hf-hub:": ["convert", CHECKPOINT, "OUTPUT/made", "--clip", f"hf-hub:{NAME}"],
+    "export": ["export", NAME, "OUTPUT/made"],
     "diagnose": ["diagnose", "--model", NAME, "--output", "OUTPUT"],
     "benchmark": ["benchmark", "--model", NAME],
 }

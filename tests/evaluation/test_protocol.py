@@ -22,8 +22,8 @@ def test_conversation_shares_one_selection_among_up_to_three_texts(embedded, val
     model, processor = embedded
     image, seen = val[0].load_image(), []
     texts = [f"the {colour} object" for colour in ("red", "blue", "green", "pink")]
-    decode = model._decode_masks
-    monkeypatch.setattr(model, "_decode_masks", lambda *a: (seen.append(a[1].sum(-1).tolist()), decode(*a))[1])
+    decode = model.decode_masks
+    monkeypatch.setattr(model, "decode_masks", lambda *a: (seen.append(a[1].sum(-1).tolist()), decode(*a))[1])
     inputs = processor(image, **prompts("conversation", texts))
     state = model.encode_image(inputs["pixel_values"], inputs["sam_pixel_values"])
     choice = {"pruning_method": "litelvlm", "num_retained_tokens": 85}

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoProcessor,
     CLIPConfig,
     CLIPModel,
     LlavaNextConfig,
@@ -28,6 +29,8 @@ from transformers import (
 
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.conversion import convert
+from litelvlm.conversion.llava_hf import export_llava
+from litelvlm.serving.engines import encode
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 SIZES = [(50, 90), (64, 40)]  # height, width: one crop above two, and two above two, unpadded
@@ -183,6 +186,21 @@ def test_converted_folder_is_what_from_backbone_wraps(llava_next, wrapped, image
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("method", ["litelvlm", "none"])
+def test_another_engine_answers_as_the_wrapped_model(wrapped, lite_processor, images, method, tmp_path):
+    export_llava(wrapped, lite_processor, tmp_path / "exported")
+    engine = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "exported")
+    assert isinstance(AutoProcessor.from_pretrained(tmp_path / "exported"), LlavaNextProcessor)
+    texts, options = ["the dog", "two cats, please"], {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    inputs = lite_processor(images, texts)
+    expected = wrapped.generate(**inputs, **options, pruning_method=method)[:, inputs["input_ids"].shape[1] :]
+    prompts = encode(wrapped, lite_processor, images, texts, pruning_method=method)
+    if method == "none":  # images of different numbers of tokens
+        assert len({len(tokens) for tokens in prompts.visual_tokens}) == 2
+    answers = engine.generate(inputs_embeds=prompts.inputs_embeds, attention_mask=prompts.attention_mask, **options)
+    assert torch.equal(answers, expected)
+
+
 def test_methods_of_one_image_are_refused_and_others_retain_patches(wrapped, lite_processor, images):
     inputs = lite_processor(images, ["the dog", "two cats, please"])
     is_patch = wrapped.encode_image(inputs["pixel_values"], image_sizes=inputs["image_sizes"]).is_patch

@@ -18,6 +18,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, TorchAoConfig
 
 import litelvlm
+from litelvlm.conversion.llava_hf import export_llava
 from litelvlm.modeling.images_litelvlm import load_rgb
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 
@@ -71,6 +72,12 @@ def test_modules_that_are_named_are_left_alone_instead(tmp_path):
     model, _ = litelvlm.load_tiny(quantization_config=config)
     assert not is_quantized(model.model.backbone.language_model.layers[0].mlp.up_proj.weight)
     assert is_quantized(model.model.guide.visual_projection.weight)
+
+
+def test_a_quantised_model_is_not_exported(tmp_path):
+    model, processor = litelvlm.load_tiny(quantization_config=TorchAoConfig(eight_bits()))
+    with pytest.raises(ValueError, match="weights are quantised; export the model in full precision"):
+        export_llava(model, processor, tmp_path / "llava")
 
 
 @pytest.mark.parametrize("as_dict", [False, True])

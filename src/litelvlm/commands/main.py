@@ -24,9 +24,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, benchmark, card, convert, demo, diagnose, doctor, evaluate, methods, push, segment, verify
+from . import (
+    annotate,
+    benchmark,
+    card,
+    convert,
+    demo,
+    diagnose,
+    doctor,
+    evaluate,
+    export,
+    mcp,
+    methods,
+    push,
+    segment,
+    verify,
+)
 
-COMMANDS = (segment, demo, annotate, methods, convert, verify, card, push, evaluate, diagnose, benchmark, doctor)
+COMMANDS = (
+    segment,
+    demo,
+    annotate,
+    methods,
+    convert,
+    export,
+    mcp,
+    verify,
+    card,
+    push,
+    evaluate,
+    diagnose,
+    benchmark,
+    doctor,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -38,7 +38,7 @@ def resample(
     names, position = np.unique(np.asarray(images, dtype=str), return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, position, values.astype(np.float64))
-    drawn = np.ones((1, len(names)))
+    drawn: np.ndarray = np.ones((1, len(names)))
     if len(names):
         shares = np.full(len(names), 1 / len(names))
         draws = np.random.default_rng(seed).multinomial(len(names), shares, size=num_resamples)
