@@ -108,6 +108,14 @@ def test_image_is_encoded_once_for_its_texts_and_broken_ones_are_told(monkeypatc
         annotator({"image": []})
 
 
+def test_a_text_with_half_a_character_stops_no_other_about_its_image():
+    annotator = Annotator(*litelvlm.load_tiny(), answer="It is [SEG].")
+    prepared = annotator.prepare([Request(str(EXAMPLE_IMAGE), ["the red circle", "a \ud83d", " "], "a.png")])
+    assert prepared.asked == [("a.png", "the red circle")]
+    half, empty = (error["error"] for error in prepared.errors)
+    assert "which is half of a character" in half and "not empty" in empty
+
+
 def test_table_becomes_parquet_and_coco_and_what_is_broken_a_line_of_its_own(folder, capsys):
     table = str(folder / "images" / "table.csv")
     assert main(["annotate", table, str(folder / "out.parquet"), *ANSWER]) == 0

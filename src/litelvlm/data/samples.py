@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
+from ..modeling.chat_litelvlm import half_of_character
 from ..modeling.images_litelvlm import load_rgb
 
 IGNORED = 255
@@ -84,14 +85,17 @@ def refer(
     name: str, id: str, text: Any, load_mask: Callable[[], np.ndarray | None], question_template: str | None = None
 ) -> Referring:
     """What is asked by one text; a text that is none makes it broken, under the name of its annotation."""
-    reason = None
-    if not isinstance(text, str) or not text.strip():
-        reason = f"has the text {text!r:.80}; allowed are texts that are not empty"
-    elif any("\ud800" <= letter <= "\udfff" for letter in text):
-        reason = f"has a text with half a letter ({text!r:.80}), which is no Unicode"
-    if reason is not None:
-        return Referring(id, "", partial(broken, f"{name} {reason}."))
+    if fault := fault_of_text(text):
+        return Referring(id, "", partial(broken, f"{name} has the text {text!r:.80}: {fault}."))
     return Referring(id, text.strip(), load_mask, question_template)
+
+
+def fault_of_text(text: Any) -> str | None:
+    """Why something cannot be asked as a text; `None` where it can."""
+    if not isinstance(text, str) or not text.strip():
+        return "allowed are texts that are not empty"
+    half = half_of_character(text)
+    return None if half is None else f"it {half}"
 
 
 def required(name: str) -> ModuleType:
@@ -133,6 +137,7 @@ __all__ = [
     "ReferringImage",
     "broken",
     "broken_image",
+    "fault_of_text",
     "read_image",
     "read_json",
     "refer",

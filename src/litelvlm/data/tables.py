@@ -21,7 +21,6 @@ A `mask` is an image (nonzero inside), its rows, run lengths or polygons as in C
 meant. `text` may be a list; `mask` is then one of the same length.
 """
 
-import io
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..modeling.images_litelvlm import load_rgb
+from ..modeling.images_litelvlm import load_rgb, open_image
 from .masks import decode_segmentation, image_as_mask
 from .samples import (
     BrokenAnnotation,
@@ -98,7 +97,7 @@ def _load_parquet(paths: list[Path]) -> list[ReferringImage]:
 
 def _image_of_row(table: Any, row: int, name: str) -> Image.Image:
     try:
-        return load_rgb(_image(table[row]["image"]))
+        return load_rgb(table[row]["image"])
     except Exception as error:  # each of Pillow's readers, and `datasets` around them, raises its own
         raise BrokenAnnotation(f"{name}: {error}") from error
 
@@ -114,20 +113,11 @@ def _mask_of_row(table: Any, row: int, number: int, name: str) -> np.ndarray | N
         if mask is None:
             return None
         if isinstance(mask, list) or (isinstance(mask, dict) and "counts" in mask):
-            width, height = load_rgb(_image(values["image"])).size
+            width, height = load_rgb(values["image"]).size
             return decode_segmentation(mask, height, width)
-        return image_as_mask(_image(mask))
+        return image_as_mask(open_image(mask))
     except Exception as error:  # as above
         raise BrokenAnnotation(f"{name}: mask {number}: {error}") from error
-
-
-def _image(value: Any) -> Image.Image:
-    """A cell as an image in the mode in which it is stored: decoded by `datasets`, or its bytes, or its path."""
-    if isinstance(value, dict):
-        value = io.BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
-    if not isinstance(value, (Image.Image, str, io.BytesIO)):
-        raise ValueError(f"a {type(value).__name__} where an image belongs")
-    return value if isinstance(value, Image.Image) else Image.open(value)
 
 
 # --- COCO ------------------------------------------------------------------------------------------------------------
