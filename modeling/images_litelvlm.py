@@ -63,8 +63,8 @@ def open_image(source: Any) -> Image.Image:
         source = BytesIO(source)
     if not isinstance(source, (str, os.PathLike, Image.Image, BytesIO)):
         raise ValueError(
-            f"An image is of type {type(source).__name__}; allowed are PIL images, numpy arrays, torch tensors, paths, "
-            "URLs, and bytes."
+            f"An image is of type {type(source).__name__}; allowed are PIL images, numpy arrays, torch tensors, "
+            "paths, URLs, and bytes."
         )
     name = repr(str(source)[:80]) if isinstance(source, (str, os.PathLike)) else "An image"
     is_url = name.startswith(("'http://", "'https://", "'data:image/"))

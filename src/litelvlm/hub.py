@@ -13,12 +13,16 @@
 # limitations under the License.
 """Folders and Hub ids: whether they are to be had, before a library tries many times, and how they are published."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id
+
+# In messages names stand in quotes, as `repr` writes them
+_QUOTED_PATH = re.compile(r"""(["'])(?:/|~|[A-Za-z]:[\\/]|\\\\).*?\1""")
 
 
 def check_reachable(name: str | Path, repo_type: str = "model") -> None:
@@ -80,4 +84,9 @@ def public_name(name: str | Path) -> str:
     return Path(name).resolve().name if str(name) and Path(name).exists() else str(name)
 
 
-__all__ = ["check_reachable", "is_hub_id", "public_name"]
+def public_message(message: str) -> str:
+    """A message in which an absolute path is the name of its file or folder alone: what is written is published."""
+    return _QUOTED_PATH.sub(lambda path: repr(re.split(r"[/\\]", path[0][1:-1].rstrip("/\\"))[-1]), message)
+
+
+__all__ = ["check_reachable", "is_hub_id", "public_message", "public_name"]

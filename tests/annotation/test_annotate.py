@@ -129,6 +129,7 @@ def test_table_becomes_parquet_and_coco_and_what_is_broken_a_line_of_its_own(fol
         assert decode_segmentation(row["segmentation"], height, width).sum() == row["area"]
     errors = [json.loads(line) for line in (folder / "out.errors.jsonl").read_text().splitlines()]
     assert [error["image"] for error in errors] == ["1.png", "1.png", "4.png"]
+    assert str(folder) not in (folder / "out.errors.jsonl").read_text()
     assert "cannot be read as an image" in errors[0]["error"] and "not empty" in errors[2]["error"]
     assert not (folder / "out.parquet.parts").exists()
 

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..data.masks import encode_mask
 from ..data.samples import fault_of_text
-from ..hub import check_reachable, public_name
+from ..hub import check_reachable, public_message, public_name
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
@@ -278,7 +278,7 @@ def _name_of(image: Any) -> str | None:
 
 
 def _error(request: Request, text: Any, reason: str) -> dict[str, Any]:
-    return {"image": request.name, "text": text, "error": reason.strip().splitlines()[0]}
+    return {"image": request.name, "text": text, "error": public_message(reason.strip().splitlines()[0])}
 
 
 def _describe(entry: dict[str, Any]) -> dict[str, Any]:
