@@ -252,6 +252,9 @@ def test_sources_of_every_kind_give_images_with_their_texts(folder):
         ("other.csv", "has no column image"),
         ("coco.json", "is not in COCO's format"),
         ("twice.json", r"twice\.json': several images have the id 7"),
+        ("latin.jsonl", r"latin\.jsonl' cannot be read: 'utf-8' codec"),
+        ("latin.csv", r"latin\.csv' cannot be read: 'utf-8' codec"),
+        ("deep.jsonl", r"deep\.jsonl': line 1 cannot be read"),
     ],
 )
 def test_sources_that_cannot_be_read_are_told_by_name(name, message, folder):
@@ -260,8 +263,18 @@ def test_sources_that_cannot_be_read_are_told_by_name(name, message, folder):
     (folder / "coco.json").write_text('{"images": [{}], "annotations": []}')
     twice = [{"id": i, "file_name": f"{i}.png"} for i in (7, 8, "7")]
     (folder / "twice.json").write_text(json.dumps({"images": twice, "annotations": []}))
+    (folder / "latin.csv").write_bytes(b"image,text\na.png,caf\xe9\n")
+    (folder / "latin.jsonl").write_bytes(b'{"image": "a.png", "text": "caf\xe9"}\n')
+    (folder / "deep.jsonl").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=message):
         list(open_source(str(folder / name)).requests)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_tables_may_begin_with_the_mark_that_windows_writes(tmp_path, ending):
+    lines = {"csv": "image,text\na.png,it\n", "jsonl": '{"image": "a.png", "text": "it"}\n'}
+    (tmp_path / f"list.{ending}").write_text(lines[ending], encoding="utf-8-sig")
+    assert requests_of(str(tmp_path / f"list.{ending}")) == [("a.png", ["it"])]
 
 
 def test_rows_say_how_many_tokens_an_adaptive_method_kept_for_each_image():

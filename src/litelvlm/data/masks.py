@@ -138,7 +138,7 @@ def _read_runs(text: str | bytes) -> list[int]:
     """
     runs: list[int] = []
     value = shift = 0
-    for letter in text.encode() if isinstance(text, str) else text:
+    for letter in map(ord, text) if isinstance(text, str) else text:
         bits = letter - 48
         if not 0 <= bits < 64 or shift > 30:
             raise ValueError("run lengths that are no compressed text of COCO's")

@@ -15,6 +15,7 @@
 
 import importlib
 import json
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -86,7 +87,7 @@ def refer(
 ) -> Referring:
     """What is asked by one text; a text that is none makes it broken, under the name of its annotation."""
     if fault := fault_of_text(text):
-        return Referring(id, "", partial(broken, f"{name} has the text {text!r:.80}: {fault}."))
+        return Referring(id, "", partial(broken, f"{name} has the text {reprlib.repr(text)}: {fault}."))
     return Referring(id, text.strip(), load_mask, question_template)
 
 
@@ -96,6 +97,11 @@ def fault_of_text(text: Any) -> str | None:
         return "allowed are texts that are not empty"
     half = half_of_character(text)
     return None if half is None else f"it {half}"
+
+
+def is_id(value: Any) -> bool:
+    """Whether JSON names an image or an annotation by a value: a whole number, or a text."""
+    return type(value) in (int, str) and value != ""
 
 
 def required(name: str) -> ModuleType:
@@ -138,6 +144,7 @@ __all__ = [
     "broken",
     "broken_image",
     "fault_of_text",
+    "is_id",
     "read_image",
     "read_json",
     "refer",

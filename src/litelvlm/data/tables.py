@@ -38,6 +38,7 @@ from .samples import (
     ReferringImage,
     broken,
     broken_image,
+    is_id,
     read_image,
     read_json,
     refer,
@@ -128,7 +129,7 @@ def _load_coco(path: Path) -> list[ReferringImage]:
     lists: list[Any] = [data.get(name) for name in ("images", "annotations")] if isinstance(data, dict) else []
     if not lists or not all(isinstance(found, list) for found in lists):
         raise ValueError(f"'{path}' is not in COCO's format; it needs the lists `images` and `annotations`.")
-    images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and _is_id(image.get("id"))}
+    images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and is_id(image.get("id"))}
     # Samples are told apart by ids as texts; which one of two is meant nobody knows
     twice_images, twice_annotations = (repeated_ids(found) for found in lists)
     # In the order of their first annotations: some programs write the images themselves in another order
@@ -136,7 +137,7 @@ def _load_coco(path: Path) -> list[ReferringImage]:
     unread = []
     for number, annotation in enumerate(lists[1]):
         name = f"'{path}': annotation {number} of the list"
-        if not isinstance(annotation, dict) or not all(_is_id(annotation.get(key)) for key in ("id", "image_id")):
+        if not isinstance(annotation, dict) or not all(is_id(annotation.get(key)) for key in ("id", "image_id")):
             unread.append(broken_image(f"annotation {number}", f"{name} has no `id` and `image_id`."))
             continue
         name = f"'{path}': annotation {annotation['id']}"
@@ -159,12 +160,8 @@ def _load_coco(path: Path) -> list[ReferringImage]:
 
 def repeated_ids(listed: list[Any]) -> set[str]:
     """The ids, as texts, that several images or annotations of COCO's format have."""
-    counts = Counter(str(one["id"]) for one in listed if isinstance(one, dict) and _is_id(one.get("id")))
+    counts = Counter(str(one["id"]) for one in listed if isinstance(one, dict) and is_id(one.get("id")))
     return {number for number, count in counts.items() if count > 1}
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str))
 
 
 def _coco_entry(path: Path, number: Any, image: dict[str, Any] | None, asked: tuple[Referring, ...]) -> ReferringImage:
