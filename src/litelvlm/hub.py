@@ -72,6 +72,15 @@ def is_hub_id(name: str) -> bool:
     return True
 
 
+def check_hub_id(name: str) -> None:
+    """Raises a `ValueError` that says what form a Hub id has, where a name has another."""
+    if not is_hub_id(name):
+        raise ValueError(
+            f"{name!r} has not the form of a Hub id; allowed is ORG/NAME or NAME, of up to 96 letters, digits, '-', "
+            "'_' and '.'."
+        )
+
+
 def public_name(name: str | Path) -> str:
     """A Hub id or OpenCLIP's name as it is, and of a folder or file its last part: what is written is published."""
     scheme, _, place = str(name).rpartition(":")
@@ -89,4 +98,4 @@ def public_message(message: str) -> str:
     return _QUOTED_PATH.sub(lambda path: repr(re.split(r"[/\\]", path[0][1:-1].rstrip("/\\"))[-1]), message)
 
 
-__all__ = ["check_reachable", "is_hub_id", "public_message", "public_name"]
+__all__ = ["check_hub_id", "check_reachable", "is_hub_id", "public_message", "public_name"]
