@@ -20,10 +20,10 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.utils import validate_repo_id
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..evaluation.report import with_interval
+from ..hub import check_hub_id
 from ..modeling.damage_litelvlm import read_json
 from ..writing import write_text
 
@@ -52,7 +52,7 @@ def render_card(target: str, repo_id: str | None = None) -> str:
     if target not in TARGETS:
         raise ValueError(f"There is no card for {target!r}; allowed are {', '.join(TARGETS)}. Name it by `--target`.")
     repo_id = repo_id or f"org/{target}"
-    validate_repo_id(repo_id)
+    check_hub_id(repo_id)
     results = _results(target)
     values = TARGETS[target]
     if values["base_model"]:

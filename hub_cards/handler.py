@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
+from ..modeling.chat_litelvlm import half_of_character
 from ..modeling.fetching_litelvlm import UNTRUSTED_BYTES, fetch, open_untrusted
 
 PARAMETERS = {"answer": str, "max_new_tokens": int, "num_retained_tokens": int, "pruning_method": str}
@@ -123,8 +124,8 @@ def check_text(name: str, text: Any) -> str:
         raise ValueError(f"`{name}` is {shorten(text)}; allowed is one text. Send a request for each of several.")
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"`{name}` has {len(text)} characters; allowed are {MAX_CHARACTERS}.")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"`{name}` holds half a surrogate pair, which is no text; send it as UTF-8.")
+    if reason := half_of_character(text):
+        raise ValueError(f"`{name}` {reason}.")
     return text
 
 

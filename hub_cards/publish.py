@@ -21,10 +21,10 @@ from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError, safe_open
 
+from ..hub import check_hub_id
 from ..modeling.damage_litelvlm import read_json
 
 _TOKENIZER = (
@@ -70,7 +70,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False, dry_run: bo
         OSError: the Hub refuses, or cannot be reached.
     """
     folder = Path(folder)
-    validate_repo_id(repo_id)
+    check_hub_id(repo_id)
     allowed = [*PUBLISHED, *check_folder(folder)]
     names, left_out = _list_files(folder, allowed)
     if links := [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]:

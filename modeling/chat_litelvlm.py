@@ -128,6 +128,18 @@ def added_tokens(tokenizer: Any) -> set[str]:
     return {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
 
 
+def half_of_character(text: str) -> str | None:
+    """What to say of a text that holds half of a surrogate pair, which no tokenizer reads; `None` of any other."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return (
+            f"holds {text[error.start]!r} at character {error.start}, which is half of a character; decode texts as "
+            "what they are, such as UTF-8"
+        )
+    return None
+
+
 def protect(text: Any, tokens: Iterable[str]) -> Any:
     """Text, or what holds texts, in which every one of these tokens is cut in two, so that none is recognised."""
     if isinstance(text, dict):
@@ -136,13 +148,8 @@ def protect(text: Any, tokens: Iterable[str]) -> Any:
         return [protect(value, tokens) for value in text]
     if not isinstance(text, str):
         return text
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"A text holds {text[error.start]!r} at character {error.start}, which is half of a character; decode "
-            "texts as what they are, such as UTF-8."
-        ) from None
+    if reason := half_of_character(text):
+        raise ValueError(f"A text {reason}.")
     text = text.replace(SPLIT, "")
     alternatives = "|".join(re.escape(token) for token in tokens if len(token) > 1)
     if not alternatives:
@@ -158,6 +165,7 @@ __all__ = [
     "SPLIT",
     "added_tokens",
     "as_turns",
+    "half_of_character",
     "is_conversation",
     "message_text",
     "protect",

@@ -136,7 +136,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         if _has_image(kwargs):
             return True
         is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
-        return getattr(cache, "is_pruned", False) and bool(is_image.any())
+        return hasattr(cache, "pruned_prompt") and bool(is_image.any())
 
     def _plan(self, model_kwargs: dict[str, Any]) -> PruningPlan:
         chosen = (model_kwargs.get(name) for name in ("num_retained_tokens", "pruning_method"))

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .fetching_litelvlm import fetch
 
@@ -31,32 +31,42 @@ def load_rgb(image: Any) -> Image.Image:
     transparency laid over white.
 
     Args:
-        image: a `PIL.Image` of any mode, a path, a URL, or an array or tensor of shape `(H, W)`, `(H, W, C)` or
+        image: what [`open_image`] takes, in any mode, or an array or tensor of shape `(H, W)`, `(H, W, C)` or
             `(C, H, W)` with C of 1, 3 or 4. Values of 16 bits span 0 to 65535, other integers 0 to 255, floats 0 to 1.
-            A URL is read within the limits of [`fetch`].
 
     Raises:
-        ValueError: the file is missing or no image, the URL gives none in time, the array has another shape or the
-            values another range, or there are more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        ValueError: as [`open_image`], or the array has another shape or the values another range.
     """
     if isinstance(image, torch.Tensor):
         image = (image.detach().float() if image.is_floating_point() else image).cpu().numpy()
     if isinstance(image, np.ndarray):
         image = _from_array(image)
-    if not isinstance(image, (str, os.PathLike, Image.Image)):
+    return _to_rgb(open_image(image))
+
+
+def open_image(source: Any) -> Image.Image:
+    """
+    An image as it is stored but upright: Transformers' `load_image` converts to RGB at once, which cuts 16-bit values
+    and drops transparency.
+
+    Args:
+        source: a `PIL.Image`, a path, a URL, which is read within the limits of [`fetch`], the bytes of a file, or a
+            dictionary of `bytes` or `path`, as `datasets` has images that are not decoded.
+
+    Raises:
+        ValueError: the file is missing or no image, the URL gives none in time, or there are more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    if isinstance(source, dict):
+        source = source.get("bytes") or source.get("path")
+    if isinstance(source, bytes):
+        source = BytesIO(source)
+    if not isinstance(source, (str, os.PathLike, Image.Image, BytesIO)):
         raise ValueError(
-            f"`images` holds a {type(image).__name__}; allowed are PIL images, numpy arrays, torch tensors, paths and "
-            "URLs."
+            f"An image is of type {type(source).__name__}; allowed are PIL images, numpy arrays, torch tensors, "
+            "paths, URLs, and bytes."
         )
-    return _to_rgb(_open(image))
-
-
-def _open(source: str | os.PathLike | Image.Image) -> Image.Image:
-    """
-    An image, file or URL, as it is stored but upright: Transformers' `load_image` converts to RGB at once, which cuts
-    16-bit values and drops transparency.
-    """
-    name = "An image" if isinstance(source, Image.Image) else repr(str(source)[:80])
+    name = repr(str(source)[:80]) if isinstance(source, (str, os.PathLike)) else "An image"
     is_url = name.startswith(("'http://", "'https://", "'data:image/"))
     try:
         image = source if isinstance(source, Image.Image) else Image.open(_read_url(str(source)) if is_url else source)
@@ -69,6 +79,8 @@ def _open(source: str | os.PathLike | Image.Image) -> Image.Image:
         verb = "fetched" if is_url else "read"
         # The system's own message repeats the whole name, which may be an image in base64
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose message may name an object in memory
+            reason = "it is of no format that Pillow knows"
         raise ValueError(f"{name} cannot be {verb} as an image: {reason.splitlines()[0][:300]}") from error
 
 
@@ -131,4 +143,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-__all__ = ["load_rgb"]
+__all__ = ["load_rgb", "open_image"]

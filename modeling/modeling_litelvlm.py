@@ -51,7 +51,7 @@ from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
-from .prompt_litelvlm import Prompt, check_shape, find_token
+from .prompt_litelvlm import CachedPrompt, Prompt, check_shape, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
     LayerwisePruner,
@@ -485,11 +485,22 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
         prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config)
+        cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
+        cached: CachedPrompt | None = getattr(cache, "pruned_prompt", None)
         if is_image is None:
             embeds = embed(input_ids) if inputs_embeds is None else inputs_embeds
+            if cached is not None:
+                prompt = cached.continued_by(prompt, cache, *embeds.shape[:2])
+                plan = replace(plan, method=cached.method)
             outputs, _ = self._run_language_model(embeds, prompt, plan, **kwargs)
             return LiteLVLMModelOutput(**outputs, attention_mask=attention_mask, position_ids=position_ids)
 
+        if cache is not None and (plan.drops_tokens or cached is not None):
+            torch_compilable_check(
+                cache.get_seq_length() == 0,
+                f"`{CACHE_NAME}` is filled already; a prompt with an image is pruned as a whole, so pass the whole "
+                "conversation with its image and without a cache.",
+            )
         if image_state is None:
             image_state = self._encode(pixel_values, image_sizes, plan.selector)
         image_state = image_state.without_sam().repeat_for(len(is_image))
@@ -502,8 +513,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
         if plan.drops_tokens and outputs.get(CACHE_NAME) is not None:
-            # Nothing else tells, in a later call, that the cache has fewer entries than the conversation has tokens
-            outputs[CACHE_NAME].is_pruned = True
+            outputs[CACHE_NAME].pruned_prompt = CachedPrompt(prompt, plan.method)
         # A flat list of tokens is that of images in crops, whose numbers of tokens differ
         per_image = visual_tokens if visual_tokens.ndim == 3 else visual_tokens.split(image_state.num_tokens())
         return LiteLVLMModelOutput(

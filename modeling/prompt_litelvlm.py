@@ -26,10 +26,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache
 from transformers.utils.import_utils import is_tracing, torch_compilable_check
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from .pruning_litelvlm import RetainedTokens
+from .pruning_litelvlm import PruningMethod, RetainedTokens
+from .versions_litelvlm import CACHE_NAME
 
 
 @dataclass
@@ -169,6 +171,57 @@ class Prompt:
         return self.is_image
 
 
+@dataclass
+class CachedPrompt:
+    """
+    What a cache knows of the pruned prompt in it, as its `pruned_prompt`: nothing else tells a later call that it has
+    fewer entries than the conversation has tokens.
+
+    Args:
+        prompt ([`Prompt`]): as it entered the language model.
+        method: by which it was pruned, whatever that of the later call.
+    """
+
+    prompt: Prompt
+    method: PruningMethod
+
+    def continued_by(self, prompt: Prompt, cache: Cache, batch_size: int, num_tokens: int) -> Prompt:
+        """
+        The tokens that go on behind this prompt: from its last position and with its padding, where the call does not
+        say.
+
+        Args:
+            prompt ([`Prompt`]): those tokens as the call has them.
+            cache (`Cache`): what holds this prompt, and maybe more behind it.
+            batch_size, num_tokens (`int`): their number.
+
+        Raises:
+            ValueError: an attention mask that does not count the cached entries, or other samples.
+        """
+        before, attention_mask, position_ids = self.prompt, prompt.attention_mask, prompt.position_ids
+        # So in every step of `generate`, which must not wait for the length of a static cache
+        if position_ids is not None and (attention_mask is not None or before.attention_mask is None):
+            return prompt
+        num_cached = int(cache.get_seq_length())
+        if num_cached == 0:  # emptied since
+            return prompt
+        length = num_cached + num_tokens
+        if attention_mask is None and before.attention_mask is not None:
+            num_since = length - before.attention_mask.shape[1]
+            attention_mask = nn.functional.pad(before.attention_mask, (0, num_since), value=1)
+        is_per_token = attention_mask is not None and attention_mask.ndim == 2
+        if is_per_token and tuple(attention_mask.shape) != (batch_size, length):
+            raise ValueError(
+                f"The attention mask has shape {tuple(attention_mask.shape)}, but {(batch_size, length)} is wanted: a "
+                f"pruned `{CACHE_NAME}` has {num_cached} entries, and {num_tokens} tokens come. Give the same samples "
+                "and the `attention_mask` of the pruned prompt's output with a 1 for each token since, or none."
+            )
+        if position_ids is None and before.position_ids is not None:
+            num_ahead = before.position_ids[:, -1:] + 1 - before.position_ids.shape[1]
+            position_ids = num_ahead + torch.arange(num_cached, length, device=num_ahead.device)
+        return Prompt(prompt.input_ids, attention_mask, position_ids, is_padded=attention_mask is not None)
+
+
 def find_token(
     token_id: int, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, embedding: nn.Module
 ) -> torch.Tensor:
@@ -231,4 +284,4 @@ def check_shape(name: str, values: torch.Tensor | None, *allowed: tuple[int, ...
         raise ValueError(f"`{name}` has shape {tuple(values.shape)}; for these conversations it is to be {shapes}.")
 
 
-__all__ = ["Prompt", "check_shape", "find_token", "retained_positions"]
+__all__ = ["CachedPrompt", "Prompt", "check_shape", "find_token", "retained_positions"]

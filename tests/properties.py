@@ -25,14 +25,14 @@ from PIL import Image
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.data.masks import decode_segmentation, draw_labelme_shape
-from litelvlm.data.samples import BrokenAnnotation
+from litelvlm.data.samples import IGNORED, BrokenAnnotation
 from litelvlm.data.tables import load_tables
 from litelvlm.modeling.images_litelvlm import load_rgb
 
 from . import strategies
 
 
-def _or_none(call, *arguments, error=ValueError):
+def or_none(call, *arguments, error=ValueError):
     """The result, or `None` after an error of exactly the type that is promised, with a message."""
     try:
         return call(*arguments)
@@ -42,18 +42,24 @@ def _or_none(call, *arguments, error=ValueError):
 
 
 def segmentation_is_decoded_or_refused(case):
-    segmentation, height, width, expected = case
-    mask = _or_none(decode_segmentation, segmentation, height, width)
+    *given, expected = case
+    mask = check_mask(*given)
     if expected is not None:
         assert np.array_equal(mask, expected)
+
+
+def check_mask(segmentation, height, width):
+    """The mask of a segmentation, or `None` after an error."""
+    mask = or_none(decode_segmentation, segmentation, height, width)
     if mask is not None:
         assert mask.shape == (height, width) and mask.dtype == np.uint8 and mask.max() <= 1
         # Memory that nobody wrote would differ
         assert np.array_equal(mask, decode_segmentation(segmentation, height, width))
+    return mask
 
 
 def labelme_shape_is_drawn_or_refused(shape):
-    layer = _or_none(draw_labelme_shape, shape, 8, 10)
+    layer = or_none(draw_labelme_shape, shape, 8, 10)
     assert layer is None or (layer.shape == (8, 10) and layer.dtype == bool)
 
 
@@ -62,16 +68,21 @@ def coco_file_is_read_or_what_is_broken_is_named(data):
         Image.new("RGB", (10, 8)).save(Path(folder) / "a.png")
         path = Path(folder) / "val.json"
         path.write_text(json.dumps(data))
-        for entry in _or_none(load_tables, path, "val") or []:
-            image = _or_none(entry.load_image, error=BrokenAnnotation)
-            assert entry.id and entry.expressions and (image is None or image.size == (10, 8))
-            for expression in entry.expressions:
-                mask = _or_none(expression.load_mask, error=BrokenAnnotation)
-                assert mask is None or set(np.unique(mask)) <= {0, 1}
+        check_entries(or_none(load_tables, path, "val") or [], (10, 8))
+
+
+def check_entries(entries, size):
+    """Images of that width and height with their expressions, and what cannot be read is broken by name."""
+    for entry in entries:
+        image = or_none(entry.load_image, error=BrokenAnnotation)
+        assert entry.id and entry.expressions and (image is None or image.size == size)
+        for expression in entry.expressions:
+            mask = or_none(expression.load_mask, error=BrokenAnnotation)
+            assert mask is None or set(np.unique(mask)) <= {0, 1, IGNORED}
 
 
 def image_is_read_or_refused(image):
-    read = _or_none(load_rgb, image)
+    read = or_none(load_rgb, image)
     assert read is None or (read.mode == "RGB" and min(read.size) > 0)
 
 

@@ -52,6 +52,34 @@ def test_masks_are_named_in_the_legend(asked, ax):
     assert drawn(ax).shape == (64, 96, 3)
 
 
+@pytest.mark.parametrize("kind", ["16 bits", "turned", "file"])
+def test_images_of_any_kind_are_drawn_as_the_model_sees_them(asked, ax, tmp_path, kind):
+    """A gradient, so that one that is cut or lies on its side differs."""
+    _, model, processor, inputs, output, _ = asked
+    grey = np.linspace(0, 255, 96 * 64).astype(np.uint8).reshape(64, 96)
+    given = expected = Image.fromarray(np.stack([grey] * 3, axis=2))
+    if kind == "16 bits":
+        given = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        given.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
+        given = tmp_path / "a.png" if kind == "file" else Image.open(tmp_path / "a.png")
+    plots = (
+        lambda one: plot_masks(one, [], ax=ax),
+        lambda one: plot_tokens(one, model, processor, inputs, output, ax=ax),
+        lambda one: plot_similarity(one, output.similarity[0, 0], processor, ax),
+    )
+    for plot in plots:
+        shown = []
+        for one in (given, expected):
+            ax.clear()
+            plot(one)
+            shown.append((drawn(ax), ax.get_xlim(), ax.get_ylim()))
+        np.testing.assert_array_equal(shown[0][0], shown[1][0])
+        assert shown[0][1:] == shown[1][1:]
+
+
 def test_no_mask_is_said(asked, ax):
     image = asked[0]
     plot_masks(image, [], ax=ax)

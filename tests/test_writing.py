@@ -45,6 +45,20 @@ def test_full_disk_leaves_what_stood_there(tmp_path, small_disk):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["gone/o.png", "file/o.png"])
+def test_what_cannot_be_written_is_told_by_the_name_that_was_asked_for(tmp_path, place):
+    (tmp_path / "file").touch()
+    for write in (lambda path: write_text(path, "x"), save_image):
+        with pytest.raises(OSError) as caught:
+            write(tmp_path / place)
+        assert str(caught.value).endswith(f"'{tmp_path / place}'")
+
+
+def save_image(path):
+    with replacing(path) as temporary:
+        Image.new("RGB", (8, 8)).save(temporary)
+
+
 def test_interruption_leaves_what_stood_there(tmp_path):
     (tmp_path / "table.md").write_text("old")
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "table.md") as temporary:

@@ -13,12 +13,16 @@
 # limitations under the License.
 """Folders and Hub ids: whether they are to be had, before a library tries many times, and how they are published."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id
+
+# In messages names stand in quotes, as `repr` writes them
+_QUOTED_PATH = re.compile(r"""(["'])(?:/|~|[A-Za-z]:[\\/]|\\\\).*?\1""")
 
 
 def check_reachable(name: str | Path, repo_type: str = "model") -> None:
@@ -68,6 +72,15 @@ def is_hub_id(name: str) -> bool:
     return True
 
 
+def check_hub_id(name: str) -> None:
+    """Raises a `ValueError` that says what form a Hub id has, where a name has another."""
+    if not is_hub_id(name):
+        raise ValueError(
+            f"{name!r} has not the form of a Hub id; allowed is ORG/NAME or NAME, of up to 96 letters, digits, '-', "
+            "'_' and '.'."
+        )
+
+
 def public_name(name: str | Path) -> str:
     """A Hub id or OpenCLIP's name as it is, and of a folder or file its last part: what is written is published."""
     scheme, _, place = str(name).rpartition(":")
@@ -80,4 +93,9 @@ def public_name(name: str | Path) -> str:
     return Path(name).resolve().name if str(name) and Path(name).exists() else str(name)
 
 
-__all__ = ["check_reachable", "is_hub_id", "public_name"]
+def public_message(message: str) -> str:
+    """A message in which an absolute path is the name of its file or folder alone: what is written is published."""
+    return _QUOTED_PATH.sub(lambda path: repr(re.split(r"[/\\]", path[0][1:-1].rstrip("/\\"))[-1]), message)
+
+
+__all__ = ["check_hub_id", "check_reachable", "is_hub_id", "public_message", "public_name"]

@@ -24,6 +24,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from .data.samples import required
+from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import retained_patches
 
 MASK_COLOURS = ((235, 64, 52), (52, 152, 235), (245, 190, 40), (60, 180, 90))
@@ -31,18 +32,18 @@ SIMILARITY_COLOUR = (52, 152, 235)
 CONTEXT_COLOUR = (245, 190, 40)
 
 
-def overlay_masks(image: Image.Image, masks: torch.Tensor) -> Image.Image:
+def overlay_masks(image: Any, masks: torch.Tensor) -> Image.Image:
     """
     Lays masks over an image, each in its colour with an outline; the rest is dimmed.
 
     Args:
-        image (`PIL.Image`): RGB.
+        image: as [`load_rgb`] takes it.
         masks (`torch.Tensor` of shape `(num_masks, height, width)`, bool): at the image's size.
 
     Returns:
         `PIL.Image`: RGB, of the image's size.
     """
-    pixels = _to_tensor(image)
+    pixels = _to_tensor(load_rgb(image))
     if len(masks):
         pixels[:, ~masks.any(dim=0)] *= 0.6
     for i, mask in enumerate(masks):
@@ -55,13 +56,13 @@ def overlay_masks(image: Image.Image, masks: torch.Tensor) -> Image.Image:
 
 
 def overlay_tokens(
-    image: Image.Image, similarity_aware: torch.Tensor, context_aware: torch.Tensor, cropped: bool
+    image: Any, similarity_aware: torch.Tensor, context_aware: torch.Tensor, cropped: bool
 ) -> Image.Image:
     """
     Marks the retained patches: similarity-aware ones blue, context-aware ones yellow, pruned ones dimmed.
 
     Args:
-        image (`PIL.Image`): RGB.
+        image: as [`load_rgb`] takes it.
         similarity_aware, context_aware (`torch.BoolTensor` of shape `(S, S)`): of [`retained_patches`].
         cropped (`bool`): whether the vision tower sees the central square only, or the whole image.
 
@@ -69,9 +70,9 @@ def overlay_tokens(
         `PIL.Image`: RGB, of the image's size.
     """
     side = len(similarity_aware)
-    left, top, right, bottom = _seen(image, cropped)
+    marked = load_rgb(image)
+    left, top, right, bottom = _seen(marked, cropped)
     span_x, span_y = right - left, bottom - top
-    marked = image.convert("RGB")
     layer = Image.new("RGBA", marked.size, (0, 0, 0, 130))
     draw = ImageDraw.Draw(layer)
     for row, column in (similarity_aware | context_aware).nonzero().tolist():
@@ -95,12 +96,12 @@ def side_by_side(images: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def plot_masks(image: Image.Image, results: Sequence[Mapping[str, Any]], ax: Any = None) -> Any:
+def plot_masks(image: Any, results: Sequence[Mapping[str, Any]], ax: Any = None) -> Any:
     """
     The image with masks over it; the legend says their texts and scores.
 
     Args:
-        image (`PIL.Image`): what was asked about.
+        image: what was asked about, as [`load_rgb`] takes it.
         results (`list[dict]`): of one conversation, of `post_process_instance_segmentation`.
         ax (`matplotlib.axes.Axes`, *optional*): to draw into.
 
@@ -110,7 +111,7 @@ def plot_masks(image: Image.Image, results: Sequence[Mapping[str, Any]], ax: Any
     Raises:
         ValueError: matplotlib is not installed, as in the other plots.
     """
-    ax = _axes(ax)
+    ax, image = _axes(ax), load_rgb(image)
     empty = torch.zeros((0, image.height, image.width), dtype=torch.bool)
     ax.imshow(overlay_masks(image, torch.stack([r["mask"].cpu() for r in results]) if results else empty))
     for i, result in enumerate(results):
@@ -124,7 +125,7 @@ def plot_masks(image: Image.Image, results: Sequence[Mapping[str, Any]], ax: Any
 
 
 def plot_tokens(
-    image: Image.Image,
+    image: Any,
     model: Any,
     processor: Any,
     inputs: Mapping[str, Any],
@@ -136,7 +137,7 @@ def plot_tokens(
     The image with the patches whose tokens were retained: for their similarity blue, for the context yellow.
 
     Args:
-        image (`PIL.Image`): the first of `inputs`.
+        image: the first of `inputs`, as [`load_rgb`] takes it.
         model ([`LiteLVLMForSegmentation`]), processor ([`LiteLVLMProcessor`]): that made `output` and `inputs`.
         pruning_method (`str`, *optional*): of that call; by default the model's.
         ax (`matplotlib.axes.Axes`, *optional*): to draw into.
@@ -155,12 +156,12 @@ def plot_tokens(
     return ax
 
 
-def plot_similarity(image: Image.Image, similarity: torch.Tensor, processor: Any, ax: Any = None) -> Any:
+def plot_similarity(image: Any, similarity: torch.Tensor, processor: Any, ax: Any = None) -> Any:
     """
     Similarity of each patch to a text, over the image: blue low and red high.
 
     Args:
-        image (`PIL.Image`): what was asked about.
+        image: what was asked about, as [`load_rgb`] takes it.
         similarity (`torch.Tensor` of shape `(N,)`): such as `output.similarity[0, 0]`, of the first sample and text.
         processor ([`LiteLVLMProcessor`]): knows which part of the image the vision tower sees.
         ax (`matplotlib.axes.Axes`, *optional*): to draw into.
@@ -177,7 +178,7 @@ def plot_similarity(image: Image.Image, similarity: torch.Tensor, processor: Any
             f"`similarity` has shape {tuple(similarity.shape)}; allowed is one text's, (N,) of N patches in a square, "
             "such as `output.similarity[0, 0]` of a model that does not cut images into crops."
         )
-    ax = _axes(ax)
+    ax, image = _axes(ax), load_rgb(image)
     left, top, right, bottom = _seen(image, bool(processor.image_processor.do_center_crop))
     ax.imshow(image.convert("L"), cmap="gray")
     values = similarity.float().cpu().view(side, side).numpy()
@@ -203,8 +204,8 @@ def _seen(image: Image.Image, cropped: bool) -> tuple[float, float, float, float
 
 
 def _to_tensor(image: Image.Image) -> torch.Tensor:
-    """Float32 values from 0 to 255, shape `(3, height, width)`."""
-    data = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+    """Of an RGB image float32 values from 0 to 255, shape `(3, height, width)`."""
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return data.reshape(image.height, image.width, 3).permute(2, 0, 1).float()
 
 

@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     takes the other's place; if the block fails, it is removed.
 
     Raises:
-        OSError: the file cannot be written, or not to its end.
+        OSError: the file cannot be written, or not to its end; it names the file that is wanted.
     """
     path = Path(os.path.realpath(path))  # a link stays, what it leads to is replaced
     if path.exists() and not path.is_file():  # such as /dev/stdout
@@ -41,8 +41,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):  # a name that nobody knows
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

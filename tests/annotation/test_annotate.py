@@ -108,6 +108,14 @@ def test_image_is_encoded_once_for_its_texts_and_broken_ones_are_told(monkeypatc
         annotator({"image": []})
 
 
+def test_a_text_with_half_a_character_stops_no_other_about_its_image():
+    annotator = Annotator(*litelvlm.load_tiny(), answer="It is [SEG].")
+    prepared = annotator.prepare([Request(str(EXAMPLE_IMAGE), ["the red circle", "a \ud83d", " "], "a.png")])
+    assert prepared.asked == [("a.png", "the red circle")]
+    half, empty = (error["error"] for error in prepared.errors)
+    assert "which is half of a character" in half and "not empty" in empty
+
+
 def test_table_becomes_parquet_and_coco_and_what_is_broken_a_line_of_its_own(folder, capsys):
     table = str(folder / "images" / "table.csv")
     assert main(["annotate", table, str(folder / "out.parquet"), *ANSWER]) == 0
@@ -121,6 +129,7 @@ def test_table_becomes_parquet_and_coco_and_what_is_broken_a_line_of_its_own(fol
         assert decode_segmentation(row["segmentation"], height, width).sum() == row["area"]
     errors = [json.loads(line) for line in (folder / "out.errors.jsonl").read_text().splitlines()]
     assert [error["image"] for error in errors] == ["1.png", "1.png", "4.png"]
+    assert str(folder) not in (folder / "out.errors.jsonl").read_text()
     assert "cannot be read as an image" in errors[0]["error"] and "not empty" in errors[2]["error"]
     assert not (folder / "out.parquet.parts").exists()
 
@@ -243,6 +252,9 @@ def test_sources_of_every_kind_give_images_with_their_texts(folder):
         ("other.csv", "has no column image"),
         ("coco.json", "is not in COCO's format"),
         ("twice.json", r"twice\.json': several images have the id 7"),
+        ("latin.jsonl", r"latin\.jsonl' cannot be read: 'utf-8' codec"),
+        ("latin.csv", r"latin\.csv' cannot be read: 'utf-8' codec"),
+        ("deep.jsonl", r"deep\.jsonl': line 1 cannot be read"),
     ],
 )
 def test_sources_that_cannot_be_read_are_told_by_name(name, message, folder):
@@ -251,8 +263,18 @@ def test_sources_that_cannot_be_read_are_told_by_name(name, message, folder):
     (folder / "coco.json").write_text('{"images": [{}], "annotations": []}')
     twice = [{"id": i, "file_name": f"{i}.png"} for i in (7, 8, "7")]
     (folder / "twice.json").write_text(json.dumps({"images": twice, "annotations": []}))
+    (folder / "latin.csv").write_bytes(b"image,text\na.png,caf\xe9\n")
+    (folder / "latin.jsonl").write_bytes(b'{"image": "a.png", "text": "caf\xe9"}\n')
+    (folder / "deep.jsonl").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=message):
         list(open_source(str(folder / name)).requests)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_tables_may_begin_with_the_mark_that_windows_writes(tmp_path, ending):
+    lines = {"csv": "image,text\na.png,it\n", "jsonl": '{"image": "a.png", "text": "it"}\n'}
+    (tmp_path / f"list.{ending}").write_text(lines[ending], encoding="utf-8-sig")
+    assert requests_of(str(tmp_path / f"list.{ending}")) == [("a.png", ["it"])]
 
 
 def test_rows_say_how_many_tokens_an_adaptive_method_kept_for_each_image():

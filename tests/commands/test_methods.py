@@ -29,4 +29,5 @@ def test_methods_are_listed_with_where_they_prune_and_their_source(capsys):
     assert main(["methods"]) == 0
     printed = capsys.readouterr().out
     assert "litelvlm: before the language model, reads the text" in printed
+    assert "random: before the language model" in printed and "its texts are the seed, and say no more" in printed
     assert "selection_rule=paper: the default" in printed and "selection_rule=released: the authors'" in printed

@@ -179,9 +179,11 @@ def test_model_is_spread_by_a_device_map(capsys):
     [
         (["--device", "cpu", "--device-map", "auto"], "--device-map: not allowed with argument --device"),
         (["--answer", "[SEG].", "--max-new-tokens", "8"], "--max-new-tokens: not allowed with argument --answer"),
+        (["--num-retained-tokens", "all"], "'all' is no whole number; all are kept by --method none"),
+        (["--num-retained-tokens", "0.5"], "'0.5' is no whole number"),
     ],
 )
-def test_flags_that_exclude_each_other_are_refused(flags, message, capsys):
+def test_flags_of_another_form_or_that_exclude_each_other_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit):
         main(["segment", "example", "a", *flags])
     assert message in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_compressed_run_lengths_of_another_sum_are_refused(change):
 
 
 @pytest.mark.parametrize(
-    "counts", ["", "é", "P" * 1000, b"\x00", None, [4.0, 8], [True, 11], [-3, 15], [2**70], ["12"]]
+    "counts", ["", "é", "\ud800", "P" * 1000, b"\x00", None, [4.0, 8], [True, 11], [-3, 15], [2**70], ["12"]]
 )
 def test_run_lengths_that_are_no_numbers_are_refused(counts):
     with pytest.raises(ValueError, match="run lengths"):

@@ -15,6 +15,7 @@
 
 import json
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -168,6 +169,7 @@ def test_grefcoco_has_several_targets_and_none(tmp_path):
         lambda refs: refs.append({}),
         lambda refs: refs[0].update(sentences=5),
         lambda refs: refs[0].update(image_id=[]),
+        lambda refs: refs.append(refs[0] | {"image_id": ""}),
         lambda refs: refs[0].pop("ann_id"),
         lambda refs: refs[0]["sentences"][0].pop("sent"),
     ],
@@ -180,6 +182,25 @@ def test_refs_of_another_shape_are_broken_beside_sound_ones(written, change):
     assert {entry.id for entry in read} == {entry.id for entry in sound}
     with pytest.raises(BrokenAnnotation, match=r"refs\(unc\)\.p': entry \d+ of 'val' (has no|is not in)"):
         unread.load_image()
+
+
+def test_a_pickle_of_a_few_bytes_takes_no_gigabytes(written):
+    """The number under which it remembers a list is 2**26, and what it remembers is itself many times."""
+    root, _ = written
+    laughs = ["ha"]
+    for _ in range(40):
+        laughs = [laughs] * 2
+    path = root / "refcoco" / "refs(unc).p"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    path.write_bytes(b"\x80\x02]r\xff\xff\xff\x03.")
+    with pytest.raises(ValueError, match="has no split 'val'"):
+        load_refcoco(root, "refcoco", "unc", "val")
+    path.write_bytes(pickle.dumps([{"ref_id": 1, "image_id": 1, "ann_id": 1, "split": "val"}], 2))
+    edit(path, lambda refs: refs[0].update(sentences=[{"sent_id": 1, "sent": laughs}]))
+    (entry,) = load_refcoco(root, "refcoco", "unc", "val")
+    with pytest.raises(BrokenAnnotation, match=r"ref 1 has the text \[\["):
+        entry.expressions[0].load_mask()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
 def test_sentence_that_is_no_text_is_a_broken_annotation(written):

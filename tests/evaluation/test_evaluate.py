@@ -163,6 +163,8 @@ def test_what_was_broken_is_tried_again_and_counts_once_it_is_mended(short):
     assert go_on(entries=[torn, blue], skip_broken=True)[0] == ["red"]
     measured, report = go_on(entries=[torn, blue], skip_broken=True)
     assert measured == [] and report["broken"] == ["image red: torn."]
+    elsewhere = ReferringImage("red", lambda: broken("There is no file '/data/set/red.png'."), red.expressions)
+    assert go_on(entries=[elsewhere, blue], skip_broken=True)[1]["broken"] == ["There is no file 'red.png'."]
     with pytest.raises(BrokenAnnotation, match="image red: torn"):
         go_on(entries=[torn, blue])
     assert go_on()[1]["broken"] == []

@@ -180,7 +180,7 @@ def postscript():
         ({"text": ["the red circle", "the blue square"]}, {}, "`text` is .*; allowed is one text"),
         ({"text": [["the red circle"]]}, {}, "allowed is one text"),
         ({"text": "x" * 200_000}, {}, "200000 characters; allowed are 2000"),
-        ({"text": "\ud800"}, {}, "half a surrogate pair"),
+        ({"text": "\ud800"}, {}, "which is half of a character"),
         ({"text": None}, {}, "allowed is one text"),
         ({"mask": 1}, {}, r"Unknown inputs \['mask'\]"),
         ({}, {"max_new_tokens": 10**9}, "`max_new_tokens` is 1000000000; allowed are 1 to 512"),

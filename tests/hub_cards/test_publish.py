@@ -310,4 +310,5 @@ def test_every_shard_of_the_index_is_looked_for(folder):
 def test_repository_name_is_checked_before_anything_else(folder, hub, capsys):
     assert main(["push", str(folder), "org/tiny/again", "--dry-run"]) == 2
     captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and "org/tiny/again" in captured.err
+    assert captured.err.count("\n") == 1 and "repo_type" not in captured.err
+    assert "'org/tiny/again' has not the form of a Hub id; allowed is ORG/NAME" in captured.err

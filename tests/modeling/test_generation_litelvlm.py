@@ -13,10 +13,12 @@
 # limitations under the License.
 """What `generate` and `forward` take as prompts: embeddings, cached conversations, more than there are positions."""
 
+import copy
 import logging
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
@@ -69,6 +71,59 @@ def test_the_cache_tells_whether_it_is_pruned_and_not_the_method_of_the_call(mak
         **batch | {"input_ids": second, "attention_mask": torch.ones_like(second)}, **GENERATE, pruning_method="none"
     )
     assert torch.equal(model.generate(second, **{CACHE_NAME: cache}, **GENERATE), whole)
+
+
+def padded(batch):
+    """A batch whose first sample is shorter, with its padding on the left."""
+    ids = torch.nn.functional.pad(batch["input_ids"], (3, 0), value=5)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    return batch | {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("later_method", [None, "none", "pyramiddrop"])
+@pytest.mark.parametrize("position_mode", ["consecutive", "original"])
+@pytest.mark.parametrize("method", ["litelvlm", "uniform", "fastv"])
+def test_forward_goes_on_from_a_pruned_cache_as_in_the_whole_conversation(
+    make_model, make_batch, method, position_mode, later_method, is_padded
+):
+    model, batch = make_model(pruning_method=method, position_mode=position_mode), make_batch()
+    batch = padded(batch) if is_padded else batch
+    batch.pop("sam_pixel_values")
+    new, cache, length = torch.full((3, 4), 7), DynamicCache(), batch["input_ids"].shape[1]
+    longer = {
+        "input_ids": torch.cat([batch["input_ids"], new], dim=1),
+        "attention_mask": torch.cat([batch["attention_mask"], torch.ones_like(new)], dim=1),
+    }
+    # A method inside the language model chooses by the prompt, and not by what comes behind it
+    options = {"prompt_length": length, "use_cache": False} if method == "fastv" else {}
+    later = {} if later_method is None else {"pruning_method": later_method}
+    with torch.no_grad():
+        expected = model(**batch | longer, **options).logits[:, -4:]
+        first = model(**batch, past_key_values=cache)
+        got = [model(input_ids=ids, past_key_values=cache, **later).logits for ids in new.split((1, 3), dim=1)]
+    assert cache is first[CACHE_NAME]
+    torch.testing.assert_close(torch.cat(got, dim=1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_forward_refuses_what_does_not_fit_a_pruned_cache(make_model, make_batch):
+    model, batch = make_model(), padded(make_batch())
+    new, cache = torch.full((3, 4), 7), DynamicCache()
+    with torch.no_grad():
+        first = model(**batch, past_key_values=cache)
+        expected = model(input_ids=new, past_key_values=copy.deepcopy(cache)).logits
+        mask = torch.cat([first.attention_mask, torch.ones_like(new)], dim=1)
+        got = model(input_ids=new, attention_mask=mask, past_key_values=copy.deepcopy(cache)).logits
+        assert torch.equal(got, expected)
+        of_all_tokens = torch.cat([batch["attention_mask"], torch.ones_like(new)], dim=1)
+        with pytest.raises(ValueError, match=r"shape \(3, 37\), but \(3, 27\) is wanted"):
+            model(input_ids=new, attention_mask=of_all_tokens, past_key_values=cache)
+        with pytest.raises(ValueError, match=r"shape \(3, 27\), but \(1, 27\) is wanted"):
+            model(input_ids=new[:1], past_key_values=cache)
+        for later in ("litelvlm", "none", "fastv"):
+            with pytest.raises(ValueError, match="without a cache"):
+                model(**batch, past_key_values=cache, pruning_method=later)
 
 
 @pytest.mark.parametrize("method", ["litelvlm", "none", "fastv"])

@@ -86,6 +86,18 @@ def test_multiplied_transparency_shows_what_plain_transparency_shows(mode, multi
     assert abs(got - expected).max() <= 2
 
 
+@pytest.mark.parametrize("form", [lambda data: data, lambda data: {"bytes": data, "path": "gone.png"}])
+def test_bytes_of_a_file_are_the_image(tmp_path, form):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    file = (tmp_path / "deep.png").read_bytes()
+    np.testing.assert_array_equal(pixels(form(file)), np.repeat(GREY[..., None], 3, axis=-1))
+    with pytest.raises(ValueError, match="An image cannot be read as an image: it is of no format that Pillow knows"):
+        load_rgb(form(b"no image"))
+    np.testing.assert_array_equal(pixels({"bytes": None, "path": str(tmp_path / "deep.png")}), pixels(file))
+    with pytest.raises(ValueError, match="of type NoneType; allowed are PIL images"):
+        load_rgb({"bytes": None, "path": None})
+
+
 def test_url_that_gives_no_image_is_named():
     with pytest.raises(ValueError, match=r"'http://127\.0\.0\.1:9/cat\.png' cannot be fetched as an image"):
         load_rgb("http://127.0.0.1:9/cat.png")
@@ -127,7 +139,7 @@ def test_what_is_no_image_is_named(tmp_path):
         (encoded, "cannot be read as an image: File name too long"),
         ("a\0b.png", "cannot be read as an image"),
         (Image.open(tmp_path / "cut.png"), "An image cannot be read as an image: "),
-        (7, "holds a int; allowed are"),
+        (7, "of type int; allowed are"),
     ]:
         with pytest.raises(ValueError, match=message) as caught:
             load_rgb(image)

@@ -16,15 +16,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.masks import encode_mask
-from ..hub import check_reachable, public_name
+from ..data.samples import fault_of_text
+from ..hub import check_reachable, public_message, public_name
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
@@ -57,7 +56,7 @@ class Request:
     What is asked of an image.
 
     Args:
-        image: as [`load_rgb`] takes it, a dictionary of `bytes` or `path`, or a function that gives the image.
+        image: as [`load_rgb`] takes it, or a function that gives the image.
         texts: the questions.
         name (`str`, *optional*): of the image in rows and errors.
         question_template (`str`, *optional*): instead of the processor's.
@@ -172,12 +171,13 @@ class Annotator:
         prepared = Prepared()
         found, image_of = [], []
         for request in requests:
-            sound = [text for text in request.texts if isinstance(text, str) and text.strip()]
-            for text in request.texts:
-                if text not in sound:
-                    prepared.errors.append(_error(request, text, "allowed are texts that are not empty"))
+            faults = [fault_of_text(text) for text in request.texts]
+            sound = [text for text, fault in zip(request.texts, faults, strict=True) if fault is None]
+            prepared.errors += [
+                _error(request, text, fault) for text, fault in zip(request.texts, faults, strict=True) if fault
+            ]
             try:
-                image = _load(request.image)
+                image = load_rgb(request.image() if callable(request.image) else request.image)
                 if sound:
                     found.append(self.processor(image, sound, question_template=request.question_template))
                     image_of += [len(found) - 1] * len(sound)
@@ -277,16 +277,8 @@ def _name_of(image: Any) -> str | None:
     return str(image) if isinstance(image, str) else getattr(image, "filename", None) or None
 
 
-def _load(image: Any) -> Image.Image:
-    if callable(image):
-        image = image()
-    if isinstance(image, dict):
-        image = Image.open(BytesIO(image["bytes"])) if image.get("bytes") else image.get("path")
-    return load_rgb(image)
-
-
 def _error(request: Request, text: Any, reason: str) -> dict[str, Any]:
-    return {"image": request.name, "text": text, "error": reason.strip().splitlines()[0]}
+    return {"image": request.name, "text": text, "error": public_message(reason.strip().splitlines()[0])}
 
 
 def _describe(entry: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from PIL import Image
 
@@ -136,20 +137,27 @@ def _table(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
     )  # once through, so that what is damaged is told before the model runs
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A file of lines; an error while they are read names it."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}.") from error
+
+
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            yield from csv.DictReader(file)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read: {error}.") from error
+    with _opened(path) as file:
+        yield from csv.DictReader(file)
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{str(path)!r}: line {number} cannot be read: {error}.") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{str(path)!r}: line {number} is no object with `image` and `text`.")

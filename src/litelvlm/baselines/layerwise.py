@@ -75,22 +75,24 @@ those of the visual tokens count; `prompt` are the tokens that entered the langu
 """
 
 
-class StagedCache(DynamicCache):
-    """A cache whose layers hold different numbers of tokens, with what later steps need to know of the prompt."""
+@dataclass
+class Stages:
+    """
+    What later steps need to know of a cache whose layers hold different numbers of tokens; its `stages`.
 
-    def __init__(self, cache: DynamicCache, bounds: Sequence[int]):
-        # It shares its layers with the cache it is made of, which whoever handed that in may look at
-        self.__dict__.update(cache.__dict__)
-        while len(self.layers) < bounds[-1]:
-            self.layers.append(self.layer_class_to_replicate())
-        self.bounds = tuple(bounds)
-        self.prompt_masks: list[torch.Tensor] = []  # one for each segment
+    Args:
+        bounds (`tuple[int, ...]`): the layers where segments begin, and the number of layers.
+        prompt_masks (`list[torch.Tensor]`): of each segment the attention mask `(B, R)` of the prompt.
+    """
+
+    bounds: tuple[int, ...]
+    prompt_masks: list[torch.Tensor]
 
 
 class _SegmentCache(Cache):
     """The part of a cache that one segment sees: lengths, and with them masks, are those of its layers."""
 
-    def __init__(self, cache: StagedCache, first: int, last: int):
+    def __init__(self, cache: DynamicCache, first: int, last: int):
         super().__init__(layers=cache.layers[first:last])
         self._cache = cache
 
@@ -136,8 +138,8 @@ def run_in_segments(
         `None` for the steps after the prompt.
 
     Raises:
-        ValueError: a cache of a fixed size or one that is filled already, hidden states or attentions to be put out,
-            whose lengths would differ, or an attention mask that is not 2D.
+        ValueError: a cache of a fixed size, hidden states or attentions to be put out, whose lengths would differ, or
+            an attention mask that is not 2D.
     """
     for name in ("output_hidden_states", "output_attentions"):
         if kwargs.get(name):
@@ -148,7 +150,7 @@ def run_in_segments(
     inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
     given = past_key_values if cache is None else cache
     if is_image is None:
-        if isinstance(given, StagedCache):
+        if hasattr(given, "stages"):
             return _run_next_tokens(language_model, given, **inputs, **kwargs), None
         # A text without an image
         return language_model(**inputs, **{CACHE_NAME: given}, use_cache=use_cache, **kwargs), None
@@ -171,7 +173,7 @@ def run_in_segments(
     for first, last in pairwise(bounds):
         output = _run_segment(language_model, first, last, staged, tokens, **kwargs)
         if staged is not None:
-            staged.prompt_masks.append(tokens.attention_mask)
+            staged.stages.prompt_masks.append(tokens.attention_mask)
         entered, tokens = tokens, replace(tokens, hidden_states=output.last_hidden_state)
         if last in counts:
             of_prompt = slice(0, tokens.source.shape[1] - num_generated)
@@ -227,7 +229,7 @@ def score_by_last_token(language_model: Any, layer: int, tokens: PromptTokens, p
 
 def _run_next_tokens(
     language_model: Any,
-    cache: StagedCache,
+    cache: Any,
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor | None,
     position_ids: torch.Tensor | None,
@@ -235,14 +237,15 @@ def _run_next_tokens(
 ) -> Any:
     """Tokens after the prompt: no more are dropped, and each segment sees what is left of the prompt there."""
     batch_size, num_tokens = inputs_embeds.shape[:2]
-    seen, prompt_length = cache.get_seq_length(), cache.prompt_masks[0].shape[1]
+    stages: Stages = cache.stages
+    seen, prompt_length = cache.get_seq_length(), stages.prompt_masks[0].shape[1]
     if attention_mask is None:
-        attention_mask = cache.prompt_masks[0].new_ones(batch_size, seen + num_tokens)
+        attention_mask = stages.prompt_masks[0].new_ones(batch_size, seen + num_tokens)
     if position_ids is None:
         position_ids = torch.arange(seen, seen + num_tokens, device=inputs_embeds.device)[None]
     nothing = torch.zeros(batch_size, num_tokens, dtype=torch.bool, device=inputs_embeds.device)
     tokens = PromptTokens(inputs_embeds, attention_mask, position_ids, nothing, nothing)
-    for (first, last), prompt_mask in zip(pairwise(cache.bounds), cache.prompt_masks, strict=True):
+    for (first, last), prompt_mask in zip(pairwise(stages.bounds), stages.prompt_masks, strict=True):
         mask = torch.cat([prompt_mask, attention_mask[:, prompt_length:]], dim=1)
         output = _run_segment(language_model, first, last, cache, replace(tokens, attention_mask=mask), **kwargs)
         tokens = replace(tokens, hidden_states=output.last_hidden_state)
@@ -251,7 +254,7 @@ def _run_next_tokens(
 
 
 def _run_segment(
-    language_model: Any, first: int, last: int, cache: StagedCache | None, tokens: PromptTokens, **kwargs: Any
+    language_model: Any, first: int, last: int, cache: DynamicCache | None, tokens: PromptTokens, **kwargs: Any
 ) -> Any:
     """The layers from `first` to `last`, as a language model of their own that shares all of its parts."""
     segment = copy.copy(language_model)
@@ -271,9 +274,7 @@ def _run_segment(
     )
 
 
-def _new_cache(
-    language_model: Any, cache: Cache | None, use_cache: bool | None, bounds: Sequence[int]
-) -> StagedCache | None:
+def _new_cache(language_model: Any, cache: Any, use_cache: bool | None, bounds: Sequence[int]) -> Any:
     if use_cache is None:
         use_cache = cache is not None or bool(language_model.config.use_cache)
     if not use_cache or (language_model.training and language_model.gradient_checkpointing):
@@ -285,9 +286,11 @@ def _new_cache(
             f"`{CACHE_NAME}` is a {type(cache).__name__}, but a pruning method that works inside the language "
             "model needs layers of different lengths; allowed is a DynamicCache, which is the default."
         )
-    if cache.get_seq_length() > 0:
-        raise ValueError(f"`{CACHE_NAME}` is filled already; a prompt with an image is pruned as a whole.")
-    return StagedCache(cache, bounds)
+    while len(cache.layers) < bounds[-1]:
+        cache.layers.append(cache.layer_class_to_replicate())
+    # On the cache that was handed in, which its owner may go on with
+    cache.stages = Stages(tuple(bounds), [])
+    return cache
 
 
-__all__ = ["PromptTokens", "StagedCache", "attention_of_last_tokens", "run_in_segments", "score_by_last_token"]
+__all__ = ["PromptTokens", "Stages", "attention_of_last_tokens", "run_in_segments", "score_by_last_token"]

@@ -23,13 +23,13 @@ from .common import top_indices
 @register_token_selector("random", source="a baseline")
 def select_random(signals: PruningSignals, num_retained_tokens: int, config: LiteLVLMConfig) -> torch.Tensor:
     """
-    K patches drawn at random, each with the same chance, in raster order.
+    K patches drawn at random, in raster order: the image and its texts are the seed, and say no more.
 
-    The draw follows from the image and its texts alone: the patch of the highest contribution, and for each text the
-    patches of the highest and the lowest similarity, are hashed to a seed, and a hash of seed and patch orders the
-    patches. So an image gets the same patches in any batch and process (unless two scores are so close that rounding
-    decides which is the highest), no global state of a random generator is touched, and another image or another
-    text gets others. To draw again for the same image, rephrase the text.
+    Each has the same chance. The draw follows from the image and its texts alone: the patch of the highest
+    contribution, and for each text the patches of the highest and the lowest similarity, are hashed to a seed, and a
+    hash of seed and patch orders the patches. So an image gets the same patches in any batch and process (unless two
+    scores are so close that rounding decides which is the highest), no global state of a random generator is touched,
+    and another image or another text gets others. To draw again for the same image, rephrase the text.
 
     Returns:
         `torch.LongTensor` of shape `(B, K)`.

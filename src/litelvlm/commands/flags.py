@@ -56,10 +56,17 @@ def add_device(parser: Any, also: str = "") -> None:
 def add_question(parser: argparse.ArgumentParser) -> None:
     """How a text is asked: by which method, with how many tokens, and for what answer."""
     parser.add_argument("--method", help="pruning method, as `litelvlm methods` lists them (default: the model's)")
-    parser.add_argument("--num-retained-tokens", type=int, metavar="K", help="visual tokens to keep")
+    parser.add_argument("--num-retained-tokens", type=_budget, metavar="K", help="visual tokens to keep")
     answer = parser.add_mutually_exclusive_group()
     answer.add_argument("--answer", metavar="TEXT", help='do not generate: take this answer, such as "It is [SEG]."')
     answer.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer (default: 32)")
+
+
+def _budget(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number; all are kept by --method none") from None
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

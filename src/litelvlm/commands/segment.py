@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -159,15 +158,13 @@ def check_format(options: argparse.Namespace) -> None:
 
 def read_standard_input() -> Any:
     """The image that standard input holds; a ValueError says why it cannot be read."""
-    from PIL import Image
+    from ..modeling.images_litelvlm import open_image
 
     data = sys.stdin.buffer.read()
     try:
-        image = Image.open(BytesIO(data))
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+        return open_image(data)
+    except ValueError as error:
         raise ValueError(f"Standard input ({len(data)} bytes) cannot be read as an image.") from error
-    return image
 
 
 def format_masks(options: argparse.Namespace, source: str, results: list[Any], size: tuple[int, int]) -> str:

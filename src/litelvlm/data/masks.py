@@ -19,12 +19,12 @@ ValueError, and never memory that nobody wrote.
 """
 
 import base64
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from ..modeling.images_litelvlm import open_image
 from .samples import required
 
 
@@ -138,7 +138,7 @@ def _read_runs(text: str | bytes) -> list[int]:
     """
     runs: list[int] = []
     value = shift = 0
-    for letter in text.encode() if isinstance(text, str) else text:
+    for letter in map(ord, text) if isinstance(text, str) else text:
         bits = letter - 48
         if not 0 <= bits < 64 or shift > 30:
             raise ValueError("run lengths that are no compressed text of COCO's")
@@ -204,7 +204,7 @@ def _paste(encoded: Any, points: list[Any], height: int, width: int) -> np.ndarr
     if not isinstance(encoded, str) or not points:
         raise ValueError("a shape of type 'mask' without `mask` or points")
     try:
-        part = image_as_mask(Image.open(BytesIO(base64.b64decode(encoded, validate=True))))
+        part = image_as_mask(open_image(base64.b64decode(encoded, validate=True)))
     except Exception as error:  # each of Pillow's readers raises its own
         raise ValueError(f"a shape whose `mask` is no image in base64 ({str(error)[:80]})") from error
     left, top = (round(value) for value in points[0])

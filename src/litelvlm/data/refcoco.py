@@ -35,7 +35,7 @@ from PIL import Image
 
 from .masks import decode_segmentation, encode_mask
 from .refshapes import RefShapes
-from .samples import BrokenAnnotation, Referring, ReferringImage, broken_image, read_image, read_json, refer
+from .samples import BrokenAnnotation, Referring, ReferringImage, broken_image, is_id, read_image, read_json, refer
 
 PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "refcoco": {"unc": ("val", "testA", "testB"), "google": ("val",)},
@@ -49,8 +49,11 @@ PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
 _IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco_2014/train2014")
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Admits lists, dictionaries, texts and numbers, and nothing that could run code."""
+class _PlainUnpickler(pickle._Unpickler):
+    """
+    Admits lists, dictionaries, texts and numbers, and nothing that could run code. Python's own: the one in C takes
+    gigabytes for a number in a file of ten bytes.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it holds {module}.{name}, but only plain containers are allowed")
@@ -101,6 +104,8 @@ def load_refcoco(root: str | Path, name: str, partition: str, split: str) -> lis
                 refer(name, f"{ref['ref_id']}-{sentence['sent_id']}", sentence["sent"], load_mask)
                 for sentence in ref["sentences"]
             ]
+            if not (is_id(ref["image_id"]) and is_id(ref["ref_id"])):
+                raise TypeError
             expressions.setdefault(ref["image_id"], []).extend(asked)
         except (KeyError, TypeError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else "is not in REFER's layout"

@@ -15,6 +15,7 @@
 
 import importlib
 import json
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
+from ..modeling.chat_litelvlm import half_of_character
 from ..modeling.images_litelvlm import load_rgb
 
 IGNORED = 255
@@ -84,14 +86,22 @@ def refer(
     name: str, id: str, text: Any, load_mask: Callable[[], np.ndarray | None], question_template: str | None = None
 ) -> Referring:
     """What is asked by one text; a text that is none makes it broken, under the name of its annotation."""
-    reason = None
-    if not isinstance(text, str) or not text.strip():
-        reason = f"has the text {text!r:.80}; allowed are texts that are not empty"
-    elif any("\ud800" <= letter <= "\udfff" for letter in text):
-        reason = f"has a text with half a letter ({text!r:.80}), which is no Unicode"
-    if reason is not None:
-        return Referring(id, "", partial(broken, f"{name} {reason}."))
+    if fault := fault_of_text(text):
+        return Referring(id, "", partial(broken, f"{name} has the text {reprlib.repr(text)}: {fault}."))
     return Referring(id, text.strip(), load_mask, question_template)
+
+
+def fault_of_text(text: Any) -> str | None:
+    """Why something cannot be asked as a text; `None` where it can."""
+    if not isinstance(text, str) or not text.strip():
+        return "allowed are texts that are not empty"
+    half = half_of_character(text)
+    return None if half is None else f"it {half}"
+
+
+def is_id(value: Any) -> bool:
+    """Whether JSON names an image or an annotation by a value: a whole number, or a text."""
+    return type(value) in (int, str) and value != ""
 
 
 def required(name: str) -> ModuleType:
@@ -133,6 +143,8 @@ __all__ = [
     "ReferringImage",
     "broken",
     "broken_image",
+    "fault_of_text",
+    "is_id",
     "read_image",
     "read_json",
     "refer",

@@ -21,7 +21,6 @@ A `mask` is an image (nonzero inside), its rows, run lengths or polygons as in C
 meant. `text` may be a list; `mask` is then one of the same length.
 """
 
-import io
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..modeling.images_litelvlm import load_rgb
+from ..modeling.images_litelvlm import load_rgb, open_image
 from .masks import decode_segmentation, image_as_mask
 from .samples import (
     BrokenAnnotation,
@@ -39,6 +38,7 @@ from .samples import (
     ReferringImage,
     broken,
     broken_image,
+    is_id,
     read_image,
     read_json,
     refer,
@@ -98,7 +98,7 @@ def _load_parquet(paths: list[Path]) -> list[ReferringImage]:
 
 def _image_of_row(table: Any, row: int, name: str) -> Image.Image:
     try:
-        return load_rgb(_image(table[row]["image"]))
+        return load_rgb(table[row]["image"])
     except Exception as error:  # each of Pillow's readers, and `datasets` around them, raises its own
         raise BrokenAnnotation(f"{name}: {error}") from error
 
@@ -114,20 +114,11 @@ def _mask_of_row(table: Any, row: int, number: int, name: str) -> np.ndarray | N
         if mask is None:
             return None
         if isinstance(mask, list) or (isinstance(mask, dict) and "counts" in mask):
-            width, height = load_rgb(_image(values["image"])).size
+            width, height = load_rgb(values["image"]).size
             return decode_segmentation(mask, height, width)
-        return image_as_mask(_image(mask))
+        return image_as_mask(open_image(mask))
     except Exception as error:  # as above
         raise BrokenAnnotation(f"{name}: mask {number}: {error}") from error
-
-
-def _image(value: Any) -> Image.Image:
-    """A cell as an image in the mode in which it is stored: decoded by `datasets`, or its bytes, or its path."""
-    if isinstance(value, dict):
-        value = io.BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
-    if not isinstance(value, (Image.Image, str, io.BytesIO)):
-        raise ValueError(f"a {type(value).__name__} where an image belongs")
-    return value if isinstance(value, Image.Image) else Image.open(value)
 
 
 # --- COCO ------------------------------------------------------------------------------------------------------------
@@ -138,7 +129,7 @@ def _load_coco(path: Path) -> list[ReferringImage]:
     lists: list[Any] = [data.get(name) for name in ("images", "annotations")] if isinstance(data, dict) else []
     if not lists or not all(isinstance(found, list) for found in lists):
         raise ValueError(f"'{path}' is not in COCO's format; it needs the lists `images` and `annotations`.")
-    images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and _is_id(image.get("id"))}
+    images = {image["id"]: image for image in lists[0] if isinstance(image, dict) and is_id(image.get("id"))}
     # Samples are told apart by ids as texts; which one of two is meant nobody knows
     twice_images, twice_annotations = (repeated_ids(found) for found in lists)
     # In the order of their first annotations: some programs write the images themselves in another order
@@ -146,7 +137,7 @@ def _load_coco(path: Path) -> list[ReferringImage]:
     unread = []
     for number, annotation in enumerate(lists[1]):
         name = f"'{path}': annotation {number} of the list"
-        if not isinstance(annotation, dict) or not all(_is_id(annotation.get(key)) for key in ("id", "image_id")):
+        if not isinstance(annotation, dict) or not all(is_id(annotation.get(key)) for key in ("id", "image_id")):
             unread.append(broken_image(f"annotation {number}", f"{name} has no `id` and `image_id`."))
             continue
         name = f"'{path}': annotation {annotation['id']}"
@@ -169,12 +160,8 @@ def _load_coco(path: Path) -> list[ReferringImage]:
 
 def repeated_ids(listed: list[Any]) -> set[str]:
     """The ids, as texts, that several images or annotations of COCO's format have."""
-    counts = Counter(str(one["id"]) for one in listed if isinstance(one, dict) and _is_id(one.get("id")))
+    counts = Counter(str(one["id"]) for one in listed if isinstance(one, dict) and is_id(one.get("id")))
     return {number for number, count in counts.items() if count > 1}
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str))
 
 
 def _coco_entry(path: Path, number: Any, image: dict[str, Any] | None, asked: tuple[Referring, ...]) -> ReferringImage:

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from ..data.samples import BrokenAnnotation, Referring, ReferringImage
+from ..hub import public_message
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation, LiteLVLMImageState
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .fingerprints import fingerprint_of_content
@@ -41,7 +42,8 @@ def read_masks(
     Reads an image and its masks.
 
     Returns:
-        The image, the expressions with their masks, and a message for each expression that is left out.
+        The image, the expressions with their masks, and a message for each expression that is left out, without the
+        paths of this machine: reports hold it.
 
     Raises:
         BrokenAnnotation: something is wrong, and it is not to be skipped.
@@ -52,7 +54,7 @@ def read_masks(
     except BrokenAnnotation as error:
         if not skip_broken:
             raise
-        return None, [], [str(error)] * len(entry.expressions)
+        return None, [], [public_message(str(error))] * len(entry.expressions)
     for expression in entry.expressions:
         try:
             mask = expression.load_mask()
@@ -67,7 +69,7 @@ def read_masks(
         except BrokenAnnotation as error:
             if not skip_broken:
                 raise
-            wrong.append(str(error))
+            wrong.append(public_message(str(error)))
     return image, sound, wrong
 
 
