@@ -145,7 +145,7 @@ def check_folder(folder: str | Path, with_card: bool = True) -> list[str]:
     processor = _read_json(folder, "processor_config.json", "save the processor into it by `save_pretrained`")
     if not list(folder.glob("guide_tokenizer/tokenizer*")):
         raise ValueError(
-            f"{str(folder)!r} lacks CLIP's tokenizer in guide_tokenizer; save the processor by `save_pretrained`."
+            f"{str(folder)!r} lacks the guide's tokenizer in guide_tokenizer; save the processor by `save_pretrained`."
         )
     pipelines = [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
     classes = [*config["auto_map"].values(), *processor.get("auto_map", {}).values(), *pipelines]

@@ -73,9 +73,14 @@ def default_guide(vision_config: Any) -> str:
     The Hub id of the CLIP checkpoint that a vision tower of these sizes comes from in the LLaVA family.
 
     Raises:
-        ValueError: no known CLIP has these sizes.
+        ValueError: no known CLIP has these sizes, or several do.
     """
     sizes = (vision_config.hidden_size, vision_config.patch_size, vision_config.image_size)
+    if vision_config.model_type == "siglip_vision_model":
+        raise ValueError(
+            "The vision tower is SigLIP's, and those of SigLIP and SigLIP 2 have the same sizes; name the one that it "
+            "comes from as `guide`, such as google/siglip-so400m-patch14-384."
+        )
     if sizes not in _KNOWN_CLIPS:
         raise ValueError(
             f"No CLIP is known for a vision tower of width {sizes[0]}, patch size {sizes[1]} and image size "

@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-PyTorch LiteLVLM model: any CLIP-based LVLM of Transformers whose visual tokens are pruned before its language model
-runs, guided by the CLIP text tower, with SAM behind [SEG] tokens.
+PyTorch LiteLVLM model: any LVLM of Transformers with CLIP's or SigLIP's vision tower, whose visual tokens are pruned
+before its language model runs, guided by the tower's text tower, with SAM behind [SEG] tokens.
 
 Placeholders stay in `input_ids` as the LVLM's processor writes them; what belongs to pruned patches is dropped from
 embeddings, attention mask, labels and position ids. Every sample keeps the same number of tokens, so a batch stays
@@ -30,12 +30,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
     CLIPModel,
     CLIPVisionConfig,
     GenerationMixin,
     PreTrainedModel,
+    SiglipConfig,
+    SiglipModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -49,6 +52,7 @@ from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
 from .guide_litelvlm import LiteLVLMGuide, default_guide
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
+from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
 from .prompt_litelvlm import Prompt, check_shape, find_token
@@ -141,7 +145,14 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The vision tower's layers are called one by one, and the mask decoder reads weights of its parts, so each of
     # these stays on one device; the lint rule knows only layers of one file.  trf-ignore: TRF022
-    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "LiteLVLMOpenCLIPGuide", "SamMaskDecoder"]
+    _no_split_modules = [
+        "CLIPVisionModel",
+        "SiglipVisionModel",
+        "LiteLVLMGuide",
+        "LiteLVLMOpenCLIPGuide",
+        "LiteLVLMSiglipGuide",
+        "SamMaskDecoder",
+    ]
     _skip_keys_device_placement = [CACHE_NAME]
 
     _supports_sdpa = True
@@ -232,9 +243,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if config.projector_type == "linear":
             width = vision_config.hidden_size * len(config.vision_feature_layers)
             self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
-        # CODEPATH: CLIP's text tower belongs to the vision tower, an OpenCLIP model has a vision tower of its own
+        # CODEPATH: the text towers of CLIP and SigLIP belong to the vision tower, an OpenCLIP model has one of its own
         if isinstance(config.guide_config, OpenCLIPGuideConfig):
             self.guide: nn.Module = LiteLVLMOpenCLIPGuide(config.guide_config, config.num_patches_per_side**2)
+        elif isinstance(config.guide_config, SiglipConfig):
+            self.guide = LiteLVLMSiglipGuide(config.guide_config)
         else:
             self.guide = LiteLVLMGuide(config.guide_config, vision_config)
         self.post_init()
@@ -258,7 +271,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
         """
-        Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
+        Runs the vision tower as far as needed: of CLIP's last layer only the class token's query and the patches' keys
         and values are computed.
 
         Args:
@@ -296,6 +309,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
                 "per prompt."
             )
+        if selector.vision_layers and not self.config.has_class_token:
+            raise ValueError(
+                f"`pruning_method` is {selector.name!r}, which reads the attention of CLIP's vision tower and its "
+                "class token, but this model's is SigLIP's, which has none; choose another method."
+            )
         if image_sizes is not None:
             return self._encode_crops(pixel_values, image_sizes, selector)
         return self._encode_plain(pixel_values, selector)
@@ -305,24 +323,31 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         layers = tower.encoder.layers
         # 0 is the embeddings' output
         wanted = [index % (len(layers) + 1) for index in self.config.vision_feature_layers]
+        # CODEPATH: CLIP has a class token, a norm before its layers and a part in its last one; SigLIP has neither
+        num_class_tokens = int(self.config.has_class_token)
 
-        hidden_states = [tower.pre_layrnorm(tower.embeddings(pixel_values))]
-        for layer in layers[: max(*wanted, len(layers) - 1)]:
+        hidden_states = [tower.embeddings(pixel_values)]
+        if num_class_tokens:
+            hidden_states = [tower.pre_layrnorm(hidden_states[0])]
+        for layer in layers[: max(*wanted, num_class_tokens * (len(layers) - 1))]:
             hidden_states.append(layer(hidden_states[-1], attention_mask=None))
 
-        state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
+        patches = [hidden_states[i][:, num_class_tokens:] for i in wanted]
+        state = LiteLVLMImageState(image_features=torch.cat(patches, dim=-1))
         if selector is KEEP_ALL:
             return state
-        feature_patches = hidden_states[wanted[0]][:, 1:]
-        state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(feature_patches))
-        last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
-        attention = layers[-1].self_attn
-        query = attention.q_proj(last_input[:, 0])
-        key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+        if num_class_tokens:
+            state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(patches[0]))
+            last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
+            attention = layers[-1].self_attn
+            query = attention.q_proj(last_input[:, 0])
+            key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+            state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
+        else:
+            state.patch_embeds, query, key, value = self.guide.read_patches(patches[0])
         # Both rules' signals, so that a state serves whatever `selection_rule` is set when it is asked
         state.contribution = class_token_contribution(query, key, value)
         state.cosine_contribution = cosine_class_token_contribution(query, key, value)
-        state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
         if selector.vision_layers:
             inputs = [hidden_states[layer % len(layers)] for layer in selector.vision_layers]
             state.layer_inputs = torch.stack(inputs, dim=1)
@@ -574,10 +599,10 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         Wraps an LVLM in Transformers' format without any conversion.
 
         Args:
-            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of a CLIP-based LVLM, such as
+            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM with CLIP's or SigLIP's tower, such as
                 `"llava-hf/llava-1.5-7b-hf"`, or such a model that is loaded already.
-            guide (`str`, *optional*): Hub id or folder of the CLIP checkpoint that the LVLM's vision tower comes from;
-                by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
+            guide (`str`, *optional*): Hub id or folder of the CLIP or SigLIP checkpoint that the LVLM's vision tower
+                comes from; by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
             dtype: as in `from_pretrained`.
             kwargs: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`; all others, such as `revision` or
                 `device_map`, are handed to the backbone's `from_pretrained`. Those that say how to reach the Hub, such
@@ -602,23 +627,19 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         vision_config = lvlm.config.vision_config
         if guide is None:
             guide = default_guide(vision_config)
-        clip = CLIPModel.from_pretrained(guide, dtype=lvlm.dtype, **reaching)
-        for size in ("hidden_size", "patch_size", "image_size"):
-            of_guide, of_backbone = getattr(clip.config.vision_config, size), getattr(vision_config, size)
-            if of_guide != of_backbone:
-                raise ValueError(
-                    f"`guide` {str(guide)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
-                    f"{of_backbone}; give the CLIP checkpoint that the backbone was built on."
-                )
-        vision_config.projection_dim = clip.config.text_config.projection_dim = clip.config.projection_dim
+        parent = _load_parent(guide, vision_config, dtype=lvlm.dtype, **reaching)
+        guide_config: Any = parent.config
+        if isinstance(parent, CLIPModel):
+            guide_config = parent.config.text_config
+            vision_config.projection_dim = guide_config.projection_dim = parent.config.projection_dim
         config = cls.config_class(
-            backbone_config=lvlm.config, guide_config=clip.config.text_config, dtype=lvlm.dtype, **config_fields
+            backbone_config=lvlm.config, guide_config=guide_config, dtype=lvlm.dtype, **config_fields
         )
         with torch.device("meta"):
             model = cls(config)
         # The modules themselves are handed over, with the hooks of a `device_map`: no second copy of the weights
         model.model.backbone, model.lm_head = lvlm.model, lvlm.lm_head
-        model.model.guide.take_from(clip)
+        model.model.guide.take_from(parent)
         tower = lvlm.model.vision_tower
         hook = getattr(tower.embeddings, "_hf_hook", None)
         model.model.guide.to(tower.device if hook is None else hook.execution_device)
@@ -971,6 +992,33 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             "pred_masks": [mask[:count] for mask, count in zip(masks, counts, strict=True)],
             "mask_scores": [score[:count] for score, count in zip(scores, counts, strict=True)],
         }
+
+
+def _load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> CLIPModel | SiglipModel:
+    """
+    The CLIP or SigLIP that a vision tower comes from.
+
+    Raises:
+        ValueError: it is another kind of model, or of other sizes.
+    """
+    parents = {"clip_vision_model": CLIPModel, "siglip_vision_model": SiglipModel}
+    parent_class = parents.get(vision_config.model_type, CLIPModel)
+    reaching = {option: value for option, value in kwargs.items() if option in HUB_OPTIONS}
+    config: Any = AutoConfig.from_pretrained(name, **reaching)
+    if config.model_type != parent_class.config_class.model_type:
+        raise ValueError(
+            f"`guide` {str(name)!r} is a {config.model_type!r} model, but the vision tower of the backbone is a "
+            f"{vision_config.model_type!r}; allowed is the {parent_class.config_class.model_type!r} model that it "
+            "comes from."
+        )
+    for size in ("hidden_size", "patch_size", "image_size"):
+        of_guide, of_backbone = getattr(config.vision_config, size), getattr(vision_config, size)
+        if of_guide != of_backbone:
+            raise ValueError(
+                f"`guide` {str(name)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
+                f"{of_backbone}; give the CLIP or SigLIP checkpoint that the backbone was built on."
+            )
+    return parent_class.from_pretrained(name, **kwargs)
 
 
 def _check_weights(name: str | os.PathLike, differing: dict[str, Collection[str]]) -> None:
