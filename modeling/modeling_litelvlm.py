@@ -98,10 +98,10 @@ _SHARED_ARGUMENTS = r"""
     input_ids (`torch.LongTensor` of shape `(B, L)`):
         N image placeholders per sample with an image, those of exactly one image.
     pixel_values (`torch.Tensor` of shape `(b, 3, S, S)` or `(b, crops, 3, S, S)`):
-        Images as CLIP takes them; in crops for LLaVA-NeXT. B is a multiple of b, and each image serves B / b samples
-        in a row.
+        Images as the vision tower takes them; in crops for LLaVA-NeXT and LLaVA-OneVision. B is a multiple of b, and
+        each image serves B / b samples in a row.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
-        For LLaVA-NeXT: height and width of each image before it was cut.
+        For images in crops: height and width of each before it was cut.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
         Texts for CLIP, one sentence or several for each question about the image, padded on the right.
     guide_attention_mask (`torch.LongTensor` of the same shape):
@@ -276,7 +276,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
-                CLIP takes it; in crops for LLaVA-NeXT.
+                CLIP takes it; in crops for LLaVA-NeXT and LLaVA-OneVision.
             sam_pixel_values (`torch.Tensor`, *optional*): for [`LiteLVLMForSegmentation`] only.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, before they were cut.
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
@@ -356,35 +356,52 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     def _encode_crops(
         self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, selector: TokenSelector
     ) -> LiteLVLMImageState:
-        """Each crop as an image of its own, then its patches where LLaVA-NeXT puts them."""
+        """Each crop as an image of its own, then its patches where the backbone puts them."""
         if selector.vision_layers:
             raise ValueError(
                 f"`pruning_method` is {selector.name!r}, which looks into the vision tower at one image, but a "
                 f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
             )
-        batch_size, num_crops = pixel_values.shape[:2]
         # A class token belongs to its crop, not to the image
         crops = replace(self._encode_plain(pixel_values.flatten(0, 1), selector), class_features=None)
-        # The backbone itself says where a patch goes, by moving the patches' numbers in place of their features
-        num_patches = crops.image_features.shape[1]
-        numbers = torch.arange(num_crops * num_patches, dtype=torch.float32, device=pixel_values.device)
-        numbers = numbers.view(num_crops, num_patches, 1)
-        pinpoints = self.config.backbone_config.image_grid_pinpoints
-        used = [image_size_to_num_patches(size, pinpoints, pixel_values.shape[-1]) for size in image_sizes.tolist()]
+        # CODEPATH: LLaVA-OneVision shrinks what is large behind the projector, LLaVA-NeXT only moves patches
+        if self._packs_projected:
+            crops.image_features = self.backbone.multi_modal_projector(crops.image_features)
+        per_crop = {name: value.unflatten(0, pixel_values.shape[:2]) for name, value in crops.items()}
+        kind = self._pack(torch.ones_like(per_crop["image_features"][..., 0], dtype=torch.float32), image_sizes, -1.0)
+        packed = {name: self._pack(value, image_sizes) for name, value in per_crop.items()}
+        return LiteLVLMImageState(is_patch=kind > 0, is_token=kind >= 0, **packed)
+
+    @property
+    def _packs_projected(self) -> bool:
+        return self.config.backbone_config.model_type == "llava_onevision"
+
+    @property
+    def _projector(self) -> nn.Module:
+        """From the `image_features` of an image state to the language model's width."""
+        return nn.Identity() if self._packs_projected else self.backbone.multi_modal_projector
+
+    def _pack(self, values: torch.Tensor, image_sizes: torch.Tensor, padding: float = 0.0) -> torch.Tensor:
+        """
+        Values of the patches of images in crops, `(B, crops, n)` or `(B, crops, n, D)`, where the backbone itself puts
+        the patches: `(B, N)` or `(B, N, D)`, 0 at the ends of lines, and padded where another image has more.
+        """
+        config: Any = self.config.backbone_config
+        features = values.flatten(3) if values.ndim > 3 else values[..., None]
+        side = self.config.vision_config.image_size
+        used = [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in image_sizes.tolist()]
+        if self._packs_projected:
+            options = {"vision_aspect_ratio": config.vision_aspect_ratio}
+        else:
+            options = {"vision_feature_select_strategy": "default"}
         packed, _ = self.backbone.pack_image_features(
-            [numbers[:count] for count in used],
+            [image[:count] for image, count in zip(features, used, strict=True)],
             image_sizes,
-            vision_feature_select_strategy="default",
-            image_newline=numbers.new_tensor([-1.0]),
+            image_newline=features.new_zeros(features.shape[-1]),
+            **options,
         )
-        sources = [features[:, 0].long() for features in packed]
-        layout = nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=-2)  # [B, N]
-        state = LiteLVLMImageState(is_patch=layout >= 0, is_token=layout > -2)
-        samples = torch.arange(batch_size, device=layout.device)[:, None]
-        for name, value in crops.items():
-            per_image = value.reshape(batch_size, num_crops * num_patches, *value.shape[2:])
-            state[name] = per_image[samples, layout.clamp(min=0)]
-        return state
+        padded = nn.utils.rnn.pad_sequence(list(packed), batch_first=True, padding_value=padding)
+        return padded if values.ndim > 3 else padded[..., 0]
 
     def select_tokens(
         self,
@@ -471,13 +488,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             class_features=image_state.class_features,
             layer_inputs=image_state.layer_inputs,
             vision_tower=self.backbone.vision_tower,
-            projector=self.backbone.multi_modal_projector,
+            projector=self._projector,
             guide=self.guide,
         )
 
     def project(self, image_state: LiteLVLMImageState, tokens: RetainedTokens) -> torch.Tensor:
         """Visual tokens for the language model, `(B, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
-        visual_tokens = self.backbone.multi_modal_projector(tokens.take(image_state.image_features))
+        visual_tokens = self._projector(tokens.take(image_state.image_features))
         if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
             # All tokens of images in crops: each line of patches ends with the backbone's own embedding
             is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
@@ -675,7 +692,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
             sam_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them, for
                 [`LiteLVLMForSegmentation`] only.
-            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
+            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
 
         Raises:

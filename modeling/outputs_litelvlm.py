@@ -52,7 +52,8 @@ class LiteLVLMImageState(ModelOutput):
     What is computed of images alone, to be asked any number of questions.
 
     Args:
-        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
+        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector; of
+            LLaVA-OneVision behind it.
         patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(B, N)`, float32): contribution of each patch to the class token by the
             paper's rule; `None` if not pruned.

@@ -17,6 +17,7 @@ and masks back at the size of the image.
 """
 
 import inspect
+import math
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -89,7 +90,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         sam_image_processor ([`SamImageProcessor`], *optional*): for SAM.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
-        num_image_tokens (`int`): placeholders per image, the visual tokens before pruning; of LLaVA-NeXT, per crop.
+        num_image_tokens (`int`): placeholders per image or crop, the visual tokens before pruning.
         question_template (`str`): what `text` is put into; `"{}"` leaves it as it is.
         with_masks (`bool`): whether to prepare images for SAM.
         guide_form (`str`): what CLIP reads of a text: `"question"`, as the language model does (reference);
@@ -99,6 +100,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             meant, such as GSVA's `"[REJ]"`.
         guide_length (`int`, *optional*): that all texts for the guide are padded to, as SigLIP's are (64); CLIP's are
             as long as they are.
+        vision_aspect_ratio (`str`, *optional*): of LLaVA-OneVision, such as `"anyres_max_9"`: how many crops' worth of
+            tokens an image may have before it is shrunk.
     """
 
     valid_processor_kwargs = LiteLVLMProcessorKwargs
@@ -117,6 +120,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_form: str = "question",
         rejection_token: str | None = None,
         guide_length: int | None = None,
+        vision_aspect_ratio: str | None = None,
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
@@ -125,6 +129,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         self.guide_form = guide_form
         self.rejection_token = rejection_token
         self.guide_length = guide_length
+        self.vision_aspect_ratio = vision_aspect_ratio
         # In a saved folder the code stands beside this processor's files
         self.auto_map = {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
         super().__init__(
@@ -417,9 +422,14 @@ class LiteLVLMProcessor(ProcessorMixin):
     def _num_image_tokens(self, size: list[int]) -> int:
         """Visual tokens of an image in crops, of a height and width: the whole, then its rows and their ends."""
         side = round(self.num_image_tokens**0.5)
-        crop = self.image_processor.crop_size["height"]
+        crop = (self.image_processor.crop_size or self.image_processor.size)["height"]
         rows, columns = get_anyres_image_grid_shape(size, self.image_processor.image_grid_pinpoints, crop)
         height, width = unpad_image(torch.empty(1, rows * side, columns * side, device="meta"), size).shape[1:]
+        if self.vision_aspect_ratio is not None:
+            most = int(self.vision_aspect_ratio.removeprefix("anyres_max_")) * self.num_image_tokens
+            ratio = math.sqrt(height * width / most)
+            if ratio > 1.1:  # as LLaVA-OneVision shrinks its patches
+                height, width = int(height // ratio), int(width // ratio)
         return self.num_image_tokens + height * (width + 1)
 
     def _encode_mask_labels(self, maps: Any) -> torch.Tensor:
@@ -643,6 +653,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             question_template="{}",
             with_masks=False,
             guide_length=guide_length,
+            vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
         )
 
     @classmethod
@@ -700,6 +711,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         ]
         if self.with_masks and config.sam_config is not None:
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
+        limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
+        known.append(("limit of an image in crops", self.vision_aspect_ratio, limit))
         is_siglip = isinstance(config.guide_config, SiglipConfig)
         guide = config.guide_config.text_config if is_siglip else config.guide_config
         length = guide.max_position_embeddings if is_siglip else None

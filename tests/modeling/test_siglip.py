@@ -20,21 +20,16 @@ import sys
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from PIL import Image
-from tokenizers import processors
 from transformers import (
     AutoTokenizer,
-    GemmaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     SiglipConfig,
     SiglipImageProcessor,
-    SiglipModel,
     SiglipProcessor,
-    SiglipTokenizer,
 )
 
 from litelvlm import LiteLVLMConfig, LiteLVLMForSegmentation, LiteLVLMProcessor, from_backbone
@@ -43,77 +38,24 @@ from litelvlm.conversion import convert
 from litelvlm.conversion.weights import CheckpointReader
 from litelvlm.modeling.guide_texts_litelvlm import encode_guide_texts
 
-VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-NUM_PATCHES, GUIDE_LENGTH = 16, 24
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+from ..siglip import (
+    CHAT_TEMPLATE,
+    GUIDE_LENGTH,
+    NUM_PATCHES,
+    gemma_tokenizer,
+    qwen2,
+    randomise,
+    siglip_tokenizer,
+    siglip_vision,
+    take_tower,
+    write_siglip,
 )
+
 GENERATE = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
 QUESTIONS = ["the DOG, on the left", "two cats"]
 IMAGES = [
     Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 60, 3), np.uint8)) for i in range(len(QUESTIONS))
 ]
-
-
-def siglip_tokenizer(folder):
-    """SigLIP's own kind of tokenizer, on a SentencePiece model of a few words."""
-    corpus = folder / "corpus.txt"
-    corpus.write_text("\n".join(["the dog on the left and two cats", "please look at this image"] * 30))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus), model_prefix=str(folder / "spiece"), vocab_size=60, hard_vocab_limit=False, minloglevel=2,
-        pad_id=-1, unk_id=2, bos_id=-1, eos_id=1, control_symbols=["<pad>"],
-    )  # fmt: skip
-    return SiglipTokenizer(str(folder / "spiece.model"))
-
-
-def gemma_tokenizer():
-    """SigLIP 2's kind: Gemma's, that adds the end token only, and of itself leaves upper case as it is."""
-    letters = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, range(33, 127))]
-    words = {word: i for i, word in enumerate(letters)}
-    tokenizer = GemmaTokenizer(vocab=words, merges=[], add_bos_token=False, add_eos_token=True)
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A <eos>", special_tokens=[("<eos>", 1)]
-    )
-    return tokenizer
-
-
-def randomise(model):
-    generator = torch.Generator().manual_seed(len(list(model.parameters())))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
-
-
-def write_siglip(folder, tokenizer, hidden_size=32):
-    """A tiny SigLIP of three layers."""
-    sizes = VISION | {"hidden_size": hidden_size}
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": GUIDE_LENGTH, "num_hidden_layers": 2}
-    text |= {name: sizes[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads")}
-    siglip = randomise(SiglipModel(SiglipConfig(text_config=text, vision_config=sizes | {"num_hidden_layers": 3})))
-    siglip.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return siglip
-
-
-def siglip_vision(**changes):
-    """The tower as LVLMs have it: SigLIP's without the last layer and without the head."""
-    return VISION | {"model_type": "siglip_vision_model", "num_hidden_layers": 2, "vision_use_head": False} | changes
-
-
-def qwen2(tokenizer):
-    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
-    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return {"model_type": "qwen2", "vocab_size": len(tokenizer), "num_key_value_heads": 2} | sizes | ids
-
-
-def take_tower(lvlm, siglip):
-    """As in training: the tower began as SigLIP's, and moved a little."""
-    own = lvlm.model.vision_tower.state_dict()
-    start = siglip.vision_model.state_dict()
-    lvlm.model.vision_tower.load_state_dict({name: start[name] + 0.01 * value for name, value in own.items()})
 
 
 @pytest.fixture(params=["siglip", "siglip2"])
