@@ -28,7 +28,7 @@ class LiteLVLMSiglipAttention(nn.MultiheadAttention):
     def forward(self, probe: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         """
         Args:
-            probe (`torch.Tensor` of shape `(1, 1, D)`): the learned query.
+            probe (`torch.Tensor` of shape `(B, D)`): the learned query.
             patches (`torch.Tensor` of shape `(B, N, D)`): after the vision tower's last norm.
 
         Returns:
@@ -38,10 +38,10 @@ class LiteLVLMSiglipAttention(nn.MultiheadAttention):
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         query, key, value = (
             nn.functional.linear(inputs, weight, bias)
-            for inputs, weight, bias in zip((probe[0], patches, patches), weights, biases, strict=True)
+            for inputs, weight, bias in zip((probe, patches, patches), weights, biases, strict=True)
         )
         # Over one position the softmax is 1
-        return self.out_proj(value), query.expand(len(patches), -1), key, value
+        return self.out_proj(value), query, key, value
 
 
 class LiteLVLMSiglipHead(SiglipMultiheadAttentionPoolingHead):
@@ -53,7 +53,7 @@ class LiteLVLMSiglipHead(SiglipMultiheadAttentionPoolingHead):
 
     def forward(self, hidden_state: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As [`LiteLVLMSiglipAttention`], with what the whole head makes of each patch alone as the first."""
-        alone, *probe_signals = self.attention(self.probe, hidden_state)
+        alone, *probe_signals = self.attention(self.probe[0].repeat(len(hidden_state), 1), hidden_state)
         return alone + self.mlp(self.layernorm(alone)), *probe_signals
 
 
