@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
     CLIPModel,
@@ -38,7 +37,6 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
     SiglipConfig,
-    SiglipModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -50,7 +48,7 @@ from transformers.utils.import_utils import torch_compilable_check
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
-from .guide_litelvlm import LiteLVLMGuide, default_guide
+from .guide_litelvlm import LiteLVLMGuide, default_guide, load_parent
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
@@ -644,7 +642,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         vision_config = lvlm.config.vision_config
         if guide is None:
             guide = default_guide(vision_config)
-        parent = _load_parent(guide, vision_config, dtype=lvlm.dtype, **reaching)
+        parent = load_parent(guide, vision_config, dtype=lvlm.dtype, **reaching)
         guide_config: Any = parent.config
         if isinstance(parent, CLIPModel):
             guide_config = parent.config.text_config
@@ -1009,33 +1007,6 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             "pred_masks": [mask[:count] for mask, count in zip(masks, counts, strict=True)],
             "mask_scores": [score[:count] for score, count in zip(scores, counts, strict=True)],
         }
-
-
-def _load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> CLIPModel | SiglipModel:
-    """
-    The CLIP or SigLIP that a vision tower comes from.
-
-    Raises:
-        ValueError: it is another kind of model, or of other sizes.
-    """
-    parents = {"clip_vision_model": CLIPModel, "siglip_vision_model": SiglipModel}
-    parent_class = parents.get(vision_config.model_type, CLIPModel)
-    reaching = {option: value for option, value in kwargs.items() if option in HUB_OPTIONS}
-    config: Any = AutoConfig.from_pretrained(name, **reaching)
-    if config.model_type != parent_class.config_class.model_type:
-        raise ValueError(
-            f"`guide` {str(name)!r} is a {config.model_type!r} model, but the vision tower of the backbone is a "
-            f"{vision_config.model_type!r}; allowed is the {parent_class.config_class.model_type!r} model that it "
-            "comes from."
-        )
-    for size in ("hidden_size", "patch_size", "image_size"):
-        of_guide, of_backbone = getattr(config.vision_config, size), getattr(vision_config, size)
-        if of_guide != of_backbone:
-            raise ValueError(
-                f"`guide` {str(name)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
-                f"{of_backbone}; give the CLIP or SigLIP checkpoint that the backbone was built on."
-            )
-    return parent_class.from_pretrained(name, **kwargs)
 
 
 def _check_weights(name: str | os.PathLike, differing: dict[str, Collection[str]]) -> None:

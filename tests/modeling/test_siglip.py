@@ -338,10 +338,14 @@ def test_tower_and_guide_of_two_kinds_are_refused(config_values):
         LiteLVLMConfig(**config_values | {"guide_config": {"model_type": "siglip"}})
 
 
-def test_command_converts_it(llava, capsys):
+def test_commands_convert_and_diagnose_it(llava):
     folder = llava[2]
     arguments = ["convert", str(folder / "lvlm"), str(folder / "converted"), "--clip", str(folder / "siglip")]
     assert main(arguments) == 0
     assert (folder / "converted" / "guide_siglip_litelvlm.py").is_file()
     config = LiteLVLMConfig.from_pretrained(folder / "converted")
     assert isinstance(config.guide_config, SiglipConfig) and not config.vision_config.vision_use_head
+    asking = ["--images", "1", "--num-retained-tokens", "5", "--output", str(folder / "run"), "--device", "cpu"]
+    assert main(["diagnose", "--model", str(folder / "converted"), "--parent", str(folder / "siglip"), *asking]) == 0
+    report = json.loads((folder / "run" / "diagnosis.json").read_text())
+    assert 0.9 < report["figures"]["tower_cosine"][0] < 1  # which `take_tower` has moved a little
