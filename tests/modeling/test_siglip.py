@@ -14,6 +14,7 @@
 """LVLMs with SigLIP's vision tower, as llava-interleave and LLaVA-OneVision, against Transformers' own classes."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     LlavaConfig,
@@ -264,6 +266,48 @@ def test_converted_folder_is_what_from_backbone_wraps(llava, wrapped):
     processor.guide_length = None
     with pytest.raises(ValueError, match=f"guide's texts is None in the processor, but {GUIDE_LENGTH}"):
         processor.check_fits(model.config)
+
+
+@pytest.mark.parametrize("llava", ["siglip2"], indirect=True)
+@torch.no_grad()
+def test_tied_words_a_head_and_the_names_of_older_files_are_read(llava):
+    """As on the Hub: some towers have the head that no LVLM looks at, and small language models no head of their own."""
+    lvlm, siglip, folder = llava
+    values = lvlm.config.to_dict() | {
+        "tie_word_embeddings": True,
+        "vision_config": siglip_vision(vision_use_head=True),
+    }
+    values["text_config"] = values["text_config"] | {"tie_word_embeddings": True}
+    tied = randomise(LlavaForConditionalGeneration(LlavaConfig.from_dict(values)))
+    tied.save_pretrained(folder / "lvlm")
+    weights = load_file(folder / "lvlm" / "model.safetensors")
+    assert not any("lm_head" in name for name in weights)
+    older = {re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name): name for name in weights}
+    assert "vision_tower.vision_model.head.probe" in older
+    save_file(
+        {name: weights[own] for name, own in older.items()}, folder / "lvlm" / "model.safetensors", {"format": "pt"}
+    )
+    report = convert(folder / "lvlm", folder / "converted", clip=folder / "siglip")
+    left_out = {entry["reason"] for entry in report["dropped"] if "vision_tower" in entry["key"]}
+    assert left_out == {"not used by the language model; the guide's is SigLIP's"}
+    model = LiteLVLMForSegmentation.from_pretrained(folder / "converted")
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    inputs = LiteLVLMProcessor.from_pretrained(folder / "converted")(IMAGES, QUESTIONS)
+    wrapped, _ = from_backbone(folder / "lvlm", folder / "siglip", num_retained_tokens=5)
+    assert torch.equal(model(**inputs).logits, wrapped(**inputs).logits)
+    names = ("input_ids", "attention_mask", "pixel_values")
+    unpruned = model(**inputs, pruning_method="none").logits
+    assert torch.equal(unpruned, tied(**{name: inputs[name] for name in names}).logits)
+
+
+@torch.no_grad()
+def test_forward_compiles_into_one_graph(wrapped):
+    model, processor = wrapped
+    inputs = processor(IMAGES, QUESTIONS)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")(**inputs)
+    expected = model(**inputs)
+    assert torch.equal(compiled.retained_indices, expected.retained_indices)
+    torch.testing.assert_close(compiled.logits, expected.logits)
 
 
 @pytest.mark.parametrize("llava", ["siglip2"], indirect=True)
