@@ -232,8 +232,13 @@ class LiteLVLMConfig(PreTrainedConfig):
         """Patches per image before pruning (N); of images in crops, the most that an image may have."""
         size = self.vision_config.image_size
         pinpoints = self.backbone_config.image_grid_pinpoints if self.has_crops else []
-        num_crops = 1 + max(((height // size) * (width // size) for height, width in pinpoints), default=0)
-        return num_crops * self.num_patches_per_side**2
+        num_crops = max(((height // size) * (width // size) for height, width in pinpoints), default=0)
+        num_patches = self.num_patches_per_side**2
+        limit = num_crops * num_patches
+        if getattr(self.backbone_config, "vision_aspect_ratio", None) is not None:
+            # LLaVA-OneVision shrinks images that have more than 1.1 times too many lines and columns
+            limit = min(limit, int(1.1**2 * max_num_crops(self.backbone_config.vision_aspect_ratio) * num_patches))
+        return num_patches + limit
 
     @property
     def vision_feature_layers(self) -> list[int]:
@@ -427,6 +432,11 @@ def num_patches_per_side(vision_config: Any) -> int:
     return vision_config.image_size // vision_config.patch_size
 
 
+def max_num_crops(vision_aspect_ratio: str) -> int:
+    """How many crops' worth of patches LLaVA-OneVision shrinks a larger image to, such as 9 of `"anyres_max_9"`."""
+    return int(vision_aspect_ratio.removeprefix("anyres_max_"))
+
+
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """The value; or a `ValueError` that names the argument or flag, what is allowed, and the nearest of it."""
     allowed = list(allowed)
@@ -482,5 +492,6 @@ __all__ = [
     "LiteLVLMConfig",
     "OpenCLIPGuideConfig",
     "check_choice",
+    "max_num_crops",
     "num_patches_per_side",
 ]

@@ -39,7 +39,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 from transformers.utils.chat_template_utils import _get_template_variables
 
-from ..configuration.configuration_litelvlm import VISION_TOWERS, num_patches_per_side
+from ..configuration.configuration_litelvlm import VISION_TOWERS, max_num_crops, num_patches_per_side
 from .chat_litelvlm import (
     LLAVA_V1_CHAT_TEMPLATE,
     QUESTION_TEMPLATES,
@@ -426,7 +426,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         rows, columns = get_anyres_image_grid_shape(size, self.image_processor.image_grid_pinpoints, crop)
         height, width = unpad_image(torch.empty(1, rows * side, columns * side, device="meta"), size).shape[1:]
         if self.vision_aspect_ratio is not None:
-            most = int(self.vision_aspect_ratio.removeprefix("anyres_max_")) * self.num_image_tokens
+            most = max_num_crops(self.vision_aspect_ratio) * self.num_image_tokens
             ratio = math.sqrt(height * width / most)
             if ratio > 1.1:  # as LLaVA-OneVision shrinks its patches
                 height, width = int(height // ratio), int(width // ratio)

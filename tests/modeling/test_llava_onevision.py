@@ -105,6 +105,8 @@ def test_inputs_are_those_of_its_own_processor(onevision, wrapped):
         is_image.append(int((ours["input_ids"] == model.config.image_token_id).sum()))
     # Lines of patches and the token that ends each: of 4 x 8 and 4 x 4 less the padding, and of 8 x 8 shrunk to 5 x 5
     assert [number - NUM_PATCHES for number in is_image] == [2 * 9, 4 * 3, 5 * 6]
+    # Just not shrunk is an image of 1.1 x 1.1 times the limit of 32
+    assert model.config.num_patches == NUM_PATCHES + 38
 
 
 @torch.no_grad()

@@ -271,12 +271,10 @@ def test_converted_folder_is_what_from_backbone_wraps(llava, wrapped):
 @pytest.mark.parametrize("llava", ["siglip2"], indirect=True)
 @torch.no_grad()
 def test_tied_words_a_head_and_the_names_of_older_files_are_read(llava):
-    """As on the Hub: some towers have the head that no LVLM looks at, and small language models no head of their own."""
-    lvlm, siglip, folder = llava
-    values = lvlm.config.to_dict() | {
-        "tie_word_embeddings": True,
-        "vision_config": siglip_vision(vision_use_head=True),
-    }
+    """As on the Hub: towers with a head that no LVLM looks at, and small language models without one of their own."""
+    lvlm, _, folder = llava
+    tower = siglip_vision(vision_use_head=True)
+    values = lvlm.config.to_dict() | {"tie_word_embeddings": True, "vision_config": tower}
     values["text_config"] = values["text_config"] | {"tie_word_embeddings": True}
     tied = randomise(LlavaForConditionalGeneration(LlavaConfig.from_dict(values)))
     tied.save_pretrained(folder / "lvlm")
