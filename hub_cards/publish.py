@@ -30,6 +30,7 @@ from ..modeling.damage_litelvlm import read_json
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
+    *("spiece.model", "sentencepiece.bpe.model"),
 )
 # What a model repository holds, beside its weights and code, which are known by the index and the configuration: a
 # folder where somebody worked holds keys, optimizer states and more

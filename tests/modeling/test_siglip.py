@@ -38,6 +38,7 @@ from litelvlm import LiteLVLMConfig, LiteLVLMForSegmentation, LiteLVLMProcessor,
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert
 from litelvlm.conversion.weights import CheckpointReader
+from litelvlm.hub_cards.publish import push
 from litelvlm.modeling.guide_texts_litelvlm import encode_guide_texts
 
 from ..siglip import (
@@ -351,6 +352,21 @@ def test_layers_on_cpu_and_disk_give_the_same_answers(wrapped, tmp_path):
     )
     assert {p.device.type for p in offloaded.model.guide.parameters()} == {"meta"}
     assert torch.equal(offloaded.generate(**inputs, **GENERATE), expected)
+
+
+def test_what_is_published_loads_with_the_guides_words(llava, tmp_path):
+    folder = llava[2] / "converted"
+    convert(llava[2] / "lvlm", folder, clip=llava[2] / "siglip")
+    card = {"license": "apache-2.0", "library_name": "transformers", "pipeline_tag": "image-text-to-text"}
+    (folder / "README.md").write_text("\n".join(["---", *(f"{k}: {v}" for k, v in card.items()), "---", ""]))
+    for file in push(folder, "org/name", dry_run=True)["files"]:
+        target = tmp_path / "published" / file["name"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / file["name"], target)
+    assert main(["verify", str(folder)]) == 0
+    processor = LiteLVLMProcessor.from_pretrained(tmp_path / "published")
+    expected = LiteLVLMProcessor.from_pretrained(folder)(IMAGES, QUESTIONS)["guide_input_ids"]
+    assert torch.equal(processor(IMAGES, QUESTIONS)["guide_input_ids"], expected)
 
 
 def test_guide_that_does_not_belong_is_refused(llava, tmp_path):
