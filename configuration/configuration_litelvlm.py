@@ -20,7 +20,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig
+from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig, SiglipConfig
 
 # Names that `pruning_method` may take. The registry of methods adds to it; it stands here so that a configuration can
 # be checked without the code of any method.
@@ -32,6 +32,9 @@ _PRUNING_CHOICES = {
     "token_order": ("reference", "raster"),
     "position_mode": ("consecutive", "original"),
 }
+
+# The vision towers that an LVLM may have, and how its patches are taken out of what each gives
+VISION_TOWERS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
 
 # Keys of a saved or given configuration that are no fields but mean something to Transformers
 _TRANSFORMERS_KEYS = {
@@ -108,11 +111,11 @@ class LiteLVLMConfig(PreTrainedConfig):
     hyperparameters.
 
     Args:
-        backbone_config (`LlavaConfig` or any CLIP-based LVLM's configuration, or `dict`, *optional*):
+        backbone_config (`LlavaConfig` or the configuration of any LVLM with CLIP's or SigLIP's tower, or `dict`):
             The wrapped LVLM. Defaults to LLaVA-1.5-7B.
-        guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`] or `dict`, *optional*):
-            The CLIP text tower trained with the backbone's vision tower, or a whole OpenCLIP model. Defaults to the
-            text tower of CLIP ViT-L/14.
+        guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`], `SiglipConfig` or `dict`, *optional*):
+            The CLIP text tower trained with the backbone's vision tower, or a whole OpenCLIP model; for SigLIP's tower
+            the SigLIP that it was made of. Defaults to the text tower of CLIP ViT-L/14.
         sam_config (`SamConfig` or `dict`, *optional*):
             The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
         projector_type (`str`, *optional*, defaults to `"mlp"`):
@@ -189,6 +192,7 @@ class LiteLVLMConfig(PreTrainedConfig):
             or {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
             CLIPTextConfig,
             OpenCLIPGuideConfig,
+            SiglipConfig,
         )
         if self.sam_config is not None:
             self.sam_config = _as_config(self.sam_config, SamConfig)
@@ -214,6 +218,11 @@ class LiteLVLMConfig(PreTrainedConfig):
         return num_patches_per_side(self.vision_config)
 
     @property
+    def has_class_token(self) -> bool:
+        """Whether the vision tower has a class token, as CLIP's, or none, as SigLIP's."""
+        return self.vision_config.model_type == "clip_vision_model"
+
+    @property
     def has_crops(self) -> bool:
         """Whether an image is cut into crops, as by LLaVA-NeXT, so that images have different numbers of tokens."""
         return hasattr(self.backbone_config, "image_grid_pinpoints")
@@ -223,8 +232,13 @@ class LiteLVLMConfig(PreTrainedConfig):
         """Patches per image before pruning (N); of images in crops, the most that an image may have."""
         size = self.vision_config.image_size
         pinpoints = self.backbone_config.image_grid_pinpoints if self.has_crops else []
-        num_crops = 1 + max(((height // size) * (width // size) for height, width in pinpoints), default=0)
-        return num_crops * self.num_patches_per_side**2
+        num_crops = max(((height // size) * (width // size) for height, width in pinpoints), default=0)
+        num_patches = self.num_patches_per_side**2
+        limit = num_crops * num_patches
+        if getattr(self.backbone_config, "vision_aspect_ratio", None) is not None:
+            # LLaVA-OneVision shrinks images that have more than 1.1 times too many lines and columns
+            limit = min(limit, int(1.1**2 * max_num_crops(self.backbone_config.vision_aspect_ratio) * num_patches))
+        return num_patches + limit
 
     @property
     def vision_feature_layers(self) -> list[int]:
@@ -338,18 +352,39 @@ class LiteLVLMConfig(PreTrainedConfig):
     def check(self) -> None:
         """Raises a `ValueError` that names the first field whose value cannot be used."""
         vision_config: Any = getattr(self.backbone_config, "vision_config", None)
-        if getattr(vision_config, "model_type", None) != "clip_vision_model":
+        tower = getattr(vision_config, "model_type", None)
+        if tower not in VISION_TOWERS:
             raise ValueError(
                 f"`backbone_config` is a {self.backbone_config.model_type!r} configuration whose vision tower is "
-                f"{getattr(vision_config, 'model_type', None)!r}; allowed are LVLMs with a 'clip_vision_model' vision "
-                "tower, such as 'llava' or 'vipllava'."
+                f"{tower!r}; allowed are LVLMs with a {' or '.join(map(repr, VISION_TOWERS))} vision tower, such as "
+                "'llava' or 'vipllava'."
             )
         strategy = getattr(self.backbone_config, "vision_feature_select_strategy", "default")
-        if strategy != "default":
+        if strategy != VISION_TOWERS[tower]:
             raise ValueError(
-                f"`backbone_config.vision_feature_select_strategy` is {strategy!r}; only 'default' (patches without "
-                "the class token) is allowed, because the class token has no patch to be pruned with."
+                f"`backbone_config.vision_feature_select_strategy` is {strategy!r}; only {VISION_TOWERS[tower]!r} is "
+                f"allowed of a {tower!r}, which gives the patches without a class token: that has no patch to be "
+                "pruned with."
             )
+        if isinstance(self.guide_config, SiglipConfig) == self.has_class_token:
+            raise ValueError(
+                f"`guide_config` is a {type(self.guide_config).__name__}, but the vision tower is {tower!r}; allowed "
+                "is the guide that it was trained with: a SiglipConfig for SigLIP's tower, and for no other."
+            )
+        if isinstance(self.guide_config, SiglipConfig):
+            self._check_siglip_guide()
+        else:
+            self._check_clip_guide()
+        check_choice("projector_type", self.projector_type, ("mlp", "linear"))
+        self.resolve_pruning()
+        for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
+            weight = getattr(self, name)
+            if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not weight >= 0:
+                raise ValueError(f"`{name}` is {weight!r}; allowed are numbers of at least 0.")
+        self._check_mask_fields()
+
+    def _check_clip_guide(self) -> None:
+        vision_config: Any = self.vision_config
         is_open_clip = isinstance(self.guide_config, OpenCLIPGuideConfig)
         if is_open_clip and None in (self.guide_config.architecture, self.guide_config.image_mean):
             raise ValueError("`guide_config` needs `architecture`, `image_mean` and `image_std` of an OpenCLIP model.")
@@ -359,13 +394,19 @@ class LiteLVLMConfig(PreTrainedConfig):
                 f"`projection_dim` is {vision_config.projection_dim}: both must be the width of the same CLIP's "
                 "joint space. Take the text tower of the checkpoint that the vision tower comes from."
             )
-        check_choice("projector_type", self.projector_type, ("mlp", "linear"))
-        self.resolve_pruning()
-        for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
-            weight = getattr(self, name)
-            if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not weight >= 0:
-                raise ValueError(f"`{name}` is {weight!r}; allowed are numbers of at least 0.")
-        self._check_mask_fields()
+
+    def _check_siglip_guide(self) -> None:
+        width = self.vision_config.hidden_size
+        of_guide = {
+            "vision_config.hidden_size": self.guide_config.vision_config.hidden_size,
+            "text_config.projection_size": self.guide_config.text_config.projection_size,
+        }
+        for name, value in of_guide.items():
+            if value != width:
+                raise ValueError(
+                    f"`guide_config.{name}` is {value} but the vision tower's width is {width}; take the SigLIP that "
+                    "the vision tower comes from."
+                )
 
     def _check_mask_fields(self) -> None:
         vocab_size = self.get_text_config().vocab_size
@@ -389,6 +430,11 @@ class LiteLVLMConfig(PreTrainedConfig):
 def num_patches_per_side(vision_config: Any) -> int:
     """Patches in a line of what a vision tower of this configuration sees."""
     return vision_config.image_size // vision_config.patch_size
+
+
+def max_num_crops(vision_aspect_ratio: str) -> int:
+    """How many crops' worth of patches LLaVA-OneVision shrinks a larger image to, such as 9 of `"anyres_max_9"`."""
+    return int(vision_aspect_ratio.removeprefix("anyres_max_"))
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
@@ -440,4 +486,12 @@ def _without_origin(value: Any) -> Any:
     return {name: "" if name == "_name_or_path" else _without_origin(part) for name, part in value.items()}
 
 
-__all__ = ["PRUNING_METHODS", "LiteLVLMConfig", "OpenCLIPGuideConfig", "check_choice", "num_patches_per_side"]
+__all__ = [
+    "PRUNING_METHODS",
+    "VISION_TOWERS",
+    "LiteLVLMConfig",
+    "OpenCLIPGuideConfig",
+    "check_choice",
+    "max_num_crops",
+    "num_patches_per_side",
+]

@@ -30,6 +30,7 @@ from ..modeling.damage_litelvlm import read_json
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
+    *("spiece.model", "sentencepiece.bpe.model"),
 )
 # What a model repository holds, beside its weights and code, which are known by the index and the configuration: a
 # folder where somebody worked holds keys, optimizer states and more
@@ -145,7 +146,7 @@ def check_folder(folder: str | Path, with_card: bool = True) -> list[str]:
     processor = _read_json(folder, "processor_config.json", "save the processor into it by `save_pretrained`")
     if not list(folder.glob("guide_tokenizer/tokenizer*")):
         raise ValueError(
-            f"{str(folder)!r} lacks CLIP's tokenizer in guide_tokenizer; save the processor by `save_pretrained`."
+            f"{str(folder)!r} lacks the guide's tokenizer in guide_tokenizer; save the processor by `save_pretrained`."
         )
     pipelines = [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
     classes = [*config["auto_map"].values(), *processor.get("auto_map", {}).values(), *pipelines]

@@ -13,11 +13,21 @@
 # limitations under the License.
 """The guide: the parts of CLIP that an LVLM leaves out, which bring texts and patches into one space."""
 
+import os
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
+from transformers import (
+    AutoConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    SiglipModel,
+)
+
+from .hub_litelvlm import HUB_OPTIONS
 
 # The CLIP checkpoints that the LLaVA family was built on, by width, patch size and image size of the vision tower
 _KNOWN_CLIPS = {
@@ -73,15 +83,47 @@ def default_guide(vision_config: Any) -> str:
     The Hub id of the CLIP checkpoint that a vision tower of these sizes comes from in the LLaVA family.
 
     Raises:
-        ValueError: no known CLIP has these sizes.
+        ValueError: no known CLIP has these sizes, or several do.
     """
     sizes = (vision_config.hidden_size, vision_config.patch_size, vision_config.image_size)
+    if vision_config.model_type == "siglip_vision_model":
+        raise ValueError(
+            "The vision tower is SigLIP's, and those of SigLIP and SigLIP 2 have the same sizes; name the one that it "
+            "comes from as `guide`, such as google/siglip-so400m-patch14-384."
+        )
     if sizes not in _KNOWN_CLIPS:
         raise ValueError(
             f"No CLIP is known for a vision tower of width {sizes[0]}, patch size {sizes[1]} and image size "
             f"{sizes[2]}; name the CLIP checkpoint that it comes from as `guide`."
         )
     return _KNOWN_CLIPS[sizes]
+
+
+def load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> CLIPModel | SiglipModel:
+    """
+    The CLIP or SigLIP that a vision tower comes from.
+
+    Raises:
+        ValueError: it is another kind of model, or of other sizes.
+    """
+    parents = {"clip_vision_model": CLIPModel, "siglip_vision_model": SiglipModel}
+    parent_class = parents.get(vision_config.model_type, CLIPModel)
+    reaching = {option: value for option, value in kwargs.items() if option in HUB_OPTIONS}
+    config: Any = AutoConfig.from_pretrained(name, **reaching)
+    if config.model_type != parent_class.config_class.model_type:
+        raise ValueError(
+            f"`guide` {str(name)!r} is a {config.model_type!r} model, but the vision tower of the backbone is a "
+            f"{vision_config.model_type!r}; allowed is the {parent_class.config_class.model_type!r} model that it "
+            "comes from."
+        )
+    for size in ("hidden_size", "patch_size", "image_size"):
+        of_guide, of_backbone = getattr(config.vision_config, size), getattr(vision_config, size)
+        if of_guide != of_backbone:
+            raise ValueError(
+                f"`guide` {str(name)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
+                f"{of_backbone}; give the CLIP or SigLIP checkpoint that the backbone was built on."
+            )
+    return parent_class.from_pretrained(name, **kwargs)
 
 
 def boundary_token_ids(text_config: CLIPTextConfig) -> tuple[int, int]:
@@ -92,4 +134,4 @@ def boundary_token_ids(text_config: CLIPTextConfig) -> tuple[int, int]:
     return text_config.bos_token_id, text_config.eos_token_id
 
 
-__all__ = ["LiteLVLMGuide", "boundary_token_ids", "default_guide"]
+__all__ = ["LiteLVLMGuide", "boundary_token_ids", "default_guide", "load_parent"]

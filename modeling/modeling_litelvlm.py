@@ -12,8 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-PyTorch LiteLVLM model: any CLIP-based LVLM of Transformers whose visual tokens are pruned before its language model
-runs, guided by the CLIP text tower, with SAM behind [SEG] tokens.
+PyTorch LiteLVLM model: any LVLM of Transformers with CLIP's or SigLIP's vision tower, whose visual tokens are pruned
+before its language model runs, guided by the tower's text tower, with SAM behind [SEG] tokens.
 
 Placeholders stay in `input_ids` as the LVLM's processor writes them; what belongs to pruned patches is dropped from
 embeddings, attention mask, labels and position ids. Every sample keeps the same number of tokens, so a batch stays
@@ -36,6 +36,7 @@ from transformers import (
     CLIPVisionConfig,
     GenerationMixin,
     PreTrainedModel,
+    SiglipConfig,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -47,8 +48,9 @@ from transformers.utils.import_utils import torch_compilable_check
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
 from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
-from .guide_litelvlm import LiteLVLMGuide, default_guide
+from .guide_litelvlm import LiteLVLMGuide, default_guide, load_parent
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
+from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
 from .prompt_litelvlm import CachedPrompt, Prompt, check_shape, find_token
@@ -94,10 +96,10 @@ _SHARED_ARGUMENTS = r"""
     input_ids (`torch.LongTensor` of shape `(B, L)`):
         N image placeholders per sample with an image, those of exactly one image.
     pixel_values (`torch.Tensor` of shape `(b, 3, S, S)` or `(b, crops, 3, S, S)`):
-        Images as CLIP takes them; in crops for LLaVA-NeXT. B is a multiple of b, and each image serves B / b samples
-        in a row.
+        Images as the vision tower takes them; in crops for LLaVA-NeXT and LLaVA-OneVision. B is a multiple of b, and
+        each image serves B / b samples in a row.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
-        For LLaVA-NeXT: height and width of each image before it was cut.
+        For images in crops: height and width of each before it was cut.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
         Texts for CLIP, one sentence or several for each question about the image, padded on the right.
     guide_attention_mask (`torch.LongTensor` of the same shape):
@@ -141,7 +143,14 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The vision tower's layers are called one by one, and the mask decoder reads weights of its parts, so each of
     # these stays on one device; the lint rule knows only layers of one file.  trf-ignore: TRF022
-    _no_split_modules = ["CLIPVisionModel", "LiteLVLMGuide", "LiteLVLMOpenCLIPGuide", "SamMaskDecoder"]
+    _no_split_modules = [
+        "CLIPVisionModel",
+        "SiglipVisionModel",
+        "LiteLVLMGuide",
+        "LiteLVLMOpenCLIPGuide",
+        "LiteLVLMSiglipGuide",
+        "SamMaskDecoder",
+    ]
     _skip_keys_device_placement = [CACHE_NAME]
 
     _supports_sdpa = True
@@ -232,9 +241,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if config.projector_type == "linear":
             width = vision_config.hidden_size * len(config.vision_feature_layers)
             self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
-        # CODEPATH: CLIP's text tower belongs to the vision tower, an OpenCLIP model has a vision tower of its own
+        # CODEPATH: the text towers of CLIP and SigLIP belong to the vision tower, an OpenCLIP model has one of its own
         if isinstance(config.guide_config, OpenCLIPGuideConfig):
             self.guide: nn.Module = LiteLVLMOpenCLIPGuide(config.guide_config, config.num_patches_per_side**2)
+        elif isinstance(config.guide_config, SiglipConfig):
+            self.guide = LiteLVLMSiglipGuide(config.guide_config)
         else:
             self.guide = LiteLVLMGuide(config.guide_config, vision_config)
         self.post_init()
@@ -258,12 +269,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         pruning_method: str | None = None,
     ) -> LiteLVLMImageState:
         """
-        Runs the vision tower as far as needed: of the last layer only the class token's query and the patches' keys
+        Runs the vision tower as far as needed: of CLIP's last layer only the class token's query and the patches' keys
         and values are computed.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
-                CLIP takes it; in crops for LLaVA-NeXT.
+                CLIP takes it; in crops for LLaVA-NeXT and LLaVA-OneVision.
             sam_pixel_values (`torch.Tensor`, *optional*): for [`LiteLVLMForSegmentation`] only.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, before they were cut.
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
@@ -296,6 +307,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
                 "per prompt."
             )
+        if selector.vision_layers and not self.config.has_class_token:
+            raise ValueError(
+                f"`pruning_method` is {selector.name!r}, which reads the attention of CLIP's vision tower and its "
+                "class token, but this model's is SigLIP's, which has none; choose another method."
+            )
         if image_sizes is not None:
             return self._encode_crops(pixel_values, image_sizes, selector)
         return self._encode_plain(pixel_values, selector)
@@ -305,24 +321,31 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         layers = tower.encoder.layers
         # 0 is the embeddings' output
         wanted = [index % (len(layers) + 1) for index in self.config.vision_feature_layers]
+        # CODEPATH: CLIP has a class token, a norm before its layers and a part in its last one; SigLIP has neither
+        num_class_tokens = int(self.config.has_class_token)
 
-        hidden_states = [tower.pre_layrnorm(tower.embeddings(pixel_values))]
-        for layer in layers[: max(*wanted, len(layers) - 1)]:
+        hidden_states = [tower.embeddings(pixel_values)]
+        if num_class_tokens:
+            hidden_states = [tower.pre_layrnorm(hidden_states[0])]
+        for layer in layers[: max(*wanted, num_class_tokens * (len(layers) - 1))]:
             hidden_states.append(layer(hidden_states[-1], attention_mask=None))
 
-        state = LiteLVLMImageState(image_features=torch.cat([hidden_states[i][:, 1:] for i in wanted], dim=-1))
+        patches = [hidden_states[i][:, num_class_tokens:] for i in wanted]
+        state = LiteLVLMImageState(image_features=torch.cat(patches, dim=-1))
         if selector is KEEP_ALL:
             return state
-        feature_patches = hidden_states[wanted[0]][:, 1:]
-        state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(feature_patches))
-        last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
-        attention = layers[-1].self_attn
-        query = attention.q_proj(last_input[:, 0])
-        key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+        if num_class_tokens:
+            state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(patches[0]))
+            last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
+            attention = layers[-1].self_attn
+            query = attention.q_proj(last_input[:, 0])
+            key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+            state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
+        else:
+            state.patch_embeds, query, key, value = self.guide.read_patches(patches[0])
         # Both rules' signals, so that a state serves whatever `selection_rule` is set when it is asked
         state.contribution = class_token_contribution(query, key, value)
         state.cosine_contribution = cosine_class_token_contribution(query, key, value)
-        state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
         if selector.vision_layers:
             inputs = [hidden_states[layer % len(layers)] for layer in selector.vision_layers]
             state.layer_inputs = torch.stack(inputs, dim=1)
@@ -331,35 +354,52 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     def _encode_crops(
         self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, selector: TokenSelector
     ) -> LiteLVLMImageState:
-        """Each crop as an image of its own, then its patches where LLaVA-NeXT puts them."""
+        """Each crop as an image of its own, then its patches where the backbone puts them."""
         if selector.vision_layers:
             raise ValueError(
                 f"`pruning_method` is {selector.name!r}, which looks into the vision tower at one image, but a "
                 f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
             )
-        batch_size, num_crops = pixel_values.shape[:2]
         # A class token belongs to its crop, not to the image
         crops = replace(self._encode_plain(pixel_values.flatten(0, 1), selector), class_features=None)
-        # The backbone itself says where a patch goes, by moving the patches' numbers in place of their features
-        num_patches = crops.image_features.shape[1]
-        numbers = torch.arange(num_crops * num_patches, dtype=torch.float32, device=pixel_values.device)
-        numbers = numbers.view(num_crops, num_patches, 1)
-        pinpoints = self.config.backbone_config.image_grid_pinpoints
-        used = [image_size_to_num_patches(size, pinpoints, pixel_values.shape[-1]) for size in image_sizes.tolist()]
+        # CODEPATH: LLaVA-OneVision shrinks what is large behind the projector, LLaVA-NeXT only moves patches
+        if self._packs_projected:
+            crops.image_features = self.backbone.multi_modal_projector(crops.image_features)
+        per_crop = {name: value.unflatten(0, pixel_values.shape[:2]) for name, value in crops.items()}
+        kind = self._pack(torch.ones_like(per_crop["image_features"][..., 0], dtype=torch.float32), image_sizes, -1.0)
+        packed = {name: self._pack(value, image_sizes) for name, value in per_crop.items()}
+        return LiteLVLMImageState(is_patch=kind > 0, is_token=kind >= 0, **packed)
+
+    @property
+    def _packs_projected(self) -> bool:
+        return self.config.backbone_config.model_type == "llava_onevision"
+
+    @property
+    def _projector(self) -> nn.Module:
+        """From the `image_features` of an image state to the language model's width."""
+        return nn.Identity() if self._packs_projected else self.backbone.multi_modal_projector
+
+    def _pack(self, values: torch.Tensor, image_sizes: torch.Tensor, padding: float = 0.0) -> torch.Tensor:
+        """
+        Values of the patches of images in crops, `(B, crops, n)` or `(B, crops, n, D)`, where the backbone itself puts
+        the patches: `(B, N)` or `(B, N, D)`, 0 at the ends of lines, and padded where another image has more.
+        """
+        config: Any = self.config.backbone_config
+        features = values.flatten(3) if values.ndim > 3 else values[..., None]
+        side = self.config.vision_config.image_size
+        used = [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in image_sizes.tolist()]
+        if self._packs_projected:
+            options = {"vision_aspect_ratio": config.vision_aspect_ratio}
+        else:
+            options = {"vision_feature_select_strategy": "default"}
         packed, _ = self.backbone.pack_image_features(
-            [numbers[:count] for count in used],
+            [image[:count] for image, count in zip(features, used, strict=True)],
             image_sizes,
-            vision_feature_select_strategy="default",
-            image_newline=numbers.new_tensor([-1.0]),
+            image_newline=features.new_zeros(features.shape[-1]),
+            **options,
         )
-        sources = [features[:, 0].long() for features in packed]
-        layout = nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=-2)  # [B, N]
-        state = LiteLVLMImageState(is_patch=layout >= 0, is_token=layout > -2)
-        samples = torch.arange(batch_size, device=layout.device)[:, None]
-        for name, value in crops.items():
-            per_image = value.reshape(batch_size, num_crops * num_patches, *value.shape[2:])
-            state[name] = per_image[samples, layout.clamp(min=0)]
-        return state
+        padded = nn.utils.rnn.pad_sequence(list(packed), batch_first=True, padding_value=padding)
+        return padded if values.ndim > 3 else padded[..., 0]
 
     def select_tokens(
         self,
@@ -446,13 +486,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             class_features=image_state.class_features,
             layer_inputs=image_state.layer_inputs,
             vision_tower=self.backbone.vision_tower,
-            projector=self.backbone.multi_modal_projector,
+            projector=self._projector,
             guide=self.guide,
         )
 
     def project(self, image_state: LiteLVLMImageState, tokens: RetainedTokens) -> torch.Tensor:
         """Visual tokens for the language model, `(B, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
-        visual_tokens = self.backbone.multi_modal_projector(tokens.take(image_state.image_features))
+        visual_tokens = self._projector(tokens.take(image_state.image_features))
         if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
             # All tokens of images in crops: each line of patches ends with the backbone's own embedding
             is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
@@ -584,10 +624,10 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         Wraps an LVLM in Transformers' format without any conversion.
 
         Args:
-            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of a CLIP-based LVLM, such as
+            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM with CLIP's or SigLIP's tower, such as
                 `"llava-hf/llava-1.5-7b-hf"`, or such a model that is loaded already.
-            guide (`str`, *optional*): Hub id or folder of the CLIP checkpoint that the LVLM's vision tower comes from;
-                by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
+            guide (`str`, *optional*): Hub id or folder of the CLIP or SigLIP checkpoint that the LVLM's vision tower
+                comes from; by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
             dtype: as in `from_pretrained`.
             kwargs: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`; all others, such as `revision` or
                 `device_map`, are handed to the backbone's `from_pretrained`. Those that say how to reach the Hub, such
@@ -612,23 +652,19 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         vision_config = lvlm.config.vision_config
         if guide is None:
             guide = default_guide(vision_config)
-        clip = CLIPModel.from_pretrained(guide, dtype=lvlm.dtype, **reaching)
-        for size in ("hidden_size", "patch_size", "image_size"):
-            of_guide, of_backbone = getattr(clip.config.vision_config, size), getattr(vision_config, size)
-            if of_guide != of_backbone:
-                raise ValueError(
-                    f"`guide` {str(guide)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
-                    f"{of_backbone}; give the CLIP checkpoint that the backbone was built on."
-                )
-        vision_config.projection_dim = clip.config.text_config.projection_dim = clip.config.projection_dim
+        parent = load_parent(guide, vision_config, dtype=lvlm.dtype, **reaching)
+        guide_config: Any = parent.config
+        if isinstance(parent, CLIPModel):
+            guide_config = parent.config.text_config
+            vision_config.projection_dim = guide_config.projection_dim = parent.config.projection_dim
         config = cls.config_class(
-            backbone_config=lvlm.config, guide_config=clip.config.text_config, dtype=lvlm.dtype, **config_fields
+            backbone_config=lvlm.config, guide_config=guide_config, dtype=lvlm.dtype, **config_fields
         )
         with torch.device("meta"):
             model = cls(config)
         # The modules themselves are handed over, with the hooks of a `device_map`: no second copy of the weights
         model.model.backbone, model.lm_head = lvlm.model, lvlm.lm_head
-        model.model.guide.take_from(clip)
+        model.model.guide.take_from(parent)
         tower = lvlm.model.vision_tower
         hook = getattr(tower.embeddings, "_hf_hook", None)
         model.model.guide.to(tower.device if hook is None else hook.execution_device)
@@ -664,7 +700,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
             sam_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them, for
                 [`LiteLVLMForSegmentation`] only.
-            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): for LLaVA-NeXT, as in `forward`.
+            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
 
         Raises:

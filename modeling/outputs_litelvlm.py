@@ -52,13 +52,14 @@ class LiteLVLMImageState(ModelOutput):
     What is computed of images alone, to be asked any number of questions.
 
     Args:
-        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector.
+        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector; of
+            LLaVA-OneVision behind it.
         patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(B, N)`, float32): contribution of each patch to the class token by the
             paper's rule; `None` if not pruned.
         cosine_contribution (`torch.Tensor` of shape `(B, N)`): the same by the released rule; `None` if not pruned.
         class_features (`torch.Tensor` of shape `(B, D)`): the class token at the layers of `image_features`; `None`
-            if not pruned, or in crops.
+            if not pruned, in crops, or of SigLIP.
         layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`): what enters the n layers of the vision tower that
             the pruning method looks at; `None` if it looks at none.
         is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;

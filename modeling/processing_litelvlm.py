@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Processor of LiteLVLM: images for CLIP and SAM, conversations for the language model, texts for the CLIP guide, and
-masks back at the size of the image.
+Processor of LiteLVLM: images for the vision tower and SAM, conversations for the language model, texts for the guide,
+and masks back at the size of the image.
 """
 
 import inspect
+import math
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -32,12 +33,13 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
     SamImageProcessor,
+    SiglipConfig,
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 from transformers.utils.chat_template_utils import _get_template_variables
 
-from ..configuration.configuration_litelvlm import num_patches_per_side
+from ..configuration.configuration_litelvlm import VISION_TOWERS, max_num_crops, num_patches_per_side
 from .chat_litelvlm import (
     LLAVA_V1_CHAT_TEMPLATE,
     QUESTION_TEMPLATES,
@@ -82,13 +84,13 @@ class LiteLVLMProcessor(ProcessorMixin):
     Prepares inputs of [`LiteLVLMForSegmentation`] and reads its outputs.
 
     Args:
-        image_processor ([`CLIPImageProcessor`]): for the vision tower.
+        image_processor ([`CLIPImageProcessor`], [`SiglipImageProcessor`]): for the vision tower.
         tokenizer: the language model's fast tokenizer.
-        guide_tokenizer: CLIP's tokenizer, for the texts that guide the pruning.
+        guide_tokenizer: CLIP's or SigLIP's tokenizer, for the texts that guide the pruning.
         sam_image_processor ([`SamImageProcessor`], *optional*): for SAM.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
-        num_image_tokens (`int`): placeholders per image, the visual tokens before pruning; of LLaVA-NeXT, per crop.
+        num_image_tokens (`int`): placeholders per image or crop, the visual tokens before pruning.
         question_template (`str`): what `text` is put into; `"{}"` leaves it as it is.
         with_masks (`bool`): whether to prepare images for SAM.
         guide_form (`str`): what CLIP reads of a text: `"question"`, as the language model does (reference);
@@ -96,6 +98,10 @@ class LiteLVLMProcessor(ProcessorMixin):
             averaged.
         rejection_token (`str`, *optional*): what answers say in the place of [SEG] where nothing in the image is
             meant, such as GSVA's `"[REJ]"`.
+        guide_length (`int`, *optional*): that all texts for the guide are padded to, as SigLIP's are (64); CLIP's are
+            as long as they are.
+        vision_aspect_ratio (`str`, *optional*): of LLaVA-OneVision, such as `"anyres_max_9"`: how many crops' worth of
+            tokens an image may have before it is shrunk.
     """
 
     valid_processor_kwargs = LiteLVLMProcessorKwargs
@@ -113,6 +119,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         with_masks: bool = True,
         guide_form: str = "question",
         rejection_token: str | None = None,
+        guide_length: int | None = None,
+        vision_aspect_ratio: str | None = None,
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
@@ -120,6 +128,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         self.with_masks = with_masks
         self.guide_form = guide_form
         self.rejection_token = rejection_token
+        self.guide_length = guide_length
+        self.vision_aspect_ratio = vision_aspect_ratio
         # In a saved folder the code stands beside this processor's files
         self.auto_map = {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
         super().__init__(
@@ -341,7 +351,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         data: dict[str, Any] = batch_conversations(
             encoded, self.tokenizer, self.image_token, all(answered), with_assistant_masks, **text_options
         )
-        data |= encode_guide_texts(guides, self.guide_tokenizer)
+        data |= encode_guide_texts(guides, self.guide_tokenizer, self.guide_length)
         data |= prepared
         if segmentation_maps is not None:
             if len(segmentation_maps) != len(conversations):
@@ -412,9 +422,14 @@ class LiteLVLMProcessor(ProcessorMixin):
     def _num_image_tokens(self, size: list[int]) -> int:
         """Visual tokens of an image in crops, of a height and width: the whole, then its rows and their ends."""
         side = round(self.num_image_tokens**0.5)
-        crop = self.image_processor.crop_size["height"]
+        crop = (self.image_processor.crop_size or self.image_processor.size)["height"]
         rows, columns = get_anyres_image_grid_shape(size, self.image_processor.image_grid_pinpoints, crop)
         height, width = unpad_image(torch.empty(1, rows * side, columns * side, device="meta"), size).shape[1:]
+        if self.vision_aspect_ratio is not None:
+            most = max_num_crops(self.vision_aspect_ratio) * self.num_image_tokens
+            ratio = math.sqrt(height * width / most)
+            if ratio > 1.1:  # as LLaVA-OneVision shrinks its patches
+                height, width = int(height // ratio), int(width // ratio)
         return self.num_image_tokens + height * (width + 1)
 
     def _encode_mask_labels(self, maps: Any) -> torch.Tensor:
@@ -593,15 +608,15 @@ class LiteLVLMProcessor(ProcessorMixin):
         The processor of an LVLM in Transformers' format, for [`LiteLVLMForConditionalGeneration.from_backbone`].
 
         Args:
-            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of a CLIP-based LVLM, or that model loaded.
-            guide (`str`, *optional*): Hub id or folder of its CLIP, by default as [`default_guide`] says.
+            backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM, or that model loaded.
+            guide (`str`, *optional*): Hub id or folder of its CLIP or SigLIP, by default as [`default_guide`] says.
             chat_template (`str`, *optional*): instead of the LVLM's own.
             kwargs: those of the backbone's `from_pretrained`, such as `revision`. Those that say how to reach the Hub,
                 such as `token` and `cache_dir`, are the guide's too.
 
         Raises:
             ValueError: an unknown option, a model that does not know where it was loaded from, a vision tower that is
-                not CLIP's or of sizes not known, or an LVLM without a chat template.
+                neither CLIP's nor SigLIP's or of sizes not known, or an LVLM without a chat template.
         """
         for name in kwargs:
             if name not in LOADING_OPTIONS:
@@ -613,10 +628,10 @@ class LiteLVLMProcessor(ProcessorMixin):
         else:
             source, config = backbone, AutoConfig.from_pretrained(backbone, **kwargs)
         vision_config: Any = getattr(config, "vision_config", None)
-        if getattr(vision_config, "model_type", None) != "clip_vision_model":
+        if getattr(vision_config, "model_type", None) not in VISION_TOWERS:
             raise ValueError(
-                f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's vision tower; allowed "
-                "are LVLMs with one, such as LLaVA."
+                f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's or SigLIP's vision "
+                "tower; allowed are LVLMs with one, such as LLaVA."
             )
         if guide is None:
             guide = default_guide(vision_config)
@@ -625,6 +640,9 @@ class LiteLVLMProcessor(ProcessorMixin):
         if chat_template is None:
             raise ValueError(f"{str(source)!r} has no chat template; give one as `chat_template`.")
         reaching = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+        guide_length = None
+        if vision_config.model_type == "siglip_vision_model":
+            guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
         return cls(
             own.image_processor,
             own.tokenizer,
@@ -634,6 +652,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             num_image_tokens=num_patches_per_side(vision_config) ** 2,
             question_template="{}",
             with_masks=False,
+            guide_length=guide_length,
+            vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
         )
 
     @classmethod
@@ -669,8 +689,9 @@ class LiteLVLMProcessor(ProcessorMixin):
             return AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **kwargs)
         except (OSError, ValueError) as error:
             raise OSError(
-                f"CLIP's tokenizer cannot be loaded from `guide_tokenizer` in {str(pretrained_model_name_or_path)!r}; "
-                f"download or save the processor anew, with this folder. ({str(error).strip().splitlines()[0]})"
+                "The guide's tokenizer cannot be loaded from `guide_tokenizer` in "
+                f"{str(pretrained_model_name_or_path)!r}; download or save the processor anew, with this "
+                f"folder. ({str(error).strip().splitlines()[0]})"
             ) from error
 
     def check_fits(self, config: Any) -> None:
@@ -681,7 +702,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             config ([`LiteLVLMConfig`]): of the model.
 
         Raises:
-            ValueError: names what differs: the placeholders of an image, the id of [SEG], or CLIP's tokenizer.
+            ValueError: names what differs: the placeholders of an image, the id of [SEG], or the guide's tokenizer.
         """
         vocab = self.tokenizer.get_vocab()
         known = [
@@ -690,13 +711,19 @@ class LiteLVLMProcessor(ProcessorMixin):
         ]
         if self.with_masks and config.sam_config is not None:
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
-        vocab_size = getattr(config.guide_config, "vocab_size", None)
+        limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
+        known.append(("limit of an image in crops", self.vision_aspect_ratio, limit))
+        is_siglip = isinstance(config.guide_config, SiglipConfig)
+        guide = config.guide_config.text_config if is_siglip else config.guide_config
+        length = guide.max_position_embeddings if is_siglip else None
+        known.append(("length of the guide's texts", self.guide_length, length))
+        vocab_size = getattr(guide, "vocab_size", None)
         if vocab_size is not None:
             own = len(self.guide_tokenizer)
-            known.append(("number of tokens of CLIP's tokenizer", own, min(own, vocab_size)))
-            eos_token_id = config.guide_config.eos_token_id
-            if eos_token_id != _LEGACY_EOS_TOKEN_ID:
-                known.append(("id of CLIP's end token", self.guide_tokenizer.eos_token_id, eos_token_id))
+            known.append(("number of tokens of the guide's tokenizer", own, min(own, vocab_size)))
+        # SigLIP's configurations name ids that its tokenizers do not have
+        if vocab_size is not None and not is_siglip and guide.eos_token_id != _LEGACY_EOS_TOKEN_ID:
+            known.append(("id of CLIP's end token", self.guide_tokenizer.eos_token_id, guide.eos_token_id))
         for what, of_processor, of_model in known:
             if of_processor != of_model:
                 raise ValueError(

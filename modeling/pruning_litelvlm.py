@@ -313,7 +313,7 @@ def class_token_contribution(query: torch.Tensor, key: torch.Tensor, value: torc
     paper has it: a = softmax over patches of q . k_i / sqrt(D), contribution_i = || a_i v_i ||_2.
 
     Args:
-        query (`torch.Tensor` of shape `(B, D)`): the class token's query.
+        query (`torch.Tensor` of shape `(B, D)`): the class token's query; of SigLIP that of its pooling head's probe.
         key (`torch.Tensor` of shape `(B, N, D)`): the patches' keys.
         value (`torch.Tensor` of shape `(B, N, D)`): the patches' values.
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Any CLIP-based LVLM of Transformers, wrapped in one call."""
+"""Any LVLM of Transformers with CLIP's or SigLIP's vision tower, wrapped in one call."""
 
 import os
 from typing import Any
@@ -36,7 +36,8 @@ def from_backbone(
     Args:
         backbone (`str` or [`PreTrainedModel`]): Hub id or folder, such as `"llava-hf/llava-1.5-7b-hf"`, or a model
             that is loaded already.
-        guide (`str`, *optional*): Hub id or folder of its CLIP, by default OpenAI's of the vision tower's sizes.
+        guide (`str`, *optional*): Hub id or folder of its CLIP or SigLIP, by default OpenAI's CLIP of the vision
+            tower's sizes.
         processor (`str`, *optional*): Hub id or folder of the LVLM that the processor is read from, for a loaded model
             that does not know its own; by default the backbone, of a loaded model its `name_or_path`.
         kwargs: as in [`LiteLVLMForConditionalGeneration.from_backbone`], such as `num_retained_tokens=192` or

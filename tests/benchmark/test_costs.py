@@ -58,9 +58,25 @@ def test_methods_cost_nothing_in_stages_that_they_do_not_have(method, stages):
     assert flops.get("guide", 0) == 0 and flops.get("selection", 0) >= 0
 
 
+def test_siglips_texts_are_counted_with_their_padding():
+    config = PRESETS["llava-interleave-7b"].make_config()
+    flops = model_flops(config, 128, 243)
+    text, tokens = config.guide_config.text_config, 64
+    d, m = text.hidden_size, text.intermediate_size
+    per_layer = 4 * d * d + 2 * d * m
+    # Attention in both directions, and the head of the last position
+    attention = 2 * tokens**2 * d
+    assert flops["guide"] == 2 * (text.num_hidden_layers * (tokens * per_layer + attention) + d * d)
+    # The tower ends before SigLIP's last layer, and no layer is left out: the rest is the guide's head
+    assert flops["clip"] > flops["plain_clip"] and model_flops(config, 128, None)["clip"] == flops["plain_clip"]
+
+
 def test_presets_have_the_published_sizes():
-    """Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64."""
-    sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19}
+    """
+    Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64; a
+    Qwen1.5 of 7.72, SigLIP so400m of 0.88 without its last layer of 0.015.
+    """
+    sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19, "llava-interleave-7b": 8.61}
     for name, billions in sizes.items():
         preset = PRESETS[name]
         model = build_model(preset.make_config(), "meta", preset.dtype)

@@ -23,6 +23,8 @@ from litelvlm.benchmark.candidates import Benchmark
 from litelvlm.benchmark.measuring import measure
 from litelvlm.benchmark.plots import plot_benchmark
 
+from ..siglip import siglip_vision
+
 
 def test_a_model_without_masks_is_measured_too(make_model, tiny_preset):
     model = make_model(sam_config=None)
@@ -35,6 +37,19 @@ def test_a_method_that_looks_at_layers_of_the_vision_tower_is_measured_too(make_
     model = make_model()
     report = measure(model, tiny_preset(model), num_runs=1, methods=["visionzip"], budgets=[5])
     assert report["rows"][2]["method"] == "visionzip" and report["summary"]["5"]["activation_ratio"] > 1
+
+
+def test_a_model_with_siglips_tower_is_measured_too(make_model, config_values, tiny_preset):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    text = sizes | {"vocab_size": 99, "max_position_embeddings": 20, "bos_token_id": None, "eos_token_id": 1}
+    layer = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+    model = make_model(
+        sam_config=None,
+        backbone_config=config_values["backbone_config"] | layer | {"vision_config": siglip_vision()},
+        guide_config={"model_type": "siglip", "text_config": text, "vision_config": siglip_vision()},
+    )
+    report = measure(model, tiny_preset(model), num_runs=1, budgets=[4])
+    assert report["rows"][2]["flops"]["guide"] > 0 and report["summary"]["4"]["activation_ratio"] > 1
 
 
 def test_given_and_stopped_answers_are_compared_with_transformers_in_both_dtypes(make_model, tiny_preset):

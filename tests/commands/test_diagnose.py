@@ -34,4 +34,4 @@ def test_model_that_is_no_clip_is_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert main(["diagnose", "--model", str(tmp_path), "--output", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "it is a 'bert' model; allowed are 'litelvlm' and 'clip'" in error
+    assert error.count("\n") == 1 and "it is a 'bert' model; allowed are 'litelvlm', 'clip' and 'siglip'" in error

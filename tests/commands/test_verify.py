@@ -65,7 +65,7 @@ DAMAGES = {
         lambda f: (f / "processor_config.json").write_text("3"),
         "holds a JSON int in",
     ),
-    "no guide tokenizer": (lambda f: shutil.rmtree(f / "guide_tokenizer"), "lacks CLIP's tokenizer"),
+    "no guide tokenizer": (lambda f: shutil.rmtree(f / "guide_tokenizer"), "lacks the guide's tokenizer"),
     "no code": (lambda f: (f / "prompt_litelvlm.py").unlink(), "lacks code: prompt_litelvlm.py"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "lacks weights: model.safetensors"),
     "torn weights": (lambda f: cut(f, "model.safetensors", 1000), "cut off or damaged"),

@@ -64,8 +64,8 @@ def test_bad_value_is_named_with_what_is_allowed(field, value):
         ),
         ({"backbone_config": {"model_type": "llava", "vision_feature_select_strategy": "full"}}, r"is 'full'; only"),
         (
-            {"backbone_config": {"model_type": "llava", "vision_config": {"model_type": "siglip_vision_model"}}},
-            r"vision tower is 'siglip_vision_model'",
+            {"backbone_config": {"model_type": "llava", "vision_config": {"model_type": "siglip2_vision_model"}}},
+            r"vision tower is 'siglip2_vision_model'",
         ),
         ({"backbone_config": {"model_type": "llama"}}, r"is a 'llama' configuration"),
         ({"sam_config": SAM}, r"`seg_token_id` is None but `sam_config` is given"),

@@ -30,7 +30,7 @@ from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert
-from litelvlm.conversion.key_mappings import KEY_MAPPINGS, detect_layout
+from litelvlm.conversion.key_mappings import KEY_MAPPINGS, LLAVA_TYPES, detect_layout
 from litelvlm.conversion.presets import PRESETS
 from litelvlm.conversion.weights import CheckpointReader
 from litelvlm.hub_cards import TARGETS
@@ -281,4 +281,5 @@ def test_pages_name_every_checkpoint_that_converts():
     table = (root / "README.md").read_text(encoding="utf-8").lower().replace("++", "-plus")
     page = (root / "docs" / "convert.md").read_text(encoding="utf-8")
     assert [kind for kind in KEY_MAPPINGS if f"| {kind}" not in table] == []
+    assert [name for name in LLAVA_TYPES if name.replace("_", "-") not in table] == []
     assert {kind for kind in PRESETS if f"`{kind}`" not in page} == {"lisa", "glamm"}  # in the text above its table

@@ -266,7 +266,7 @@ def cut(folder):
         (replace("config.json", '"auto_map"', '"other_map"'), "has no `auto_map`"),
         (replace("config.json", "{", ""), "is no JSON"),
         (remove("processor_config.json"), "holds no processor_config.json"),
-        (lambda folder: shutil.rmtree(folder / "guide_tokenizer"), "lacks CLIP's tokenizer in guide_tokenizer"),
+        (lambda folder: shutil.rmtree(folder / "guide_tokenizer"), "lacks the guide's tokenizer in guide_tokenizer"),
         (remove("modeling_litelvlm.py"), "lacks code: modeling_litelvlm.py;"),
         (remove("pruning_litelvlm.py", "pipeline_litelvlm.py"), "code: pipeline_litelvlm.py, pruning_litelvlm.py;"),
         (remove("model.safetensors"), "lacks weights: model.safetensors"),

@@ -151,11 +151,11 @@ def test_the_guide_never_reads_by_the_language_models_tokenizer(tiny, damage, ca
     if damage == "empty":
         folder.mkdir()
     for load in (LiteLVLMProcessor, AutoProcessor):
-        with pytest.raises(OSError, match="CLIP's tokenizer cannot be loaded from `guide_tokenizer`"):
+        with pytest.raises(OSError, match="guide's tokenizer cannot be loaded from `guide_tokenizer`"):
             load.from_pretrained(tiny)
     assert main(["segment", "example", "the red circle", "--model", str(tiny), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "CLIP's tokenizer cannot be loaded" in error
+    assert error.count("\n") == 1 and "guide's tokenizer cannot be loaded" in error
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_processor_of_another_model_is_named_by_what_differs(change, message):
     [
         (lambda config: setattr(config, "seg_token_id", 7), r"The id of \[SEG\] is \d+ in the processor, but 7"),
         (lambda config: setattr(config.guide_config, "eos_token_id", 5), "The id of CLIP's end token is .* but 5"),
-        (lambda config: setattr(config.guide_config, "vocab_size", 9), "The number of tokens of CLIP's .* but 9"),
+        (lambda config: setattr(config.guide_config, "vocab_size", 9), "The number of tokens of the guide's .* but 9"),
     ],
 )
 def test_a_model_of_another_processor_is_named_by_what_differs(change, message):

@@ -808,7 +808,7 @@ def test_backbones_without_what_a_processor_needs_are_refused(llava, tmp_path):
     with pytest.raises(ValueError, match="No CLIP is known for a vision tower of width 32"):
         LiteLVLMProcessor.from_backbone(tmp_path / "lvlm")
     LlamaConfig().save_pretrained(tmp_path / "llama")
-    with pytest.raises(ValueError, match="is a 'llama' model without CLIP's vision tower"):
+    with pytest.raises(ValueError, match="is a 'llama' model without CLIP's or SigLIP's vision tower"):
         LiteLVLMProcessor.from_backbone(tmp_path / "llama")
     (tmp_path / "lvlm" / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="has no chat template; give one as `chat_template`"):

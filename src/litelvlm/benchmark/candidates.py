@@ -38,7 +38,7 @@ from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.guide_litelvlm import boundary_token_ids
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from .costs import GUIDE_LENGTH, LiveMemory
+from .costs import LiveMemory, guide_length
 from .presets import Preset
 from .timing import StageClock
 
@@ -134,11 +134,12 @@ class Benchmark:
         for special in (config.image_token_id, config.seg_token_id):
             ids[ids == special] = 3
         ids[:, num_before : num_before + config.num_patches] = config.image_token_id
-        guide = config.guide_config
-        guide_ids = torch.randint(0, guide.vocab_size, (num_questions, 1, GUIDE_LENGTH), generator=generator)
-        _, end = boundary_token_ids(guide)
-        guide_ids[guide_ids == end] = 0
-        guide_ids[..., -1] = end
+        guide = getattr(config.guide_config, "text_config", config.guide_config)
+        guide_ids = torch.randint(0, guide.vocab_size, (num_questions, 1, guide_length(config)), generator=generator)
+        if config.has_class_token:  # CLIP reads a text at its end token, SigLIP at its last position
+            _, end = boundary_token_ids(guide)
+            guide_ids[guide_ids == end] = 0
+            guide_ids[..., -1] = end
         prompt = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),

@@ -22,13 +22,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers import SiglipConfig
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
 from .presets import build_model
 
-# Tokens of a question as CLIP reads it, in every measurement
-GUIDE_LENGTH = 24
+
+def guide_length(config: LiteLVLMConfig) -> int:
+    """Tokens of a question as the guide reads it, in every measurement: 24 of CLIP; SigLIP pads all texts alike."""
+    guide = config.guide_config
+    return guide.text_config.max_position_embeddings if isinstance(guide, SiglipConfig) else 24
 
 
 def language_model_macs(config: LiteLVLMConfig, num_tokens: int) -> int:
@@ -65,8 +69,8 @@ def model_flops(
     config: LiteLVLMConfig, num_text_tokens: int, num_retained_tokens: int | None, pruning_method: str = "litelvlm"
 ) -> dict[str, int]:
     """
-    Floating-point operations per stage for one image and one question of 24 CLIP tokens, by torch's counter on the
-    meta device: exact for any size, without any weights in memory.
+    Floating-point operations per stage for one image and one question of [`guide_length`] tokens, by torch's counter
+    on the meta device: exact for any size, without any weights in memory.
 
     Args:
         config: of the model; with one [SEG] if it has a SAM.
@@ -85,7 +89,7 @@ def model_flops(
     num_tokens = num_text_tokens + (num_retained_tokens or config.num_patches)
     with torch.device("meta"):
         pixel_values = torch.empty(1, 3, size, size)
-        guide_ids = guide_mask = torch.zeros(1, 1, GUIDE_LENGTH, dtype=torch.long)
+        guide_ids = guide_mask = torch.zeros(1, 1, guide_length(config), dtype=torch.long)
         embeds = torch.empty(1, num_tokens, text.hidden_size)
     tower = model.model.backbone.vision_tower
     flops = {"plain_clip": count_flops(lambda: tower(pixel_values))}
@@ -152,4 +156,4 @@ class LiveMemory(TorchDispatchMode):
         self._live_bytes -= num_bytes
 
 
-__all__ = ["GUIDE_LENGTH", "LiveMemory", "count_flops", "kv_cache_bytes", "language_model_macs", "model_flops"]
+__all__ = ["LiveMemory", "count_flops", "guide_length", "kv_cache_bytes", "language_model_macs", "model_flops"]

@@ -15,7 +15,8 @@
 Models of known size with random weights, for measuring speed: time and memory do not depend on what weights say.
 
 Published shapes: LLaVA-1.5 (arXiv 2310.03744), LISA (arXiv 2308.00692), GLaMM (arXiv 2311.03356), CLIP ViT-L/14
-(arXiv 2103.00020) and SAM ViT-H (arXiv 2304.02643).
+(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT-Interleave (arXiv 2407.07895) with Qwen1.5-7B, and SigLIP
+so400m (arXiv 2303.15343).
 """
 
 from collections.abc import Callable
@@ -94,6 +95,30 @@ def _lvlm(image_size: int, text_config: dict[str, Any], masks: bool = True, **fi
     return LiteLVLMConfig(backbone_config=backbone, sam_config=sam_config, seg_token_id=32001, **fields)
 
 
+def _interleave() -> LiteLVLMConfig:
+    """llava-interleave: SigLIP so400m at 384 pixels without its last layer, in front of Qwen1.5."""
+    sizes = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16}
+    vision = {"image_size": 384, "patch_size": 14} | sizes
+    tower = {"model_type": "siglip_vision_model", "num_hidden_layers": 26, "vision_use_head": False}
+    return LiteLVLMConfig(
+        backbone_config={
+            "model_type": "llava",
+            "vision_config": vision | tower,
+            "text_config": _llama() | {"model_type": "qwen2", "vocab_size": 152000},
+            "image_token_index": 151646,
+            "image_seq_length": 729,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+        },
+        guide_config={
+            "model_type": "siglip",
+            "text_config": sizes | {"num_hidden_layers": 27, "bos_token_id": None, "eos_token_id": 1},
+            "vision_config": vision | {"num_hidden_layers": 27},
+        },
+        num_retained_tokens=243,
+    )
+
+
 def _cpu_small() -> LiteLVLMConfig:
     """576 visual tokens in a model of 43 million parameters, the work of its parts in about GLaMM-7B's proportions."""
     vision = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 3}
@@ -128,6 +153,7 @@ PRESETS: dict[str, Preset] = {
     "glamm-7b": Preset(lambda: _lvlm(336, _llama()), torch.bfloat16),
     "lisa-7b": Preset(lambda: _lvlm(224, _llama(), projector_type="linear"), torch.bfloat16),
     "lisa-13b": Preset(lambda: _lvlm(224, _llama(5120, 13824, 40), projector_type="linear"), torch.bfloat16),
+    "llava-interleave-7b": Preset(_interleave, torch.bfloat16),
     "llava-1.5-7b": Preset(lambda: _lvlm(336, _llama(), masks=False), torch.bfloat16),
 }
 

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--clip",
         metavar="NAME",
-        help="its CLIP: folder, Hub id, open_clip:ARCH/TAG or hf-hub:ORG/NAME (default: as configured)",
+        help="its CLIP or SigLIP: folder, Hub id, open_clip:ARCH/TAG or hf-hub:ORG/NAME (default: as configured)",
     )
     parser.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
     parser.add_argument("--conversation", help="LISA's: llava_v1 or llava_llama_2 (default: by its name)")

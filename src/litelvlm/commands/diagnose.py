@@ -29,6 +29,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "may be a CLIP too.",
     )
     add_model(parser, device_map=False)
+    parser.add_argument(
+        "--parent", metavar="NAME", help="the CLIP or SigLIP that the vision tower comes from, to compare it with"
+    )
     add_data(parser)
     add_methods(parser, " ".join(BUDGETS))
     return parser
@@ -38,6 +41,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..data.samples import required
     from ..evaluation.clip import load_clip
     from ..evaluation.diagnose import diagnose
+    from ..hub import check_reachable
+    from ..modeling.guide_litelvlm import load_parent
     from ..tiny import TINY_MODEL
     from ..writing import write_text
     from .loading import check_data_is_kept, load_data, pick_device, pick_dtype
@@ -49,16 +54,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(options.device)
     model, processor = load_clip(str(options.model or TINY_MODEL), pick_dtype(options.dtype))
     model = model.to(device)
+    parent = None
+    if options.parent is not None:
+        check_reachable(options.parent)
+        parent = load_parent(options.parent, model.config.vision_config, dtype=model.dtype).to(device).eval()
     budgets = options.num_retained_tokens or list(BUDGETS)
     runs = [run for run in plan(["generation"], options.methods, budgets, model.config) if run.method != "none"]
     data = load_data(options, model.config)
-    report = diagnose(model, processor, data, runs, options.output, seed=options.seed, skip_broken=options.skip_broken)
+    report = diagnose(
+        model, processor, data, runs, options.output, seed=options.seed, skip_broken=options.skip_broken, parent=parent
+    )
     write_text(options.output / "diagnosis.json", json.dumps(report, indent=2) + "\n")
     return report | {"files": [str(options.output / name) for name in ("diagnosis.json", "heatmaps.png")]}
 
 
 def show(report: dict[str, Any]) -> None:
     print(report["verdict"])
+    if report["tower"] is not None:
+        print(report["tower"])
     for name, (mean, low, high) in report["figures"].items():
         print(f"{name:<40} {mean:8.3f}  [{low:.3f}, {high:.3f}]")
     seen = f"{report['expressions']} expressions of {report['images']} images"

@@ -16,7 +16,15 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, CLIPConfig, GenerationConfig, LlamaConfig, LlavaConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    CLIPConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    PreTrainedConfig,
+    SiglipConfig,
+)
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig, num_patches_per_side
 from .key_mappings import LLAVA, KeyMapping
@@ -45,7 +53,7 @@ def build_config(
     source: dict[str, Any],
     meta: dict[str, torch.Tensor],
     mapping: KeyMapping,
-    clip: CLIPConfig | OpenCLIPGuideConfig,
+    clip: CLIPConfig | OpenCLIPGuideConfig | SiglipConfig,
     tokenizer: Any,
     seg_token_id: int | None,
 ) -> LiteLVLMConfig:
@@ -56,29 +64,31 @@ def build_config(
         source (`dict`): the source's own configuration.
         meta (`dict[str, torch.Tensor]`): the source's tensors, whose shapes tell SAM's sizes and the vocabulary's.
         mapping ([`KeyMapping`]): of the source's layout.
-        clip ([`CLIPConfig`] or [`OpenCLIPGuideConfig`]): of the CLIP that guides the pruning.
+        clip ([`CLIPConfig`], [`OpenCLIPGuideConfig`] or [`SiglipConfig`]): of the CLIP that guides the pruning.
         tokenizer: the language model's, or `None` if there is none.
         seg_token_id (`int`, *optional*): id of [SEG], where no tokenizer tells.
 
     Raises:
-        ValueError: an OpenCLIP guide where the CLIP has to give the vision tower, no SAM where the layout has one, a
-            tokenizer of other weights, or no id of [SEG].
+        ValueError: an OpenCLIP or SigLIP guide where the CLIP has to give the vision tower, no SAM where the layout
+            has one, a tokenizer of other weights, or no id of [SEG].
     """
     if mapping is LLAVA:
         return _config_of_llava(source, clip)
-    if isinstance(clip, OpenCLIPGuideConfig):
+    if not isinstance(clip, CLIPConfig):
         raise ValueError(
-            f"The OpenCLIP model is no plain CLIP, so it cannot give {mapping.name} its vision tower; name the CLIP "
-            "that the vision tower comes from."
+            f"The OpenCLIP or SigLIP model is no plain CLIP, so it cannot give {mapping.name} its vision tower; name "
+            "the CLIP that the vision tower comes from."
         )
     known = {mapping.rename(key): tensor for key, tensor in meta.items()}
     return _config_of_lisa(source, known, mapping, clip, tokenizer, seg_token_id)
 
 
-def _config_of_llava(source: dict[str, Any], clip: CLIPConfig | OpenCLIPGuideConfig) -> LiteLVLMConfig:
+def _config_of_llava(source: dict[str, Any], clip: CLIPConfig | OpenCLIPGuideConfig | SiglipConfig) -> LiteLVLMConfig:
     """The source is in Transformers' format: its configuration is the backbone's."""
     if isinstance(clip, CLIPConfig):
         source = source | {"vision_config": source["vision_config"] | {"projection_dim": clip.projection_dim}}
+    if isinstance(clip, SiglipConfig):  # the guide has its own, and the language model sees what is before it
+        source = source | {"vision_config": source["vision_config"] | {"vision_use_head": False}}
     backbone = AutoConfig.for_model(**{"model_type": "llava"} | source)
     return LiteLVLMConfig(
         backbone_config=backbone,
@@ -126,8 +136,8 @@ def _config_of_lisa(
     )
 
 
-def _guide_config(clip: CLIPConfig | OpenCLIPGuideConfig) -> PreTrainedConfig:
-    if isinstance(clip, OpenCLIPGuideConfig):
+def _guide_config(clip: CLIPConfig | OpenCLIPGuideConfig | SiglipConfig) -> PreTrainedConfig:
+    if not isinstance(clip, CLIPConfig):
         return clip
     clip.text_config.projection_dim = clip.projection_dim
     return clip.text_config

@@ -55,11 +55,11 @@ def convert(
     Converts a checkpoint, reading and writing it shard by shard.
 
     Args:
-        source (`str` or `Path`): folder or Hub id of LISA, one in its layout, GLaMM (official layout), LLaVA or
-            VipLLaVA (Transformers').
+        source (`str` or `Path`): folder or Hub id of LISA, one in its layout, GLaMM (official layout), LLaVA,
+            VipLLaVA, LLaVA-NeXT or LLaVA-OneVision (Transformers').
         dest (`str` or `Path`): the folder to make; must not exist.
         kind (`str`, *optional*): a name in `KEY_MAPPINGS`; found out by default.
-        clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP that the vision tower comes from, in
+        clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP or SigLIP that the vision tower comes from, in
             Transformers' format, or an OpenCLIP model as `"open_clip:ARCHITECTURE/TAG"`, `"hf-hub:ORG/NAME"` or
             `"local-dir:FOLDER"`; the one that the source's configuration names by default. Gives the guide, and the
             vision tower where the source has none.

@@ -127,8 +127,12 @@ LLAVA = KeyMapping(
         (r"^model\.language_model\.", "model.backbone.language_model."),
         (r"^(model\.backbone\.vision_tower\.)vision_model\.", r"\1"),
     ),
-    _RECOMPUTED,
+    (
+        *_RECOMPUTED,
+        (r"vision_tower\.(vision_model\.)?head\.", "not used by the language model; the guide's is SigLIP's"),
+    ),
 )
+LLAVA_TYPES = ("llava", "vipllava", "llava_next", "llava_onevision")
 KEY_MAPPINGS = {mapping.name: mapping for mapping in (LISA, SESAME, GSVA, LISA_PLUS, READ, GLAMM, LLAVA)}
 
 # CLIP in Transformers' format: the guide, and the vision tower where the checkpoint has none
@@ -141,6 +145,17 @@ CLIP = KeyMapping(
         (r"^visual_projection\.", "model.guide.visual_projection."),
     ),
     ((r"^logit_scale$", "scales the loss of CLIP's training, not the similarity"), *_RECOMPUTED),
+)
+
+# SigLIP in Transformers' format: the guide, with what follows the layers of the vision tower
+SIGLIP = KeyMapping(
+    "siglip",
+    (
+        (r"^text_model\.", "model.guide.text_model."),
+        (r"^vision_model\.(head|post_layernorm)\.", r"model.guide.\1."),
+        (r"^vision_model\.", "model.backbone.vision_tower."),
+    ),
+    ((r"^logit_(scale|bias)$", "of the loss of SigLIP's training, not of the similarity"), *_RECOMPUTED),
 )
 
 # An OpenCLIP model that is the guide as it is
@@ -176,12 +191,12 @@ def detect_layout(config: dict[str, Any], keys: Iterable[str], names: Iterable[s
         return named[0] if named else LISA_PLUS if is_plus else LISA
     if any(key.startswith("model.grounding_encoder.image_encoder.") for key in keys):
         return GLAMM
-    if config.get("model_type") in ("llava", "vipllava", "llava_next") and "vision_config" in config:
+    if config.get("model_type") in LLAVA_TYPES and "vision_config" in config:
         return LLAVA
     raise ValueError(
         f"The checkpoint's kind cannot be told (`model_type` {config.get('model_type')!r}, first key "
         f"{keys[0] if keys else None!r}); allowed are LISA, those in its layout, and GLaMM, and LLaVA, "
-        "VipLLaVA or LLaVA-NeXT in Transformers' format. Save it in one of these layouts first."
+        "VipLLaVA, LLaVA-NeXT or LLaVA-OneVision in Transformers' format. Save it in one of these layouts first."
     )
 
 
@@ -198,9 +213,11 @@ __all__ = [
     "LISA",
     "LISA_PLUS",
     "LLAVA",
+    "LLAVA_TYPES",
     "OPEN_CLIP",
     "READ",
     "SESAME",
+    "SIGLIP",
     "KeyMapping",
     "check_merged",
     "detect_layout",

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, normalizers
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedConfig
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, PreTrainedConfig, SiglipConfig
 
 from ..configuration.configuration_litelvlm import OpenCLIPGuideConfig
 from .key_mappings import KeyMapping
@@ -104,11 +104,11 @@ def save_open_clip(name: str, folder: Path) -> None:
     _clip_tokenizer(77).save_pretrained(folder)
 
 
-def read_clip_config(folder: Path) -> CLIPConfig | OpenCLIPGuideConfig:
-    """The configuration of a CLIP folder, whichever of the two forms it has."""
+def read_clip_config(folder: Path) -> CLIPConfig | OpenCLIPGuideConfig | SiglipConfig:
+    """The configuration of a CLIP folder, whichever of the three forms it has."""
     settings, _ = PreTrainedConfig.get_config_dict(folder)
-    known = OpenCLIPGuideConfig if settings.get("model_type") == OpenCLIPGuideConfig.model_type else CLIPConfig
-    return known.from_pretrained(folder)
+    forms = {form.model_type: form for form in (OpenCLIPGuideConfig, SiglipConfig)}
+    return forms.get(settings.get("model_type"), CLIPConfig).from_pretrained(folder)
 
 
 def _save_guide(

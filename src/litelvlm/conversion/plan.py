@@ -14,13 +14,15 @@
 """Which tensor of which checkpoint becomes which tensor of the model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from transformers import SiglipConfig
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
-from .key_mappings import CLIP, OPEN_CLIP, KeyMapping
+from .key_mappings import CLIP, OPEN_CLIP, SIGLIP, KeyMapping
 from .weights import CheckpointReader, Source, largest_difference
 
 _VISION_TOWER = "model.backbone.vision_tower."
@@ -62,7 +64,7 @@ def plan_tensors(
     """
     sources: dict[str, Source] = {}
     dropped, unknown = [], []
-    clip_mapping = OPEN_CLIP if isinstance(config.guide_config, OpenCLIPGuideConfig) else CLIP
+    clip_mapping = _mapping_of_guide(config)
     for reader, known in ((checkpoint, mapping), (clip, clip_mapping)):
         for key in reader.meta:
             reason, name = known.why_dropped(key), known.rename(key)
@@ -84,6 +86,17 @@ def plan_tensors(
     return Plan(sources, dropped, _origin_of_vision_tower(sources, checkpoint, clip, clip_mapping))
 
 
+def _mapping_of_guide(config: LiteLVLMConfig) -> KeyMapping:
+    if isinstance(config.guide_config, OpenCLIPGuideConfig):
+        return OPEN_CLIP
+    if not isinstance(config.guide_config, SiglipConfig):
+        return CLIP
+    depths = config.vision_config.num_hidden_layers, config.guide_config.vision_config.num_hidden_layers
+    last = "|".join(map(str, range(*depths)))
+    reason = "the vision tower of the LVLM ends before this layer"
+    return replace(SIGLIP, dropped=(*SIGLIP.dropped, (rf"^vision_model\.encoder\.layers\.({last})\.", reason)))
+
+
 def _origin_of_vision_tower(
     sources: dict[str, Source], checkpoint: CheckpointReader, clip: CheckpointReader, clip_mapping: KeyMapping
 ) -> str:
@@ -92,7 +105,8 @@ def _origin_of_vision_tower(
         return "from the CLIP checkpoint"
     if clip_mapping is OPEN_CLIP:
         return "from the checkpoint; the guide has one of its own"
-    clip_keys = {CLIP.rename(key): key for key in clip.meta}
+    clip_keys = {clip_mapping.rename(key): key for key in clip.meta}
+    own = [name for name in own if name in clip_keys]  # SigLIP's last norm is the guide's
     distance = largest_difference((sources[name].read() for name in own), (clip.read(clip_keys[name]) for name in own))
     return f"from the checkpoint; largest difference from the CLIP checkpoint's: {distance:.3g}"
 

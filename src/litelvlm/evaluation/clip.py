@@ -13,13 +13,25 @@
 # limitations under the License.
 """A CLIP to diagnose: that of a LiteLVLM model, whose language model is not read, or one of Transformers by itself."""
 
+from typing import Any
+
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, LlamaConfig, LlavaConfig
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    CLIPModel,
+    LlamaConfig,
+    LlavaConfig,
+    SiglipModel,
+)
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, num_patches_per_side
 from ..hub import check_reachable
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+
+_PLAIN = {"clip": CLIPModel, "siglip": SiglipModel}
 
 
 class _ClipOfModel(LiteLVLMModel):
@@ -35,7 +47,8 @@ class _ClipOfModel(LiteLVLMModel):
 
 def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMModel, LiteLVLMProcessor]:
     """
-    The CLIP in a LiteLVLM folder, of whose language model no layer is read; or a CLIP of Transformers by itself.
+    The CLIP in a LiteLVLM folder, of whose language model no layer is read; or a CLIP or SigLIP of Transformers by
+    itself.
 
     Raises:
         ValueError: neither can be loaded.
@@ -43,10 +56,10 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
     try:
         check_reachable(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if config.model_type == "clip":
-            return _load_plain_clip(name, dtype)
+        if config.model_type in _PLAIN:
+            return _load_plain_clip(name, _PLAIN[config.model_type], dtype)
         if config.model_type != "litelvlm":
-            raise ValueError(f"it is a {config.model_type!r} model; allowed are 'litelvlm' and 'clip'")
+            raise ValueError(f"it is a {config.model_type!r} model; allowed are 'litelvlm', 'clip' and 'siglip'")
         config.get_text_config().num_hidden_layers = 0
         model = _ClipOfModel.from_pretrained(name, config=config, dtype=dtype)
         processor = LiteLVLMProcessor.from_pretrained(name, trust_remote_code=False)
@@ -59,15 +72,25 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
     return model.eval(), processor
 
 
-def _load_plain_clip(name: str, dtype: str | torch.dtype) -> tuple[LiteLVLMModel, LiteLVLMProcessor]:
-    clip = CLIPModel.from_pretrained(name, dtype=dtype)
+def _load_plain_clip(name: str, kind: type, dtype: str | torch.dtype) -> tuple[LiteLVLMModel, LiteLVLMProcessor]:
+    clip: Any = kind.from_pretrained(name, dtype=dtype)
     vision, text = clip.config.vision_config, clip.config.text_config
-    vision.projection_dim = text.projection_dim = clip.config.projection_dim
+    is_siglip = isinstance(clip, SiglipModel)
+    if not is_siglip:
+        vision.projection_dim = text.projection_dim = clip.config.projection_dim
     llama = LlamaConfig(num_hidden_layers=0, hidden_size=8, num_attention_heads=1, vocab_size=8, intermediate_size=8)
-    backbone = LlavaConfig(vision_config=vision, text_config=llama, image_token_id=0)
+    backbone = LlavaConfig(
+        vision_config=vision,
+        text_config=llama,
+        image_token_id=0,
+        vision_feature_select_strategy="full" if is_siglip else "default",
+    )
     num_patches = num_patches_per_side(vision) ** 2
     config = LiteLVLMConfig(
-        backbone_config=backbone, guide_config=text, num_retained_tokens=num_patches, dtype=clip.config.dtype
+        backbone_config=backbone,
+        guide_config=clip.config if is_siglip else text,
+        num_retained_tokens=num_patches,
+        dtype=clip.config.dtype,
     )
     model = LiteLVLMModel(config).to(clip.dtype)
     model.backbone.vision_tower = clip.vision_model
@@ -76,7 +99,12 @@ def _load_plain_clip(name: str, dtype: str | torch.dtype) -> tuple[LiteLVLMModel
     image_processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     # The processor needs a tokenizer for prompts too; no language model reads these
     processor = LiteLVLMProcessor(
-        image_processor, tokenizer, tokenizer, num_image_tokens=num_patches, with_masks=False
+        image_processor,
+        tokenizer,
+        tokenizer,
+        num_image_tokens=num_patches,
+        with_masks=False,
+        guide_length=text.max_position_embeddings if is_siglip else None,
     )
     return model.eval(), processor
 

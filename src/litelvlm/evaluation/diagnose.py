@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from ..data.samples import ReferringImage
 from ..modeling.modeling_litelvlm import LiteLVLMModel
@@ -32,7 +33,7 @@ from .bootstrap import mean_with_interval
 from .heatmaps import draw_heatmaps
 from .measure import read_masks
 from .runs import Run
-from .similarity import Diagnosis, diagnose_image
+from .similarity import Diagnosis, diagnose_image, tower_cosine
 
 
 def diagnose(
@@ -44,6 +45,7 @@ def diagnose(
     *,
     seed: int = 0,
     skip_broken: bool = False,
+    parent: PreTrainedModel | None = None,
 ) -> dict[str, Any]:
     """
     Measures the reversal and writes `heatmaps.png` into a folder.
@@ -55,10 +57,11 @@ def diagnose(
         output: the folder.
         seed (`int`): of the bootstrap.
         skip_broken (`bool`): whether to leave out, and count, what cannot be read.
+        parent ([`CLIPModel`] or [`SiglipModel`], *optional*): that the vision tower comes from.
 
     Returns:
-        `verdict` (a sentence), `figures` (each mean with its 95 % interval), `expressions`, `images`, `left_out` (no
-        target, or no patch of its own) and `broken`.
+        `verdict` (a sentence), `tower` (one on the parent, or `None`), `figures` (each mean with its 95 % interval),
+        `expressions`, `images`, `left_out` (no target, or no patch of its own) and `broken`.
 
     Raises:
         ValueError: a method that selects no tokens before the language model, a form of the guide's texts, or nothing
@@ -84,7 +87,12 @@ def diagnose(
         number += len(asked)
         targets = [(expression, mask) for expression, mask in asked if mask is not None]
         if image is not None and targets:
-            found += diagnose_image(model, processor, key, image, targets, runs)
+            seen = diagnose_image(model, processor, key, image, targets, runs)
+            if parent is not None:
+                kept = tower_cosine(model, processor, parent, image)
+                for one in seen:
+                    one.figures["tower_cosine"] = kept
+            found += seen
     if not found:
         raise ValueError("No expression has an object of which CLIP sees a patch; there is nothing to diagnose.")
     images = [one.image for one in found]
@@ -95,6 +103,7 @@ def diagnose(
     draw_heatmaps(model, processor, entries_by_key, sorted(found, key=lambda one: one.figures["auroc"]), output)
     return {
         "verdict": verdict(figures, model.config.num_patches, len(found)),
+        "tower": tower_verdict(figures) if parent is not None else None,
         "figures": figures,
         "patches": model.config.num_patches,
         "expressions": len(found),
@@ -123,4 +132,14 @@ def verdict(figures: Mapping[str, tuple[float, float, float]], patches: int, num
     return f"{judged} than the background ({measured}){shares}."
 
 
-__all__ = ["diagnose", "verdict"]
+def tower_verdict(figures: Mapping[str, tuple[float, float, float]]) -> str:
+    """One sentence on how far the vision tower has moved from the one that the guide was trained with."""
+    cosine, low, high = figures["tower_cosine"]
+    return (
+        f"The patches that the guide reads have a cosine of {cosine:.3f} (95 % interval {low:.3f} to {high:.3f}) with "
+        "those of the tower it was trained with: 1 is that tower itself, and the lower, the less the guide's "
+        "similarities mean; no threshold is known."
+    )
+
+
+__all__ = ["diagnose", "tower_verdict", "verdict"]

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..data.samples import Referring, required
 from ..modeling.modeling_litelvlm import LiteLVLMImageState, LiteLVLMModel
@@ -150,6 +151,30 @@ def diagnose_image(
     return found
 
 
+@torch.inference_mode()
+def tower_cosine(
+    model: LiteLVLMModel, processor: LiteLVLMProcessor, parent: PreTrainedModel, image: Image.Image
+) -> float:
+    """
+    How near the vision tower still is to the one it comes from: the mean over an image's patches of the cosine between
+    their states in both, at the layer that the guide reads, for the same pixels.
+
+    Args:
+        model, processor: of [`load_clip`].
+        parent ([`CLIPModel`] or [`SiglipModel`]): what the guide was trained with; its tower may have more layers.
+        image: seen by both as the model's image processor prepares it.
+    """
+    pixels = processor.image_processor(image, return_tensors="pt")["pixel_values"].to(model.device)
+    tower = model.backbone.vision_tower
+    layer = model.config.vision_feature_layers[0] % (len(tower.encoder.layers) + 1)
+    own, its = (
+        one(pixels.to(one.dtype), output_hidden_states=True).hidden_states[layer].float()
+        for one in (tower, parent.vision_model)
+    )
+    cosine = nn.functional.cosine_similarity(own, its, dim=-1)[0]
+    return float(cosine[int(model.config.has_class_token) :].mean())
+
+
 def _retained(
     model: LiteLVLMModel, inputs: Mapping[str, torch.Tensor], state: LiteLVLMImageState, run: Run
 ) -> torch.Tensor:
@@ -163,4 +188,12 @@ def _retained(
     return tokens.indices.cpu()
 
 
-__all__ = ["Diagnosis", "diagnose_image", "look", "object_cover", "reversal_auroc", "similarities"]
+__all__ = [
+    "Diagnosis",
+    "diagnose_image",
+    "look",
+    "object_cover",
+    "reversal_auroc",
+    "similarities",
+    "tower_cosine",
+]
