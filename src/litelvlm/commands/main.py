@@ -24,9 +24,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, benchmark, card, convert, demo, diagnose, doctor, evaluate, methods, push, segment, verify
+from . import (
+    annotate,
+    benchmark,
+    card,
+    convert,
+    demo,
+    diagnose,
+    doctor,
+    evaluate,
+    methods,
+    push,
+    segment,
+    serve,
+    verify,
+)
 
-COMMANDS = (segment, demo, annotate, methods, convert, verify, card, push, evaluate, diagnose, benchmark, doctor)
+COMMANDS = (
+    segment,
+    demo,
+    annotate,
+    serve,
+    methods,
+    convert,
+    verify,
+    card,
+    push,
+    evaluate,
+    diagnose,
+    benchmark,
+    doctor,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
