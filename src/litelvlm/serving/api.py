@@ -50,7 +50,7 @@ from .settings import MAX_TEXTS, RefusedError, Settings
 from .worker import Question
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "A form that cannot be read"},
+    400: {"description": "A body that cannot be read"},
     401: {"description": "The token is missing or wrong"},
     404: {"description": "No such model"},
     408: {"description": "The request did not arrive in time"},
@@ -151,7 +151,7 @@ def create_api(settings: Settings, model_name: str, token: str | None, find_back
     @api.post(
         "/v1/chat/completions",
         response_model=ChatResponse,
-        responses=errors(401, 404, 408, 413, 422, 429, 503, 504)
+        responses=errors(400, 401, 404, 408, 413, 422, 429, 503, 504)
         | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
     async def chat_completions(asked: ChatRequest) -> Any:
@@ -191,8 +191,6 @@ async def _read_segment(request: Request) -> tuple[SegmentRequest, str | bytes]:
         fields = {name: values if name == "texts" else values[-1] for name, values in fields.items()}
         if content is not None:
             fields["image"] = "a file"
-        if wrong := [name for name, value in fields.items() if not isinstance(value, (str, list))]:
-            raise RefusedError(422, f"The field {wrong[0][:80]!r} is a file; only `image` may be one.")
         try:
             asked = SegmentRequest.model_validate(fields, strict=False)  # numbers are texts here
         except ValidationError as error:
