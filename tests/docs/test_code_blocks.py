@@ -34,6 +34,7 @@ NOT_RUN = {
     "many-gpus.md": 2,
     "publish.md": 1,
     "quantise.md": 1,
+    "serve.md": 4,
     "speed.md": 2,
 }
 REASON = re.compile(r"<!-- not run: \S[^>]* -->\s*\Z")

@@ -38,6 +38,9 @@ def message(image=IMAGE, text=QUESTION):
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 
+TURNS = [{"role": role, "content": "x" * 2000} for role in ("assistant", "user") * 4]
+
+
 def chat(**values):
     return {"model": NAME, "messages": [message()], "max_tokens": 16} | values
 
@@ -178,6 +181,7 @@ def test_request_beyond_the_limits_is_told_which(status, message, body, client):
         (422, "hold 0 images; allowed is one", {"messages": [{"role": "user", "content": "hello"}]}),
         (422, "hold 2 images; allowed is one", {"messages": [message()] * 2}),
         (422, "not the user's", {"messages": [message(), {"role": "assistant", "content": "x"}]}),
+        (422, "18000 characters; allowed are 16000 in all", {"messages": [message(text="x" * 2000), *TURNS]}),
         (422, "`temperature`", {"temperature": 0.7}),
         (422, "`n`", {"n": 2}),
         (422, "`tools`: Extra inputs", {"tools": []}),

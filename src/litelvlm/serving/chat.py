@@ -20,6 +20,8 @@ from .schemas import ChatRequest, ImagePart
 from .settings import RefusedError
 
 DEFAULT_NEW_TOKENS = 64
+MAX_CHARACTERS = 16_000
+"""Of all messages together; more than the language models of LLaVA's family have positions for."""
 
 
 def read_chat(asked: ChatRequest) -> tuple[str, tuple[dict[str, Any], ...], dict[str, Any]]:
@@ -28,7 +30,7 @@ def read_chat(asked: ChatRequest) -> tuple[str, tuple[dict[str, Any], ...], dict
         The image as it was sent; the messages as chat templates take them; and the options.
 
     Raises:
-        RefusedError: not one image, or the user has not spoken last.
+        RefusedError: not one image, too long, or the user has not spoken last.
     """
     if asked.messages[-1].role != "user":
         raise RefusedError(422, "The last message is not the user's; there is nothing to answer.")
@@ -44,6 +46,8 @@ def read_chat(asked: ChatRequest) -> tuple[str, tuple[dict[str, Any], ...], dict
         messages.append({"role": message.role, "content": content})
     if [role for role, _ in images] != ["user"]:
         raise RefusedError(422, f"The messages hold {len(images)} images; allowed is one, of the user.")
+    if (length := sum(_length(message["content"]) for message in messages)) > MAX_CHARACTERS:
+        raise RefusedError(422, f"The messages have {length} characters; allowed are {MAX_CHARACTERS} in all.")
     options = asked.model_dump(include={"num_retained_tokens", "pruning_method"})
     options["max_new_tokens"] = asked.max_completion_tokens or asked.max_tokens or DEFAULT_NEW_TOKENS
     return images[0][1], tuple(messages), options
@@ -72,6 +76,10 @@ async def stream_chunks(
     yield head | {"choices": [{"index": 0, "delta": delta, "finish_reason": _why(result, max_new_tokens)}]}
     if with_usage:
         yield head | {"choices": [], "usage": _usage(piece)}
+
+
+def _length(content: str | list[dict[str, str]]) -> int:
+    return len(content) if isinstance(content, str) else sum(len(part.get("text", "")) for part in content)
 
 
 def _why(result: dict[str, Any], max_new_tokens: int) -> str:
