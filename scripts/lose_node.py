@@ -29,6 +29,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -42,6 +43,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from litelvlm import EXAMPLE_IMAGE  # noqa: E402
 from litelvlm.commands.demo import find_port  # noqa: E402
+from litelvlm.data.masks import decode_segmentation  # noqa: E402
 
 
 def main() -> None:
@@ -64,7 +66,7 @@ def main() -> None:
             answer = httpx.post(f"{url}/v1/segment", json=body, timeout=180)
             if answer.status_code != 200:
                 return f"{answer.status_code} {answer.text[:80]}"
-            return "200" if answer.json()["results"] == expected else "another answer"
+            return "200" if is_same(answer.json()["results"], expected) else "another answer"
 
         with ThreadPoolExecutor(options.clients) as clients:
             answers = [clients.submit(ask, number) for number in range(options.requests)]
@@ -76,6 +78,12 @@ def main() -> None:
             print(f"answers in all: {dict(Counter(answer.result() for answer in answers))}")
     finally:
         cluster.shutdown()
+
+
+def is_same(results: list[Any], expected: list[Any]) -> bool:
+    """But for 0.1 % of the pixels, which padding within a batch may move."""
+    masks = [decode_segmentation(each[0]["masks"][0]["segmentation"], 512, 512) for each in (results, expected)]
+    return results[0]["answer"] == expected[0]["answer"] and (masks[0] != masks[1]).mean() < 1e-3
 
 
 def deploy(dashboard: str, port: int) -> None:

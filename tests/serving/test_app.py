@@ -15,6 +15,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def served(tmp_path_factory):
     file = tmp_path_factory.mktemp("serve") / "token"
     file.write_text(TOKEN + "\n")
     command = [sys.executable, "-m", "litelvlm", "serve", "--port", "0", "--json", "--token-file", str(file)]
-    environment = {**os.environ, "HOME": str(file.parent), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(16), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, env=environment, text=True)
     try:
         yield process, json.loads(process.stdout.readline())["url"]

@@ -20,7 +20,7 @@ import signal
 import threading
 from typing import Any
 
-from .flags import add_command, add_device, add_dtype
+from .flags import add_command, add_device, add_dtype, prepare_ray
 
 NAME = "litelvlm"
 SHARED = ("model", "dtype", "device", "batch_size", "max_seconds", "max_waiting", "token_file", "replicas")
@@ -72,9 +72,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises ValueError or OSError for what the user can mend."""
-    # Before Ray is imported, which reads them then: it tells nobody of its use, and its ports ask for a token
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    prepare_ray()
     try:
         import ray
         from ray import serve
