@@ -25,6 +25,7 @@ from litelvlm.commands.main import build_parser, main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
+    "annotate.md": 1,
     "convert.md": 1,
     "demo.md": 1,
     "embedded-model.md": 2,
