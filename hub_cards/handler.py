@@ -21,6 +21,7 @@ LITELVLM_FETCH_URLS is 1: then it may be a URL of the public internet.
 import base64
 import io
 import os
+from collections.abc import Callable
 from http.client import HTTPException
 from time import monotonic
 from typing import Any
@@ -30,7 +31,7 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from ..modeling.chat_litelvlm import half_of_character
-from ..modeling.fetching_litelvlm import UNTRUSTED_BYTES, fetch, open_untrusted
+from ..modeling.fetching_litelvlm import UNTRUSTED_BYTES, TooLargeError, fetch, open_untrusted
 
 PARAMETERS = {"answer": str, "max_new_tokens": int, "num_retained_tokens": int, "pruning_method": str}
 MAX_CHARACTERS = 2000
@@ -134,17 +135,20 @@ def shorten(value: Any) -> str:
 
 
 def decode_image(source: Any) -> Image.Image:
-    """An image from base64 (of a data URL too) or, where that is allowed, a URL; never a path of this machine."""
+    """An image from base64 (of a data URL too) or, where that is allowed, a URL."""
     try:
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            content = fetch_image(source)
-        elif len(source) * 3 // 4 > UNTRUSTED_BYTES:
-            raise ValueError(f"it has more than {UNTRUSTED_BYTES // 2**20} MiB, which is the limit")
-        else:
-            content = base64.b64decode(source.rpartition(",")[2])
-        return open_untrusted(content)
+        return open_untrusted(read_image(source, fetch_image))
     except (AttributeError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"`image` is neither an image in base64 nor an allowed URL: {error}") from error
+
+
+def read_image(source: Any, fetch_url: Callable[[str], bytes]) -> bytes:
+    """The file that base64 or a URL of http and https stands for; never one of this machine."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return fetch_url(source)
+    if len(source) * 3 // 4 > UNTRUSTED_BYTES:
+        raise TooLargeError(f"it has more than {UNTRUSTED_BYTES // 2**20} MiB, which is the limit")
+    return base64.b64decode(source.rpartition(",")[2])
 
 
 def fetch_image(url: str) -> bytes:

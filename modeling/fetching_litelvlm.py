@@ -19,6 +19,7 @@ limit of size, and one of time only for each packet.
 import io
 import socket
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
@@ -52,29 +53,42 @@ UNTRUSTED_PIXELS = 2**25
 _DISGUISES = [ip_network(network) for network in ("::ffff:0:0/96", "64:ff9b::/96", "2002::/16", "fec0::/10")]
 
 
+class TooLargeError(ValueError):
+    """More bytes or pixels than a limit allows."""
+
+
 def open_untrusted(content: bytes) -> Image.Image:
     """
     The image that a stranger has sent, decoded only if it is within the limits above.
 
     Raises:
-        ValueError: too many bytes or pixels, another format, or damage.
+        TooLargeError: too many bytes or pixels.
+        ValueError: another format, or damage.
     """
     if len(content) > UNTRUSTED_BYTES:
-        raise ValueError(f"it has more than {UNTRUSTED_BYTES // 2**20} MiB, which is the limit")
+        raise TooLargeError(f"it has more than {UNTRUSTED_BYTES // 2**20} MiB, which is the limit")
     try:
         image = Image.open(io.BytesIO(content), formats=UNTRUSTED_FORMATS)
         if image.width * image.height > UNTRUSTED_PIXELS:
-            raise ValueError(f"its {image.width} x {image.height} pixels are more than the limit, {UNTRUSTED_PIXELS}")
+            size = f"{image.width} x {image.height}"
+            raise TooLargeError(f"its {size} pixels are more than the limit, {UNTRUSTED_PIXELS}")
         image.load()
     except UnidentifiedImageError:  # whose message names an object in memory
         raise ValueError(f"cannot identify an image; allowed are {', '.join(UNTRUSTED_FORMATS)}") from None
-    except (SyntaxError, OSError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(str(error)) from error
+    except (SyntaxError, OSError) as error:
         raise ValueError(str(error)) from error
     return image
 
 
 def fetch(
-    url: str, *, max_bytes: int = MAX_BYTES, max_seconds: float = MAX_SECONDS, public_only: bool = False
+    url: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_seconds: float = MAX_SECONDS,
+    public_only: bool = False,
+    hosts: Collection[str] | None = None,
 ) -> bytes:
     """
     The body of a URL of http or https, redirects followed.
@@ -85,13 +99,15 @@ def fetch(
         max_seconds (`float`): the time from the first connection to the last byte at most, redirects included; the
             resolver's time is its own.
         public_only (`bool`): whether only public addresses are connected to, in every redirect too, and no proxy.
+        hosts (*optional*): the names that are connected to, in every redirect too; by default any.
 
     Raises:
         OSError: it cannot be reached in time, or its status says that there is no such file.
         HTTPException: what answers does not speak HTTP.
-        ValueError: too many bytes, a URL of another kind, or an address that is not public.
+        TooLargeError: too many bytes.
+        ValueError: a URL of another kind, an address that is not public, or a host that is not allowed.
     """
-    limits = _Limits(monotonic() + max_seconds, max_bytes)
+    limits = _Limits(monotonic() + max_seconds, max_bytes, hosts)
     opener = OpenerDirector()
     for handler in (
         _Http(limits, public_only),
@@ -108,7 +124,7 @@ def fetch(
     with opener.open(request, timeout=max_seconds) as response:
         body = response.read(max_bytes + 1)
     if len(body) > max_bytes:
-        raise ValueError(f"it has more than {max_bytes / 2**20:g} MiB, which is the limit")
+        raise TooLargeError(f"it has more than {max_bytes / 2**20:g} MiB, which is the limit")
     return body
 
 
@@ -122,10 +138,13 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 class _Limits:
     deadline: float
     max_bytes: int
+    hosts: Collection[str] | None
 
     def connect(self, kind: type[HTTPConnection], host: str, timeout: float) -> HTTPConnection:
         """An urllib handler's connection, of which every wait ends at the deadline."""
         connection = kind(host, timeout=max(min(timeout, self.deadline - monotonic()), 1e-3))
+        if self.hosts is not None and connection.host.lower() not in self.hosts:
+            raise ValueError(f"{connection.host!r} is not an allowed host")
         connection.response_class = partial(_LimitedResponse, self)  # type: ignore[assignment]
         return connection
 
@@ -208,4 +227,4 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-__all__ = ["MAX_BYTES", "MAX_SECONDS", "UNTRUSTED_BYTES", "fetch", "is_public", "open_untrusted"]
+__all__ = ["MAX_BYTES", "MAX_SECONDS", "UNTRUSTED_BYTES", "TooLargeError", "fetch", "is_public", "open_untrusted"]

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "agents.md": 1,
+    "annotate.md": 1,
     "convert.md": 1,
     "demo.md": 1,
     "embedded-model.md": 2,
@@ -37,6 +38,7 @@ NOT_RUN = {
     "many-gpus.md": 2,
     "publish.md": 1,
     "quantise.md": 1,
+    "serve.md": 4,
     "speed.md": 2,
 }
 REASON = re.compile(r"<!-- not run: \S[^>]* -->\s*\Z")

@@ -156,3 +156,21 @@ def test_every_redirect_is_looked_at(serve_bytes, monkeypatch):
     with pytest.raises(ValueError, match=r"'inside\.test' has no public address"):
         fetch(f"http://outside.test:{port}/", public_only=True)
     assert len(serve_bytes.requests) == 1
+
+
+def test_only_named_hosts_are_connected_to_in_redirects_too(serve_bytes, monkeypatch):
+    monkeypatch.setattr(fetching, "is_public", lambda address: True)
+    asked = resolve(monkeypatch, images="127.0.0.1", IMAGES="127.0.0.1", other="127.0.0.1")
+    image = serve_bytes(OK, b"Content-Length: 3\r\n\r\n", b"abc").partition(":")[2]
+    assert fetch(f"http://IMAGES.test:{image}/", hosts=["images.test"], public_only=True) == b"abc"
+    elsewhere = serve_bytes(redirect(f"http://other.test:{image}/")).partition(":")[2]
+    for url in (
+        f"http://other.test:{image}/",
+        f"http://images.test@other.test:{image}/",
+        f"https://other.test:{image}/",
+        f"http://images.test:{elsewhere}/",
+        f"http://other.test:{image}/images.test",
+    ):
+        with pytest.raises(ValueError, match=r"other\.test' is not an allowed host"):
+            fetch(url, hosts=["images.test"], public_only=True)
+    assert "other.test" not in asked

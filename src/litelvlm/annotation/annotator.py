@@ -185,22 +185,44 @@ class Annotator:
             except Exception as error:  # each of Pillow's readers raises its own
                 prepared.errors += [_error(request, text, str(error) or type(error).__name__) for text in sound]
         prepared.image_of = torch.tensor(image_of, dtype=torch.long)
-        prepared.inputs = self._join(found) if found else {}
+        prepared.inputs = join_images(found) | self.join_prompts(found) if found else {}
         return prepared
 
     @torch.inference_mode()
     def annotate(self, prepared: Prepared) -> list[dict[str, Any]]:
         """The rows of a batch, as dictionaries of [`COLUMNS`] and `size`, the image's height and width."""
+        rows = []
+        for answered in self.answer(prepared):
+            said = {name: answered[name] for name in ("image", "text", "answer", "num_retained_tokens", "size")}
+            nothing = dict.fromkeys(("segmentation", "bbox", "area", "score"))
+            rows += [said | mask | self.origin for mask in answered["masks"]] or [said | nothing | self.origin]
+        return rows
+
+    @torch.inference_mode()
+    def answer(self, prepared: Prepared, state: LiteLVLMImageState | None = None) -> list[dict[str, Any]]:
+        """
+        What is said to each text of a batch.
+
+        Args:
+            prepared: of which the images may be left out where their state is given.
+            state (*optional*): of the b images, from `encode_image`; by default they are encoded here.
+
+        Returns:
+            `list[dict]`: for each text `image` (its name), `text`, `answer`, `reason` (why there is no mask, or
+            `None`), `num_retained_tokens`, `num_new_tokens` (of the answer), `is_complete` (whether it ends by
+            itself), `size` (height and width) and `masks`, each with `segmentation`, `bbox`, `area` and `score`.
+        """
         if not prepared.asked:
             return []
         inputs = {name: value.to(self.model.device) for name, value in prepared.inputs.items()}
-        images = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs}
-        state = self.model.encode_image(**images, pruning_method=self.options.get("pruning_method"))
-        rows = []
+        if state is None:
+            images = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs}
+            state = self.model.encode_image(**images, pruning_method=self.options.get("pruning_method"))
+        answered = []
         for start in range(0, len(prepared.asked), self.batch_size):
             part = slice(start, start + self.batch_size)
-            rows += self._ask(inputs, state, prepared.asked[part], prepared.image_of[part], part)
-        return rows
+            answered += self._ask(inputs, state, prepared.asked[part], prepared.image_of[part], part)
+        return answered
 
     def _ask(
         self,
@@ -218,25 +240,25 @@ class Annotator:
             output, sizes, text_labels=[[text] for _, text in asked]
         )
         retained = output.num_retained_tokens
-        kept = [self.model.config.num_patches] * len(asked) if retained is None else retained.tolist()
-        rows = []
-        answers = self.processor.decode_answers(output, prompts)
-        for (name, text), answer, number, size, entries in zip(
-            asked, answers, kept, sizes["original_sizes"].tolist(), found, strict=True
-        ):
-            said = {"image": name, "text": text, "answer": answer, "num_retained_tokens": number, "size": size}
-            nothing = dict.fromkeys(("segmentation", "bbox", "area", "score"))
-            rows += [said | mask | self.origin for mask in map(_describe, entries)] or [said | nothing | self.origin]
-        return rows
-
-    def _join(self, found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """What the processor gave for single images, as one batch: padding goes to the left, where answers are not."""
-        joined = {
-            # Crops may differ in number
-            name: pad_sequence([value for inputs in found for value in inputs[name]], batch_first=True)
-            for name in _IMAGES
-            if name in found[0]
+        new_tokens = output.sequences[:, prompts["input_ids"].shape[1] :]
+        columns = {
+            "image": [name for name, _ in asked],
+            "text": [text for _, text in asked],
+            "answer": self.processor.decode_answers(output, prompts),
+            "reason": self.processor.explain_no_masks(output, prompts),
+            "num_retained_tokens": [self.model.config.num_patches] * len(asked)
+            if retained is None
+            else retained.tolist(),
+            "num_new_tokens": (new_tokens != self.processor.tokenizer.pad_token_id).sum(dim=1).tolist(),
+            "is_complete": (new_tokens == self.processor.tokenizer.eos_token_id).any(dim=1).tolist(),
+            "size": sizes["original_sizes"].tolist(),
+            "masks": [[_describe(entry) for entry in entries] for entries in found],
         }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def join_prompts(self, found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The prompts of several processor outputs: padding goes to the left, where answers are not."""
+        joined = {}
         pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0}
         for name, pad in pads.items():
             rows = [
@@ -247,14 +269,26 @@ class Annotator:
             joined[name] = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side="left")
         pads = {"guide_input_ids": self.processor.guide_tokenizer.pad_token_id, "guide_attention_mask": 0}
         for name, pad in pads.items():
-            length = max(inputs[name].shape[-1] for inputs in found)
-            joined[name] = torch.cat(
-                [
-                    torch.nn.functional.pad(inputs[name], (0, length - inputs[name].shape[-1]), value=pad)
-                    for inputs in found
-                ]
-            )
+            values = [inputs[name] for inputs in found]
+            # Conversations differ in the number of their texts too
+            shape = [max(lengths) for lengths in zip(*(value.shape[1:] for value in values), strict=True)]
+            joined[name] = torch.cat([_pad(value, shape, pad) for value in values])
         return joined
+
+
+def join_images(found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The images, and their sizes, of several processor outputs; crops may differ in number."""
+    return {
+        name: pad_sequence([value for inputs in found for value in inputs[name]], batch_first=True)
+        for name in _IMAGES
+        if name in found[0]
+    }
+
+
+def _pad(value: torch.Tensor, shape: Sequence[int], pad: int) -> torch.Tensor:
+    """A tensor whose dimensions but the first are filled up at their ends, to this shape."""
+    missing = [wanted - length for wanted, length in zip(shape, value.shape[1:], strict=True)]
+    return torch.nn.functional.pad(value, [size for length in reversed(missing) for size in (0, length)], value=pad)
 
 
 def _requests(batch: Mapping[str, Sequence[Any]]) -> list[Request]:
@@ -291,4 +325,4 @@ def _describe(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-__all__ = ["COLUMNS", "Annotator", "Prepared", "Request"]
+__all__ = ["COLUMNS", "Annotator", "Prepared", "Request", "join_images"]

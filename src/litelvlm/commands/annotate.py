@@ -14,10 +14,11 @@
 """`litelvlm annotate`: masks for a folder, a table or a data set."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .flags import add_command, add_model, add_question
+from .flags import add_command, add_model, add_question, prepare_ray
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -48,6 +49,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_model(parser)
     add_question(parser)
     parser.add_argument("--batch-size", type=int, default=16, help="images, and texts, at a time (default: 16)")
+    parser.add_argument(
+        "--engine", default="local", help="local, or ray: actors on this machine, or on a cluster (default: local)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="of the engine ray: its actors (default: 1)")
+    parser.add_argument(
+        "--num-gpus-per-worker", type=float, metavar="N", help="of the engine ray (default: 1 where there is one)"
+    )
     parser.add_argument("--force", action="store_true", help="begin anew, and replace OUTPUT")
     return parser
 
@@ -57,10 +65,17 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     if not all(text.strip() for text in options.text or []):
         raise ValueError("--text is empty; say what to segment.")
 
+    of_ray = {"--workers": options.workers, "--num-gpus-per-worker": options.num_gpus_per_worker}
+    if options.engine not in ("local", "ray"):
+        raise ValueError(f"--engine is {options.engine!r}; allowed are local and ray.")
+    if options.engine == "local" and any(value is not None for value in of_ray.values()):
+        raise ValueError(f"{' and '.join(of_ray)} are of --engine ray; for several processes use accelerate launch.")
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"--workers is {options.workers}; allowed are numbers of at least 1.")
+
     from accelerate import PartialState
 
     from ..annotation.annotate import annotate
-    from ..annotation.annotator import Annotator
     from ..annotation.parts import Parts
     from ..annotation.sources import open_source
     from ..data.samples import required
@@ -72,7 +87,11 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     source = open_source(options.input, options.text, options.data_root, options.split)
     state = PartialState()
     device = pick_device(options.device)
-    if options.device is None and state.num_processes > 1:
+    if options.engine == "ray":
+        if state.num_processes > 1:
+            raise ValueError("--engine ray starts processes of its own; leave accelerate launch out.")
+        has_gpu, device = device.type == "cuda", pick_device("cpu")  # what runs here only says which model it is
+    elif options.device is None and state.num_processes > 1:
         device = state.device  # a GPU for each process
     model, processor = load_model(options, device)
     model.config.resolve_pruning(options.num_retained_tokens, options.method)
@@ -81,8 +100,18 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     settings |= {
         name: getattr(options, name) for name in ("answer", "max_new_tokens", "method", "num_retained_tokens")
     }
-    parts = Parts(options.output, settings, options.force and state.is_main_process)
-    annotator = Annotator(
+    parts = Parts(options.output.absolute(), settings, options.force and state.is_main_process)
+    if options.engine == "local":
+        return annotate(make_annotator(options, model, processor, fingerprint), source, parts, options.batch_size)
+    num_gpus = float(has_gpu) if options.num_gpus_per_worker is None else options.num_gpus_per_worker
+    del model, processor
+    return on_ray(options, fingerprint, source, parts, num_gpus)
+
+
+def make_annotator(options: argparse.Namespace, model: Any, processor: Any, fingerprint: str) -> Any:
+    from ..annotation.annotator import Annotator
+
+    return Annotator(
         model,
         processor,
         answer=options.answer,
@@ -92,7 +121,33 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         num_retained_tokens=options.num_retained_tokens,
         pruning_method=options.method,
     )
-    return annotate(annotator, source, parts, options.batch_size)
+
+
+def load_annotator(options: argparse.Namespace, fingerprint: str) -> Any:
+    """In an actor, whose device is the one that Ray gives it."""
+    from .loading import load_model, pick_device
+
+    return make_annotator(options, *load_model(options, pick_device(options.device)), fingerprint)
+
+
+def on_ray(options: argparse.Namespace, fingerprint: str, source: Any, parts: Any, num_gpus: float) -> dict[str, Any]:
+    prepare_ray()
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ValueError(
+            f'The library {error.name!r} is not installed; install it with pip install "litelvlm[serve]".'
+        ) from error
+    from ..annotation.ray_engine import annotate_on_ray
+
+    # On the cluster that RAY_ADDRESS names, or on one of its own
+    ray.init(log_to_driver=options.debug, logging_level="error")
+    try:
+        load = partial(load_annotator, argparse.Namespace(**vars(options) | {"run": None, "show": None}), fingerprint)
+        return annotate_on_ray(load, source, parts, options.batch_size, options.workers or 1, num_gpus)
+    finally:
+        ray.shutdown()
 
 
 def show(report: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@
 """The flags that commands share, so that one thing has one name in all of them."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,4 +107,19 @@ def add_methods(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-__all__ = ["BUDGETS", "add_command", "add_data", "add_device", "add_dtype", "add_methods", "add_model", "add_question"]
+def prepare_ray() -> None:
+    """Before Ray is imported, which reads it then: it tells nobody of its use."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+__all__ = [
+    "BUDGETS",
+    "add_command",
+    "add_data",
+    "add_device",
+    "add_dtype",
+    "add_methods",
+    "add_model",
+    "add_question",
+    "prepare_ray",
+]

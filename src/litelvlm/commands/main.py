@@ -38,6 +38,7 @@ from . import (
     methods,
     push,
     segment,
+    serve,
     verify,
 )
 
@@ -45,10 +46,11 @@ COMMANDS = (
     segment,
     demo,
     annotate,
+    serve,
+    mcp,
     methods,
     convert,
     export,
-    mcp,
     verify,
     card,
     push,

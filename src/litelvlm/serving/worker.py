@@ -1,0 +1,264 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A model that answers requests in batches, whoever hands them over; it knows no network."""
+
+import copy
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import torch
+from cachetools import LRUCache
+from PIL import Image
+
+from ..annotation.annotator import Annotator, Prepared, join_images
+from ..modeling.fetching_litelvlm import TooLargeError, open_untrusted
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
+from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..modeling.pruning_litelvlm import get_pruning_method
+from .settings import RefusedError
+
+_SIZES = ("original_sizes", "reshaped_input_sizes")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    Args:
+        image (`bytes`): the file.
+        texts (`tuple[str, ...]`): each is asked about the image.
+        messages (`tuple[dict, ...]`): in their place a conversation as chat templates take it, whose image part holds
+            no image.
+        options (`dict`): `answer`, `max_new_tokens`, `num_retained_tokens` and `pruning_method`.
+    """
+
+    image: bytes
+    texts: tuple[str, ...] = ()
+    messages: tuple[dict[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is kept of an image: its state, and its sizes, each `(1, 2)`."""
+
+    state: LiteLVLMImageState
+    sizes: dict[str, torch.Tensor]
+
+    def num_bytes(self) -> int:
+        return sum(value.nbytes for value in self.state.values())
+
+
+@dataclass(frozen=True)
+class Item:
+    """
+    A question as the model takes it.
+
+    Args:
+        key: of the image's state.
+        group: items of one group share a batch.
+        annotator ([`Annotator`]): with the question's options.
+        texts: what is asked.
+        prompts (`dict[str, torch.Tensor]`): of the texts.
+        images (`dict[str, torch.Tensor]`): of the image, with its sizes; empty where it is `encoded` already.
+        encoded ([`Encoded`], *optional*): the image's state, if there is one.
+    """
+
+    key: tuple[str, tuple[int, ...]]
+    group: Hashable
+    annotator: Annotator
+    texts: tuple[str, ...]
+    prompts: dict[str, torch.Tensor]
+    images: dict[str, torch.Tensor]
+    encoded: Encoded | None
+
+
+class Worker:
+    """
+    Args:
+        model ([`LiteLVLMForSegmentation`]), processor ([`LiteLVLMProcessor`]): of one checkpoint, with masks.
+        batch_size (`int`): texts per forward pass.
+        max_seconds (`float`): after which an answer is not generated any further.
+        cache_bytes (`int`): images' states that are kept.
+
+    Raises:
+        ValueError: the model makes no masks.
+    """
+
+    def __init__(
+        self,
+        model: LiteLVLMForSegmentation,
+        processor: LiteLVLMProcessor,
+        batch_size: int = 8,
+        max_seconds: float = 60.0,
+        cache_bytes: int = 2**30,
+    ):
+        if model.config.sam_config is None:
+            raise ValueError("This model answers in text only, and has no masks to serve; name one with SAM.")
+        self.model, self.processor = model, processor
+        self._batch_size, self._max_seconds = batch_size, max_seconds
+        # A prompt needs an image only for the number of its placeholders
+        self._prompter = copy.copy(processor)
+        self._prompter.with_masks = False
+        self._kept: LRUCache[Any, Encoded] = LRUCache(cache_bytes, getsizeof=Encoded.num_bytes)
+        self._lock = Lock()
+        self._annotators = lru_cache(maxsize=32)(self._annotator)
+
+    def prepare(self, question: Question, **generation: Any) -> Item:
+        """
+        All that needs no model, in any one thread.
+
+        Args:
+            generation: further options of `generate`, such as a `streamer`.
+
+        Raises:
+            RefusedError: what is asked for cannot be done.
+        """
+        options = {name: value for name, value in question.options.items() if value is not None}
+        try:
+            self.model.config.resolve_pruning(options.get("num_retained_tokens"), options.get("pruning_method"))
+            # That of a stream is its own
+            make = self._annotator if generation else self._annotators
+            annotator = make(**options, **generation)
+            method = get_pruning_method(options.get("pruning_method") or self.model.config.pruning_method)
+            key = (hashlib.blake2b(question.image).hexdigest(), getattr(method, "vision_layers", ()))
+            with self._lock:
+                encoded = self._kept.get(key)
+            inputs = self._process(question, encoded)
+        except TooLargeError as error:
+            raise RefusedError(413, f"The image is too large: {error}.") from error
+        except ValueError as error:
+            raise RefusedError(422, str(error)) from error
+        texts = question.texts or (inputs.text_labels[0][-1],)
+        images = {name: inputs.pop(name) for name in (*IMAGE_INPUTS, *_SIZES) if name in inputs}
+        # The tokens of images in crops differ in number, and conversations have one guide text for each turn
+        alone = key if self.model.config.has_crops else None
+        group = (bool(question.messages), tuple(sorted(options.items())), alone)
+        return Item(key, group, annotator, texts, dict(inputs), {} if encoded else images, encoded)
+
+    def answer(self, items: Sequence[Item]) -> list[dict[str, Any] | RefusedError]:
+        """
+        Of each item what [`Annotator.answer`] says of its texts, as `results`, and the tokens of its longest prompt,
+        as `num_prompt_tokens`; or why there is no answer.
+        """
+        groups = defaultdict(list)
+        for number, item in enumerate(items):
+            groups[item.group].append(number)
+        answers: dict[int, dict[str, Any] | RefusedError] = {}
+        for numbers in groups.values():
+            answers |= zip(numbers, self._try([items[number] for number in numbers]), strict=True)
+        return [answers[number] for number in range(len(items))]
+
+    def _annotator(self, **options: Any) -> Annotator:
+        if "answer" not in options:
+            options["max_time"] = self._max_seconds
+        return Annotator(self.model, self.processor, batch_size=self._batch_size, **options)
+
+    def _process(self, question: Question, encoded: Encoded | None) -> Any:
+        if encoded is None:
+            processor, image = self.processor, _open(question.image)
+        else:
+            height, width = encoded.sizes["original_sizes"][0].tolist() if self.model.config.has_crops else (1, 1)
+            processor, image = self._prompter, Image.new("RGB", (width, height))
+        if not question.messages:
+            return processor(image, list(question.texts))
+        messages = [
+            message | {"content": [part | {"image": image} if part["type"] == "image" else part for part in content]}
+            if isinstance(content := message["content"], list)
+            else message
+            for message in question.messages
+        ]
+        return processor.apply_chat_template(messages, tokenize=True, return_dict=True)
+
+    def _try(self, items: Sequence[Item]) -> list[dict[str, Any] | RefusedError]:
+        try:
+            return self._answer(items)
+        except Exception as error:
+            if len(items) == 1:
+                if isinstance(error, ValueError):
+                    return [RefusedError(422, str(error))]
+                logger.exception("A request failed")
+                return [RefusedError(500, "The model failed at this request; what it said is in the server's log.")]
+        # One request does not fail the others
+        return [self._try([item])[0] for item in items]
+
+    def _answer(self, items: Sequence[Item]) -> list[dict[str, Any] | RefusedError]:
+        annotator, found = items[0].annotator, self._encode(items)
+        keys = list(found)
+        prompts = annotator.join_prompts([item.prompts for item in items])
+        prepared = Prepared(
+            inputs=prompts | {name: torch.cat([found[key].sizes[name] for key in keys]) for name in _SIZES},
+            asked=[(None, text) for item in items for text in item.texts],
+            image_of=torch.tensor([keys.index(item.key) for item in items for _ in item.texts]),
+        )
+        states = [found[key].state for key in keys]
+        state = LiteLVLMImageState(**{name: torch.cat([state[name] for state in states]) for name in states[0]})
+        results = iter(annotator.answer(prepared, state))
+        return [
+            {
+                "results": [next(results) for _ in item.texts],
+                "num_prompt_tokens": int(item.prompts["attention_mask"].sum(dim=1).max()),
+            }
+            for item in items
+        ]
+
+    @torch.inference_mode()
+    def _encode(self, items: Sequence[Item]) -> dict[Any, Encoded]:
+        """The states of a batch's images, each image seen once."""
+        found, new = {}, {}
+        for item in items:
+            with self._lock:
+                encoded = item.encoded or self._kept.get(item.key)
+            if encoded is None:
+                new[item.key] = item
+            else:
+                found[item.key] = encoded
+        if not new:
+            return found
+        images = join_images([item.images for item in new.values()])
+        images = {name: value.to(self.model.device) for name, value in images.items() if name in IMAGE_INPUTS}
+        # LiteLVLM's signals serve all methods that do not look into the vision tower
+        looks_inside = items[0].key[1]
+        method = items[0].annotator.options.get("pruning_method") if looks_inside else "litelvlm"
+        state = self.model.encode_image(**images, pruning_method=method)
+        for number, (key, item) in enumerate(new.items()):
+            # Copies, as a part of a batch would keep all of it
+            own = {name: value[number : number + 1].clone() for name, value in state.items()}
+            encoded = Encoded(LiteLVLMImageState(**own), {name: item.images[name] for name in _SIZES})
+            found[key] = encoded
+            with self._lock:
+                if encoded.num_bytes() <= self._kept.maxsize:
+                    self._kept[key] = encoded
+        return found
+
+
+def _open(content: bytes) -> Image.Image:
+    """A stranger's image; its processor turns it upright."""
+    try:
+        return open_untrusted(content)
+    except TooLargeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"The image cannot be read: {error}") from error
+
+
+__all__ = ["Encoded", "Item", "Question", "Worker"]
