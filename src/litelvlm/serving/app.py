@@ -47,8 +47,8 @@ from .settings import RefusedError, Settings
 from .worker import Item, Question, Worker
 
 TOKEN_VARIABLE = "LITELVLM_TOKEN"
-ATTEMPTS = 3
-"""At a question whose replicas are lost."""
+WAITS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before each further attempt at a question whose replica was lost: Ray learns of a dead node by and by."""
 _LOST = (RayActorError, NodeDiedError, ReplicaUnavailableError)
 
 
@@ -111,13 +111,14 @@ class Gateway:
 
     async def answer(self, question: Question) -> dict[str, Any]:
         """As [`Worker.answer`]. Raises RefusedError."""
-        for attempt in range(1, ATTEMPTS + 1):
+        for wait in (*WAITS, None):
             response = self.segmenter.answer.remote(question)
             try:
                 return await response
             except _LOST:
-                if attempt == ATTEMPTS:
+                if wait is None:
                     raise _lost() from None
+                await asyncio.sleep(wait)
             except (BackPressureError, RayTaskError) as error:
                 raise _refusal(error) from error
             except asyncio.CancelledError:
@@ -127,7 +128,7 @@ class Gateway:
 
     async def stream(self, question: Question) -> AsyncIterator[str | dict[str, Any]]:
         """As `answer`, but first the text in pieces; tried again while nothing has been handed on."""
-        for attempt in range(1, ATTEMPTS + 1):
+        for wait in (*WAITS, None):
             has_begun = False
             response = self.segmenter.options(stream=True).stream.remote(question)
             try:
@@ -136,8 +137,9 @@ class Gateway:
                     yield piece
                 return
             except _LOST:
-                if has_begun or attempt == ATTEMPTS:
+                if has_begun or wait is None:
                     raise _lost() from None
+                await asyncio.sleep(wait)
             except (BackPressureError, RayTaskError) as error:
                 raise _refusal(error) from error
             finally:
