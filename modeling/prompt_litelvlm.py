@@ -209,10 +209,10 @@ class CachedPrompt:
         if attention_mask is None and before.attention_mask is not None:
             num_since = length - before.attention_mask.shape[1]
             attention_mask = nn.functional.pad(before.attention_mask, (0, num_since), value=1)
-        is_per_token = attention_mask is not None and attention_mask.ndim == 2
-        if is_per_token and tuple(attention_mask.shape) != (batch_size, length):
+        given = (batch_size, length) if attention_mask is None else tuple(attention_mask.shape)
+        if len(given) == 2 and given != (batch_size, length):
             raise ValueError(
-                f"The attention mask has shape {tuple(attention_mask.shape)}, but {(batch_size, length)} is wanted: a "
+                f"The attention mask has shape {given}, but {(batch_size, length)} is wanted: a "
                 f"pruned `{CACHE_NAME}` has {num_cached} entries, and {num_tokens} tokens come. Give the same samples "
                 "and the `attention_mask` of the pruned prompt's output with a 1 for each token since, or none."
             )

@@ -60,7 +60,7 @@ STAGES = (
 # End to end once more, by how the answer comes about: decoded to its [SEG] only, or given and read in one forward pass
 ANSWERS = ("stopped_at_seg", "answer_given")
 # And with SAM's encoder compiled, by the kind of answer
-COMPILED = {"compiled": None, "compiled_answer_given": "answer_given"}
+COMPILED: dict[str, str | None] = {"compiled": None, "compiled_answer_given": "answer_given"}
 
 
 class Benchmark:

@@ -19,7 +19,7 @@ slows down slows all of them alike.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
@@ -116,7 +116,7 @@ def _measure_rows(
     num_runs: int,
     rates: dict[str, float],
     wide: Benchmark | None,
-    compiled: Mapping[str, str | None],
+    compiled: dict[str, str | None],
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
     """A row for each candidate, and the time of Transformers' classes in float32 end to end, if `wide` is given."""
     times: list[dict[str, list[float]]] = [{} for _ in candidates]
@@ -126,11 +126,8 @@ def _measure_rows(
             bench.run(method, budget)
             measured = bench.milliseconds()
             if bench.makes_masks and method != TRANSFORMERS:
-                for answer in ANSWERS:
-                    bench.run(method, budget, answer=answer)
-                    measured[answer] = bench.milliseconds()["end_to_end"]
-                for name, answer in compiled.items():
-                    with bench.compiled():
+                for name, answer in (dict(zip(ANSWERS, ANSWERS, strict=True)) | compiled).items():
+                    with bench.compiled() if name in compiled else nullcontext():
                         bench.run(method, budget, answer=answer)
                     measured[name] = bench.milliseconds()["end_to_end"]
             for stage, value in measured.items():

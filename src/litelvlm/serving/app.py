@@ -68,7 +68,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
     # Enough that one batch is prepared while another is answered
     ongoing = 2 * settings.batch_size
-    replicas = {"num_replicas": settings.replicas}
+    replicas: dict[str, Any] = {"num_replicas": settings.replicas}
     if settings.max_replicas is not None:
         scale = {"min_replicas": settings.replicas, "max_replicas": settings.max_replicas}
         replicas = {"autoscaling_config": scale | {"target_ongoing_requests": settings.batch_size}}

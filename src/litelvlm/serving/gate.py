@@ -155,7 +155,7 @@ class _Replay:
 async def _refuse(send: Any, refused: RefusedError) -> None:
     headers = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
     response = JSONResponse(describe_error(refused.status, refused.message), refused.status, headers)
-    await response({"type": "http"}, None, send)
+    await response({"type": "http"}, _Replay(b"", None), send)
 
 
 __all__ = ["OPEN_PATHS", "Gate", "describe_error", "read_token"]
