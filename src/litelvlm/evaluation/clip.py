@@ -72,7 +72,7 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
     return model.eval(), processor
 
 
-def _load_plain_clip(name: str, kind: type, dtype: str | torch.dtype) -> tuple[LiteLVLMModel, LiteLVLMProcessor]:
+def _load_plain_clip(name: str, kind: Any, dtype: str | torch.dtype) -> tuple[LiteLVLMModel, LiteLVLMProcessor]:
     clip: Any = kind.from_pretrained(name, dtype=dtype)
     vision, text = clip.config.vision_config, clip.config.text_config
     is_siglip = isinstance(clip, SiglipModel)
