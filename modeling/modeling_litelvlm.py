@@ -142,14 +142,14 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     # The vision tower's layers are called one by one, and the mask decoder reads weights of its parts, so each of
-    # these stays on one device; the lint rule knows only layers of one file.  trf-ignore: TRF022
+    # these stays on one device; the lint rule knows only layers of one file.
     _no_split_modules = [
-        "CLIPVisionModel",
-        "SiglipVisionModel",
+        "CLIPVisionModel",  # trf-ignore: TRF022
+        "SiglipVisionModel",  # trf-ignore: TRF022
         "LiteLVLMGuide",
         "LiteLVLMOpenCLIPGuide",
         "LiteLVLMSiglipGuide",
-        "SamMaskDecoder",
+        "SamMaskDecoder",  # trf-ignore: TRF022
     ]
     _skip_keys_device_placement = [CACHE_NAME]
 
@@ -241,9 +241,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if config.projector_type == "linear":
             width = vision_config.hidden_size * len(config.vision_feature_layers)
             self.backbone.multi_modal_projector = nn.Linear(width, config.get_text_config().hidden_size)
-        # CODEPATH: the text towers of CLIP and SigLIP belong to the vision tower, an OpenCLIP model has one of its own
+        # CODEPATH: CLIP's text tower belongs to the vision tower, an OpenCLIP model has a vision tower of its own
         if isinstance(config.guide_config, OpenCLIPGuideConfig):
             self.guide: nn.Module = LiteLVLMOpenCLIPGuide(config.guide_config, config.num_patches_per_side**2)
+        # CODEPATH: llava-interleave and LLaVA-OneVision have SigLIP's tower, without its head
         elif isinstance(config.guide_config, SiglipConfig):
             self.guide = LiteLVLMSiglipGuide(config.guide_config)
         else:
