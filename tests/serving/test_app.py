@@ -26,6 +26,7 @@ from time import sleep
 import httpx
 import pytest
 
+from litelvlm import TINY_MODEL
 from litelvlm.commands.main import main
 from litelvlm.data.masks import decode_segmentation
 from litelvlm.serving.settings import Settings
@@ -116,6 +117,8 @@ def test_what_was_accepted_is_answered_before_the_service_stops(served, post):
 def test_service_is_refused_before_ray_starts(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ray.init", lambda *args, **kwargs: pytest.fail("Ray is started"))
     (tmp_path / "token").write_text("short")
+    config = json.loads((TINY_MODEL / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"sam_config": None, "seg_token_id": None}))
     for arguments, message in (
         (["--port", "70000"], "--port is 70000"),
         (["--token-file", str(tmp_path / "token")], "8 characters or more"),
@@ -123,6 +126,7 @@ def test_service_is_refused_before_ray_starts(tmp_path, capsys, monkeypatch):
         (["--dtype", "float8"], "--dtype"),
         (["--batch-size", "0"], "`batch_size` is 0"),
         (["no/such/folder/x"], "There is no folder"),
+        ([str(tmp_path)], "answers in text only"),
     ):
         assert main(["serve", *arguments]) == 2
         assert message in capsys.readouterr().err
@@ -142,6 +146,7 @@ def test_config_of_a_cluster_is_what_the_service_takes():
 
 IMPORTS = """
 import sys
+from litelvlm import TINY_MODEL
 from litelvlm.commands.main import main
 
 assert main(["segment", "example", "the red circle", "--answer", "It is [SEG].", "--json"]) == 0

@@ -80,16 +80,20 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(
             f'The library {error.name!r} is not installed; install it with pip install "litelvlm[serve]".'
         ) from error
+    from ..configuration.configuration_litelvlm import LiteLVLMConfig
     from ..hub import check_reachable
     from ..serving.app import build, find_token
     from ..serving.settings import Settings
+    from ..serving.worker import check_makes_masks
+    from ..tiny import TINY_MODEL
     from .demo import find_port
     from .loading import pick_device, pick_dtype
 
     port = find_port(options.host, options.port)
     pick_dtype(options.dtype)
-    if options.model is not None:
-        check_reachable(options.model)
+    name = str(options.model or TINY_MODEL)
+    check_reachable(name)
+    check_makes_masks(LiteLVLMConfig.from_pretrained(name))  # here, as what a replica says is long
     has_gpu = pick_device(options.device).type == "cuda"
     most = options.max_replicas or options.replicas
     num_gpus = options.num_gpus_per_replica

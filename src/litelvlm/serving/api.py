@@ -151,8 +151,7 @@ def create_api(settings: Settings, model_name: str, token: str | None, find_back
     @api.post(
         "/v1/chat/completions",
         response_model=ChatResponse,
-        responses=errors(400, 401, 404, 408, 413, 422, 429, 503, 504)
-        | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses=errors(400, 401, 404, 408, 413, 422, 429, 503, 504) | {200: {"content": {"text/event-stream": {}}}},
     )
     async def chat_completions(asked: ChatRequest) -> Any:
         """OpenAI's form. Beside its fields, `message.masks` holds a mask for each [SEG] of the answer."""

@@ -112,8 +112,7 @@ class Worker:
         max_seconds: float = 60.0,
         cache_bytes: int = 2**30,
     ):
-        if model.config.sam_config is None:
-            raise ValueError("This model answers in text only, and has no masks to serve; name one with SAM.")
+        check_makes_masks(model.config)
         self.model, self.processor = model, processor
         self._batch_size, self._max_seconds = batch_size, max_seconds
         # A prompt needs an image only for the number of its placeholders
@@ -251,6 +250,12 @@ class Worker:
         return found
 
 
+def check_makes_masks(config: Any) -> None:
+    """Raises ValueError for the configuration of a model without SAM."""
+    if config.sam_config is None:
+        raise ValueError("This model answers in text only, and has no masks to serve; name one with SAM.")
+
+
 def _open(content: bytes) -> Image.Image:
     """A stranger's image; its processor turns it upright."""
     try:
@@ -261,4 +266,4 @@ def _open(content: bytes) -> Image.Image:
         raise ValueError(f"The image cannot be read: {error}") from error
 
 
-__all__ = ["Encoded", "Item", "Question", "Worker"]
+__all__ = ["Encoded", "Item", "Question", "Worker", "check_makes_masks"]
