@@ -80,6 +80,7 @@ def test_rows_of_a_batch_are_those_of_a_loop_over_segment():
             found = processor.post_process_instance_segmentation(output, inputs)[0]
             runs = columns["segmentation"][row]
             assert (runs is None) == (not found)
+            assert columns["reason"][row] == processor.explain_no_masks(output, inputs)[0]
             if found:
                 mask = decode_segmentation(runs, *image.size[::-1])
                 assert (mask != found[0]["mask"].numpy()).mean() < 1e-3  # padding moves the last digits

@@ -31,7 +31,14 @@ coco = pytest.importorskip("pycocotools.coco")
 
 ANSWER = ["--answer", "It is [SEG].", "--device", "cpu", "--json"]
 RUNS = {"size": [4, 4], "counts": "04<"}
-ROW = {"image": "a.png", "answer": "It is [SEG].", "num_retained_tokens": 9, "model": "m", "revision": "r"}
+ROW = {
+    "image": "a.png",
+    "answer": "It is [SEG].",
+    "reason": None,
+    "num_retained_tokens": 9,
+    "model": "m",
+    "revision": "r",
+}
 ROW |= {"size": [4, 4], "score": 0.5}
 
 
@@ -43,7 +50,7 @@ def write_parts(output, rows, errors=()):
 
 
 def test_coco_tools_read_every_annotation_of_an_output_with_texts_without_a_mask(tmp_path):
-    nothing = dict.fromkeys(("segmentation", "bbox", "area", "score"))
+    nothing = dict.fromkeys(("segmentation", "bbox", "area", "score")) | {"reason": "the answer holds no [SEG]"}
     rows = [
         ROW | {"text": "no cat", "answer": "None."} | nothing,
         ROW | {"text": "the dog", "segmentation": RUNS, "bbox": [0, 0, 1, 4], "area": 4},
@@ -58,12 +65,13 @@ def test_coco_tools_read_every_annotation_of_an_output_with_texts_without_a_mask
     assert [annotation["area"] for annotation in found] == [4]  # COCO's range is open
     assert [annotation["id"] for annotation in data.anns.values()] == [1, 2]
     assert all(len(annotation["bbox"]) == 4 for annotation in data.anns.values())
-    said = {"text": "no cat", "answer": "None."}
+    said = {"text": "no cat", "answer": "None.", "reason": "the answer holds no [SEG]"}
     assert data.dataset["without_mask"] == [{"image_id": 1} | said, {"image_id": 2} | said]
 
     write_parts(tmp_path / "out.parquet", rows)
     table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["segmentation"] is None for row in table] == [True, False, True, False]
+    assert [row["reason"] is None for row in table] == [False, True, False, True]
 
 
 def test_coco_tools_read_an_output_without_any_mask(tmp_path):

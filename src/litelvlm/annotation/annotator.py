@@ -34,6 +34,7 @@ COLUMNS = (
     "image",
     "text",
     "answer",
+    "reason",
     "segmentation",
     "bbox",
     "area",
@@ -151,7 +152,7 @@ class Annotator:
         Returns:
             `dict[str, list]`: the columns of [`COLUMNS`], a row for each mask in the order of the batch:
             `segmentation` are run lengths `{"size", "counts"}`, `bbox` `[left, top, width, height]`; both, `area` and
-            `score` are `None` for an answer without a mask.
+            `score` are `None` for an answer without a mask, of which `reason` says why.
 
         Raises:
             ValueError: a column is missing, or something cannot be read and is not to be skipped.
@@ -193,7 +194,9 @@ class Annotator:
         """The rows of a batch, as dictionaries of [`COLUMNS`] and `size`, the image's height and width."""
         rows = []
         for answered in self.answer(prepared):
-            said = {name: answered[name] for name in ("image", "text", "answer", "num_retained_tokens", "size")}
+            said = {
+                name: answered[name] for name in ("image", "text", "answer", "reason", "num_retained_tokens", "size")
+            }
             nothing = dict.fromkeys(("segmentation", "bbox", "area", "score"))
             rows += [said | mask | self.origin for mask in answered["masks"]] or [said | nothing | self.origin]
         return rows

@@ -170,7 +170,8 @@ class Parts:
             file.write('], "without_mask": [')
             others = (row for row in self._rows(num_parts) if row["segmentation"] is None)
             for number, row in enumerate(others):
-                said = {"image_id": images[row["image"]]["id"], "text": row["text"], "answer": row["answer"]}
+                said = {name: row[name] for name in ("text", "answer", "reason")}
+                said = {"image_id": images[row["image"]]["id"]} | said
                 file.write(",\n" * (number > 0) + json.dumps(said))
             file.write("]}\n")
 
