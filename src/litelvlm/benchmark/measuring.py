@@ -76,9 +76,7 @@ def measure(
     if too_small := [size for size in sizes if size < 1]:
         raise ValueError(f"`batch_sizes` holds {too_small[0]}; allowed are integers of at least 1.")
     if compiles and model.config.sam_config is None:
-        raise ValueError(
-            "`compiles` is True, and the model has no SAM to compile; leave it out."
-        )
+        raise ValueError("`compiles` is True, and the model has no SAM to compile; leave it out.")
     methods, budgets = check_candidates(model.config, methods, budgets)
     candidates: list[tuple[str, int | None]] = [(TRANSFORMERS, None), ("none", None)]
     candidates += [(method, budget) for method in methods for budget in budgets]
