@@ -88,7 +88,7 @@ def contours(masks: np.ndarray) -> np.ndarray:
 def _without_ignored(predicted: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if predicted.shape != expected.shape or expected.ndim != 3:
         raise ValueError(
-            f"Masks of shape {predicted.shape} for expected ones of {expected.shape}; allowed are equal shapes (F, H, W)."
+            f"Masks of shape {predicted.shape} for expected ones of {expected.shape}; allowed are equal (F, H, W)."
         )
     return predicted.astype(bool) & (expected != IGNORED), expected == 1
 
