@@ -118,9 +118,9 @@ def refer(
     return Referring(id, text.strip(), load_mask, question_template)
 
 
-def required(name: str) -> ModuleType:
+def required(name: str, extra: str = "eval") -> ModuleType:
     """
-    A library that only evaluation needs.
+    A library that only an extra of this package brings, by default that for evaluation.
 
     Raises:
         ValueError: it is not installed.
@@ -130,7 +130,7 @@ def required(name: str) -> ModuleType:
     except ImportError as error:
         package = name.partition(".")[0]
         raise ValueError(
-            f'The library {package!r} is not installed; install it with pip install "litelvlm[eval]".'
+            f'The library {package!r} is not installed; install it with pip install "litelvlm[{extra}]".'
         ) from error
 
 
