@@ -56,7 +56,7 @@ class VideoSegmentationOutput(ModelOutput):
         return f"{type(self).__name__}(masks={shape}, answers={answers}, key_frames={self.key_frames})"
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def segment_video(
     model: LiteLVLMForSegmentation,
     processor: LiteLVLMProcessor,
@@ -76,12 +76,13 @@ def segment_video(
     same objects in the others, forwards and backwards. Without one it is asked about every frame by itself.
 
     Args:
-        model, processor: as for an image.
-        video: a video file, see [`read_video`]; or frames of one size, an array or tensor of four dimensions or any
-            number of images, each as [`load_rgb`] takes it.
+        model ([`LiteLVLMForSegmentation`]): as for an image.
+        processor ([`LiteLVLMProcessor`]): the model's.
+        video: a video file, read as by [`read_video`]; or frames of one size, an array or tensor of four dimensions
+            or any number of images, each as [`load_rgb`] takes it.
         text (`str`): what to segment.
-        tracker: Transformers' [`Sam2VideoModel`] and [`Sam2VideoProcessor`], or the Hub id or folder of both, such as
-            `"facebook/sam2.1-hiera-tiny"`, loaded in its own dtype onto the model's device.
+        tracker (*optional*): Transformers' [`Sam2VideoModel`] and [`Sam2VideoProcessor`] as a pair, or the Hub id or
+            folder of both, such as `"facebook/sam2.1-hiera-tiny"`, loaded in its own dtype onto the model's device.
         key_frames (`int`, *optional*): how many frames the model is asked about, evenly spread from the first to the
             last; 1, the first, by default. Only with a tracker.
         batch_size (`int`): frames that the model is asked about at once.
@@ -99,7 +100,7 @@ def segment_video(
         raise ValueError(f"`batch_size` is {batch_size}; allowed are numbers of at least 1.")
     frames = _load_frames(video, max_frames)
     asked = _key_frames(len(frames), key_frames, tracker is not None)
-    tracking = _load_tracker(tracker, model.device)  # before the model works for nothing
+    tracking = load_tracker(tracker, model.device)  # before the model works for nothing
     if options.get("answer") is None:
         options = {"max_new_tokens": 32, "do_sample": False} | options
     found: list[list[dict[str, Any]]] = []
@@ -162,7 +163,13 @@ def _key_frames(num_frames: int, number: int | None, is_tracked: bool) -> list[i
     return np.linspace(0, num_frames - 1, number).round().astype(int).tolist()
 
 
-def _load_tracker(tracker: Any, device: torch.device) -> tuple[Any, Any] | None:
+def load_tracker(tracker: Any, device: torch.device | str) -> tuple[Any, Any] | None:
+    """
+    A tracker of [`segment_video`] in any of its forms as a pair of model and processor, or `None`.
+
+    Raises:
+        ValueError: it is none, or cannot be had.
+    """
     if isinstance(tracker, (str, os.PathLike)):
         check_reachable(str(tracker))
         kind = AutoConfig.from_pretrained(tracker).model_type
@@ -210,4 +217,4 @@ def _track(
             yield i, output.frame_idx, logits[0, 0].cpu()
 
 
-__all__ = ["VideoSegmentationOutput", "read_video", "segment_video"]
+__all__ = ["VideoSegmentationOutput", "load_tracker", "read_video", "segment_video"]

@@ -88,12 +88,13 @@ def _load(root: Path, name: str, split: str) -> list[ReferringVideo]:
     path = _meta_path(root, name, split)
     videos = _read_videos(path)
     pairs = [[root / name / one.format(split=split) for one in pair] for pair in _FOLDERS[name]]
-    # Where no pair is whole, the frames can be asked about, and what is missing is named with the masks
-    found = [pair for pair in pairs if pair[1].is_dir()] + [pair for pair in pairs if pair[0].is_dir()]
-    if not found or not found[0][0].is_dir():
+    found = [pair for pair in pairs if pair[0].is_dir()]
+    if not found:
         tried = ", ".join(str(pair[0].relative_to(root)) for pair in pairs)
         raise ValueError(f"There is no folder of frames in '{root}'; put them into one of {tried}.")
-    return [_video(path, *found[0], video, values) for video, values in videos.items()]
+    # Frames without masks can be asked about too; that there are none is named with the masks
+    images, annotations = next((pair for pair in found if pair[1].is_dir()), found[0])
+    return [_video(path, images, annotations, video, values) for video, values in videos.items()]
 
 
 def _meta_path(root: Path, name: str, split: str) -> Path:
