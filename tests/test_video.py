@@ -145,7 +145,7 @@ def check_tracked(output, logits):
 def test_embedded_model_segments_a_moving_clip_frame_by_frame(embedded, clip):
     """
     As each image by itself, but for pixels at the threshold, as batches change the order of sums. Measured 0.78: in
-    the middle of the clip the object is hidden by half, and in one frame the answer has no mask.
+    the middle of the clip 40 % of the object are hidden, and in one frame the answer has no mask.
     """
     frames, expected = clip
     output = segment_video(*embedded, frames, TEXT)
