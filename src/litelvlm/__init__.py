@@ -40,6 +40,7 @@ _FACE = {
     "from_backbone": "backbone",
     "list_pruning_methods": "modeling.pruning_litelvlm",
     "load_tiny": "tiny",
+    "segment_video": "video",
 }
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .modeling.processing_litelvlm import LiteLVLMProcessor
     from .modeling.pruning_litelvlm import list_pruning_methods
     from .tiny import EXAMPLE_IMAGE, TINY_MODEL, load_tiny
+    from .video import segment_video
 
 
 def __getattr__(name: str) -> Any:
@@ -87,4 +89,5 @@ __all__ = [
     "from_backbone",
     "list_pruning_methods",
     "load_tiny",
+    "segment_video",
 ]

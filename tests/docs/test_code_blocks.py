@@ -40,6 +40,7 @@ NOT_RUN = {
     "quantise.md": 1,
     "serve.md": 4,
     "speed.md": 2,
+    "video.md": 3,
 }
 REASON = re.compile(r"<!-- not run: \S[^>]* -->\s*\Z")
 EXTRAS = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -29,5 +29,5 @@ def test_no_optional_library_is_imported_at_module_level(path):
     statements = ast.parse(path.read_text(encoding="utf-8")).body
     imported = {alias.name for s in statements if isinstance(s, ast.Import) for alias in s.names}
     imported |= {str(s.module) for s in statements if isinstance(s, ast.ImportFrom)}
-    optional = {"matplotlib", "pandas", "sklearn", "pycocotools", "datasets", "tabulate"}
+    optional = {"matplotlib", "pandas", "sklearn", "pycocotools", "datasets", "tabulate", "scipy", "av"}
     assert not {name.partition(".")[0] for name in imported} & optional

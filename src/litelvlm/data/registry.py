@@ -11,20 +11,21 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Datasets by name: RefShapes, the RefCOCO family, ReasonSeg, or a file or folder of one's own."""
+"""Datasets by name: RefShapes, the RefCOCO family, ReasonSeg, a file or folder of one's own, or videos."""
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from . import reasonseg, refcoco, tables
+from . import reasonseg, refcoco, refvos, tables
 from .refshapes import SPLITS as REFSHAPES_SPLITS
-from .refshapes import RefShapes
-from .samples import Referring, ReferringImage
+from .refshapes import Clip, MovingRefShapes, RefShapes
+from .samples import Referring, ReferringImage, ReferringVideo
 
 NAMES = ("refshapes", *refcoco.PARTITIONS, "reasonseg")
+VIDEO_NAMES = ("refshapes", *refvos.NAMES)
 
 
 def splits_of(name: str) -> tuple[str, ...]:
@@ -84,6 +85,69 @@ def load_split(
     return entries[:num_images]
 
 
+def load_videos(
+    name: str,
+    split: str = "valid",
+    root: str | Path = ".",
+    *,
+    num_videos: int | None = None,
+    size: int = 256,
+    seed: int = 0,
+) -> list[ReferringVideo]:
+    """
+    A split of a dataset of videos.
+
+    Args:
+        name (`str`): one of [`VIDEO_NAMES`].
+        split (`str`): `"valid"` or `"train"`; of RefShapes `"valid"`.
+        root: the folder that holds `ref-davis` or `ref-youtube-vos`.
+        num_videos (`int`, *optional*): only so many, the first ones; of RefShapes 100 unless said.
+        size (`int`): side of RefShapes' frames in pixels.
+        seed (`int`): of RefShapes' clips.
+
+    Raises:
+        ValueError: what cannot be found or read, by name.
+    """
+    splits = dict.fromkeys(refvos.NAMES, refvos.SPLITS) | {"refshapes": ("valid",)}
+    if name not in splits:
+        raise ValueError(f"There is no dataset of videos {name!r}; allowed are {', '.join(VIDEO_NAMES)}.")
+    if split not in splits[name]:
+        raise ValueError(f"{name!r} has no split {split!r}; it has {', '.join(splits[name])}.")
+    if name == "refshapes":
+        return clip_entries(MovingRefShapes(num_videos or 100, size=size, seed=seed))
+    load = refvos.load_ref_davis if name == "ref-davis" else refvos.load_ref_youtube_vos
+    return load(root, split)[:num_videos]
+
+
+def clip_entries(clips: MovingRefShapes) -> list[ReferringVideo]:
+    """Clips as videos with expressions; they are drawn again when they are needed, and only the last is kept."""
+    return [
+        ReferringVideo(
+            str(i),
+            tuple(partial(_clip_frame, clips, i, frame) for frame in range(clips.num_frames)),
+            tuple(
+                Referring(f"{i}-{number}", expression.text, partial(_clip_masks, clips, i, number))
+                for number, expression in enumerate(_clip(clips, i).expressions)
+            ),
+        )
+        for i in range(len(clips))
+    ]
+
+
+@lru_cache(maxsize=1)
+def _clip(clips: MovingRefShapes, index: int) -> Clip:
+    return clips[index]
+
+
+def _clip_frame(clips: MovingRefShapes, index: int, frame: int) -> Image.Image:
+    return Image.fromarray(_clip(clips, index).frames[frame])
+
+
+def _clip_masks(clips: MovingRefShapes, index: int, number: int) -> np.ndarray:
+    masks: np.ndarray = _clip(clips, index).masks[number]
+    return masks.astype(np.uint8)
+
+
 def refshapes_entries(scenes: RefShapes) -> list[ReferringImage]:
     """Scenes as images with expressions; they are drawn again when they are needed, and not kept."""
     return [
@@ -108,4 +172,4 @@ def _scene_mask(scenes: RefShapes, index: int, number: int) -> np.ndarray | None
     return mask.astype(np.uint8) if mask.any() else None
 
 
-__all__ = ["NAMES", "load_split", "refshapes_entries", "splits_of"]
+__all__ = ["NAMES", "VIDEO_NAMES", "clip_entries", "load_split", "load_videos", "refshapes_entries", "splits_of"]

@@ -67,6 +67,24 @@ class ReferringImage:
     expressions: tuple[Referring, ...]
 
 
+@dataclass(frozen=True)
+class ReferringVideo:
+    """
+    A video and what is asked of it; frames and masks are read when they are needed.
+
+    Args:
+        id (`str`): of the video; unique in its split.
+        load_frames (`tuple` of callables): each gives a frame, upright RGB, all of one size. Raises
+            [`BrokenAnnotation`].
+        expressions (`tuple[Referring, ...]`): at least one; their `load_mask` gives the masks of all frames, shape
+            `(F, H, W)`.
+    """
+
+    id: str
+    load_frames: tuple[Callable[[], Image.Image], ...]
+    expressions: tuple[Referring, ...]
+
+
 class BrokenAnnotation(ValueError):
     """An image or an annotation that cannot be read; the message names its file and its id."""
 
@@ -80,6 +98,12 @@ def broken_image(id: str, message: str) -> ReferringImage:
     """An annotation of which not even the image or the text can be told: it counts as one that is broken."""
     unread = partial(broken, message)
     return ReferringImage(id, unread, (Referring(id, "", unread),))
+
+
+def broken_video(id: str, message: str) -> ReferringVideo:
+    """As [`broken_image`], of a video."""
+    unread = partial(broken, message)
+    return ReferringVideo(id, (unread,), (Referring(id, "", unread),))
 
 
 def refer(
@@ -104,9 +128,9 @@ def is_id(value: Any) -> bool:
     return type(value) in (int, str) and value != ""
 
 
-def required(name: str) -> ModuleType:
+def required(name: str, extra: str = "eval") -> ModuleType:
     """
-    A library that only evaluation needs.
+    A library that only an extra of this package brings, by default that for evaluation.
 
     Raises:
         ValueError: it is not installed.
@@ -116,7 +140,7 @@ def required(name: str) -> ModuleType:
     except ImportError as error:
         package = name.partition(".")[0]
         raise ValueError(
-            f'The library {package!r} is not installed; install it with pip install "litelvlm[eval]".'
+            f'The library {package!r} is not installed; install it with pip install "litelvlm[{extra}]".'
         ) from error
 
 
@@ -141,8 +165,10 @@ __all__ = [
     "BrokenAnnotation",
     "Referring",
     "ReferringImage",
+    "ReferringVideo",
     "broken",
     "broken_image",
+    "broken_video",
     "fault_of_text",
     "is_id",
     "read_image",

@@ -24,6 +24,7 @@ pixels of each object. Geometry is in fractions of the image's side, so one scen
 from .dataset import CLUTTERED, SPLITS, RefShapes, Sample, random_sample
 from .drawing import draw
 from .expressions import KINDS, Expression, caption, phrase, random_attributes, random_expression
+from .moving import Clip, MovingRefShapes
 from .scenes import ATTRIBUTES, COLOURS, SHAPES, SIZES, TEXTURES, RefObject, matches, random_scene
 
 __all__ = [
@@ -35,7 +36,9 @@ __all__ = [
     "SIZES",
     "SPLITS",
     "TEXTURES",
+    "Clip",
     "Expression",
+    "MovingRefShapes",
     "RefObject",
     "RefShapes",
     "Sample",

@@ -43,8 +43,8 @@ _NUM_OBJECTS, _NUM_SMALL_OBJECTS = (3, 9), (6, 12)
 _SMALL_SIZES = dict(zip(SIZES, (0.8, 0.17, 0.03), strict=True))
 
 # Part of each scene's seed: a number, once given, stays
-_SPLIT_NUMBERS = {"train": 0, "val": 1, "testA": 2, "testB": 3, "trainA": 4, "trainC": 5, "testC": 6}
-_SPLIT_NUMBERS |= {"trainS": 7, "testS": 8}
+SPLIT_NUMBERS = {"train": 0, "val": 1, "testA": 2, "testB": 3, "trainA": 4, "trainC": 5, "testC": 6}
+SPLIT_NUMBERS |= {"trainS": 7, "testS": 8, "moving": 9}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class RefShapes:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} of a split of {self.length}")
-        rng = np.random.default_rng([_SPLIT_NUMBERS[self.split], self.seed, index])
+        rng = np.random.default_rng([SPLIT_NUMBERS[self.split], self.seed, index])
         return random_sample(
             rng,
             self.size,
@@ -158,4 +158,4 @@ def random_sample(
                 return Sample(image, masks, objects, tuple(expressions))
 
 
-__all__ = ["CLUTTERED", "SPLITS", "RefShapes", "Sample", "random_sample"]
+__all__ = ["CLUTTERED", "SPLITS", "SPLIT_NUMBERS", "RefShapes", "Sample", "random_sample"]
