@@ -362,15 +362,18 @@ def build(
     num_patches, methods = config.num_patches, list_methods(model)
     cropped = bool(getattr(processor.image_processor, "do_center_crop", False))
 
-    def show(path: str | None, text: str, method: str, budget: float, states: States) -> list[Any]:
+    def show(path: str | None, text: str, method: str, budget: float | None, states: States) -> list[Any]:
         try:
+            if budget is None:
+                raise ValueError(f"The number of visual tokens is missing; allowed are 1 to {num_patches}.")
             shown = ask(model, processor, states, path, text, method, int(budget))
         except ValueError as error:
             raise gradio.Error(str(error).splitlines()[0], print_exception=False) from None
         except Exception:
             # A stranger learns nothing of this machine from it
             logger.exception("A question could not be answered.")
-            raise gradio.Error("The question could not be answered; the server's log says why.") from None
+            message = "The question could not be answered; the server's log says why."
+            raise gradio.Error(message, print_exception=False) from None
         files = write_files(shown, str(path), mask_file.GRADIO_CACHE, to_coco)
         return [
             draw_tokens(shown, cropped),
@@ -447,8 +450,10 @@ def build(
         outputs = [tokens, masks, words, numbers, table, mask_file, coco_file, states]
         # One model: whatever asks it waits in one queue
         options: dict[str, Any] = {"outputs": outputs, "concurrency_id": "model", "api_visibility": "private"}
-        gradio.on([button.click, text.submit], show, inputs, **options)
-        gradio.on([budget.release, method.input], show_again, inputs, **options, trigger_mode="always_last")
+        asked = gradio.on([button.click, text.submit], show, inputs, **options)
+        changed = gradio.on([budget.release, method.input], show_again, inputs, **options, trigger_mode="always_last")
+        for event in (asked, changed):  # the mask of another question must not stand beside what was refused
+            event.failure(forget, None, outputs, queue=False, api_visibility="private")
         if examples:
             shown_examples.load_input_event.then(show, inputs, **options)
         image.clear(forget, None, outputs, queue=False, api_visibility="private")

@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,32 @@ def test_a_text_with_half_a_character_stops_no_other_about_its_image():
     assert "which is half of a character" in half and "not empty" in empty
 
 
+@pytest.mark.parametrize("ending", ["parquet", "json"])
+def test_a_file_name_that_is_no_utf8_is_an_error_of_its_own_and_stops_nothing(ending, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in (b"ok.png", b"caf\xe9.png"):
+        shutil.copy(EXAMPLE_IMAGE, os.fsencode(tmp_path / "in") + b"/" + name)
+    output = tmp_path / f"out.{ending}"
+    texts = ["--text", "the red circle", "the red circle"]
+    assert main(["annotate", str(tmp_path / "in"), str(output), *texts, *ANSWER]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["rows"], report["errors"]) == (1, 1)  # a text that is given twice is asked once
+    (error,) = map(json.loads, (tmp_path / f"{output.name}.errors.jsonl").read_text().splitlines())
+    assert error["image"] == "caf?.png" and "no UTF-8" in error["error"]
+
+
+def test_an_output_is_refused_before_the_model_is_loaded(folder, capsys, monkeypatch):
+    monkeypatch.setattr("litelvlm.commands.loading.load_model", lambda *_: pytest.fail("the model was loaded"))
+    (folder / "out.parquet").touch()
+    for output, message in {
+        "out.parquet": "already; --force replaces it",
+        "missing/out.json": "There is no folder",
+        "out.csv": "ends in .parquet or .json",
+    }.items():
+        assert main(["annotate", str(folder / "images"), str(folder / output), "--text", "x", *ANSWER]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_table_becomes_parquet_and_coco_and_what_is_broken_a_line_of_its_own(folder, capsys):
     table = str(folder / "images" / "table.csv")
     assert main(["annotate", table, str(folder / "out.parquet"), *ANSWER]) == 0
@@ -128,9 +155,9 @@ def test_table_becomes_parquet_and_coco_and_what_is_broken_a_line_of_its_own(fol
     for row in rows:
         width, height = SIZES[int(row["image"][0])]
         assert decode_segmentation(row["segmentation"], height, width).sum() == row["area"]
-    errors = [json.loads(line) for line in (folder / "out.errors.jsonl").read_text().splitlines()]
+    errors = [json.loads(line) for line in (folder / "out.parquet.errors.jsonl").read_text().splitlines()]
     assert [error["image"] for error in errors] == ["1.png", "1.png", "4.png"]
-    assert str(folder) not in (folder / "out.errors.jsonl").read_text()
+    assert str(folder) not in (folder / "out.parquet.errors.jsonl").read_text()
     assert "cannot be read as an image" in errors[0]["error"] and "not empty" in errors[2]["error"]
     assert not (folder / "out.parquet.parts").exists()
 
@@ -180,7 +207,7 @@ def test_killed_annotation_goes_on_without_a_row_twice_or_missing(folder, monkey
     both = ["the red circle", "the blue square"]
     expected = [("0.png", both[0]), ("2.png", both[0]), ("3.png", both[0]), ("3.png", both[1]), ("4.png", both[0])]
     assert asked(folder / "out.parquet") == expected
-    assert len((folder / "out.errors.jsonl").read_text().splitlines()) == 3 and not parts.exists()
+    assert len((folder / "out.parquet.errors.jsonl").read_text().splitlines()) == 3 and not parts.exists()
 
 
 def test_parts_of_other_images_are_refused(tmp_path):

@@ -99,13 +99,13 @@ def test_an_annotation_whose_images_all_fail_is_an_error_and_can_be_started_agai
     assert main(["annotate", str(table), str(output), *ANSWER]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "All 3 texts failed, the first (image 'a.png') with: There is no file" in error
-    assert f"'{tmp_path / 'out.errors.jsonl'}' names all" in error
-    assert len((tmp_path / "out.errors.jsonl").read_text().splitlines()) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists", "out.errors.jsonl", "photos"]
+    assert f"'{tmp_path / f'{name}.errors.jsonl'}' names all" in error
+    assert len((tmp_path / f"{name}.errors.jsonl").read_text().splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists", f"{name}.errors.jsonl", "photos"]
 
     assert main(["annotate", str(table), str(output), "--data-root", str(tmp_path / "photos"), *ANSWER]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 3
-    assert output.exists() and not (tmp_path / "out.errors.jsonl").exists()
+    assert output.exists() and not (tmp_path / f"{name}.errors.jsonl").exists()
 
 
 def test_an_annotation_begun_anew_that_fails_wholly_leaves_the_earlier_output(table, tmp_path, capsys):
@@ -115,11 +115,12 @@ def test_an_annotation_begun_anew_that_fails_wholly_leaves_the_earlier_output(ta
     assert "All 3 texts failed" in capsys.readouterr().err and output.read_bytes() == b"earlier"
 
 
-def test_errors_of_a_finished_output_of_the_same_stem_are_kept(tmp_path):
-    (tmp_path / "out.parquet").touch()
-    (tmp_path / "out.errors.jsonl").touch()
-    with pytest.raises(ValueError, match=r"out\.errors\.jsonl' already; --force replaces it"):
-        Parts(tmp_path / "out.json", {})
+def test_outputs_of_one_stem_have_errors_of_their_own(tmp_path):
+    for name, errors in (("out.parquet", [{"image": "a.png", "text": "x", "error": "e"}]), ("out.json", [])):
+        write_parts(
+            tmp_path / name, [ROW | {"text": "the dog", "segmentation": RUNS, "bbox": [0, 0, 1, 4], "area": 4}], errors
+        )
+    assert (tmp_path / "out.parquet.errors.jsonl").exists() and not (tmp_path / "out.json.errors.jsonl").exists()
 
 
 @pytest.mark.parametrize("texts", [[""], ["the dog", " \t"]])

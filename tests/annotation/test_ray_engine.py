@@ -93,7 +93,7 @@ def test_rows_are_those_of_the_local_engine_though_it_was_stopped_and_an_actor_l
     assert rows_of(output) == rows_of(tmp_path / "local.parquet") and len(rows_of(output)) == 8
     for name in ("rows", "masks", "errors"):
         assert report[name] == local[name]
-    errors = [(tmp_path / f"{name}.errors.jsonl").read_text().splitlines() for name in ("ray", "local")]
+    errors = [(tmp_path / f"{name}.parquet.errors.jsonl").read_text().splitlines() for name in ("ray", "local")]
     assert errors[0] == errors[1] and len(errors[0]) == 2
 
 

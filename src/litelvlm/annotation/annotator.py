@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..data.masks import encode_mask
 from ..data.samples import fault_of_text
 from ..hub import check_reachable, public_message, public_name
+from ..modeling.chat_litelvlm import half_of_character
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
@@ -178,6 +179,8 @@ class Annotator:
                 _error(request, text, fault) for text, fault in zip(request.texts, faults, strict=True) if fault
             ]
             try:
+                if request.name is not None and half_of_character(request.name):
+                    raise ValueError("the name of the file is no UTF-8, which no output can hold; rename it")
                 image = load_rgb(request.image() if callable(request.image) else request.image)
                 if sound:
                     found.append(self.processor(image, sound, question_template=request.question_template))
@@ -315,7 +318,8 @@ def _name_of(image: Any) -> str | None:
 
 
 def _error(request: Request, text: Any, reason: str) -> dict[str, Any]:
-    return {"image": request.name, "text": text, "error": public_message(reason.strip().splitlines()[0])}
+    name = None if request.name is None else request.name.encode(errors="replace").decode()
+    return {"image": name, "text": text, "error": public_message(reason.strip().splitlines()[0])}
 
 
 def _describe(entry: dict[str, Any]) -> dict[str, Any]:

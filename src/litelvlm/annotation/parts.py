@@ -17,7 +17,7 @@ What an annotation has written so far, so that it goes on after a kill, and the 
     masks.parquet.parts/settings.json      of what the rows depend on
     masks.parquet.parts/part-000000.jsonl  of each 64 images in a row: what was asked, then rows and errors
 
-A part appears when it is whole. At the end the parts become OUTPUT and `OUTPUT's stem.errors.jsonl`.
+A part appears when it is whole. At the end the parts become OUTPUT and `masks.parquet.errors.jsonl`.
 """
 
 import hashlib
@@ -34,6 +34,20 @@ from .annotator import COLUMNS, Request
 ENDINGS = (".parquet", ".json")
 
 
+def check_output(output: Path, force: bool = False) -> None:
+    """Raises a `ValueError` for another ending, no such folder, or, without `force`, an output that is there already."""
+    if output.suffix not in ENDINGS:
+        raise ValueError(f"OUTPUT is {str(output)!r}; it ends in {' or '.join(ENDINGS)} (COCO).")
+    if not output.parent.is_dir():
+        raise ValueError(f"There is no folder {str(output.parent)!r} to write {output.name!r} into.")
+    if output.exists() and not force and not _folder(output).exists():
+        raise ValueError(f"There is {str(output)!r} already; --force replaces it, or name another OUTPUT.")
+
+
+def _folder(output: Path) -> Path:
+    return output.with_name(output.name + ".parts")
+
+
 class Parts:
     """
     Args:
@@ -47,27 +61,22 @@ class Parts:
 
     def __init__(self, output: Path, settings: dict[str, Any], force: bool = False):
         self.output = output
-        self.folder = output.with_name(output.name + ".parts")
-        self.errors = output.with_name(output.stem + ".errors.jsonl")
+        self.folder = _folder(output)
+        self.errors = output.with_name(output.name + ".errors.jsonl")
         self._settings = settings
-        if output.suffix not in ENDINGS:
-            raise ValueError(f"OUTPUT is {str(output)!r}; it ends in {' or '.join(ENDINGS)} (COCO).")
-        if not output.parent.is_dir():
-            raise ValueError(f"There is no folder {str(output.parent)!r} to write {output.name!r} into.")
+        check_output(output, force)
         if self._belongs() and force:
             shutil.rmtree(self.folder)
-        if not self.folder.exists():
-            # Errors of an output that never came to be do not stand in the way
-            finished = any(output.with_suffix(ending).exists() for ending in ENDINGS)
-            for path in (output, self.errors):
-                if path.exists() and finished and not force:
-                    raise ValueError(f"There is {str(path)!r} already; --force replaces it, or name another OUTPUT.")
 
     def open(self) -> None:
         """Makes the folder, or looks whether it is of the same annotation."""
         settings = self.folder / "settings.json"
         if not self.folder.exists():
-            self.folder.mkdir()
+            try:
+                self.folder.mkdir()
+            except OSError as error:
+                where = str(self.output.parent)
+                raise ValueError(f"{where!r} takes no new files: {error.strerror}; name another OUTPUT.") from error
             _write(settings, json.dumps(self._settings))
             return
         earlier = json.loads(settings.read_text(encoding="utf-8")) if self._belongs() else {}
@@ -205,4 +214,4 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-__all__ = ["ENDINGS", "Parts"]
+__all__ = ["ENDINGS", "Parts", "check_output"]

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "annotate",
         help="segment what texts refer to in many images",
         description="Writes a row for each mask, and one with nulls for a text without any. Started again after it "
-        "was stopped, it goes on. What cannot be read is named in OUTPUT's stem.errors.jsonl, and does not stop it.",
+        "was stopped, it goes on. What cannot be read is named in OUTPUT.errors.jsonl, and does not stop it.",
     )
     parser.add_argument(
         "input",
@@ -76,15 +76,20 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     from accelerate import PartialState
 
     from ..annotation.annotate import annotate
-    from ..annotation.parts import Parts
+    from ..annotation.parts import Parts, check_output
     from ..annotation.sources import open_source
     from ..data.samples import required
     from ..evaluation.fingerprints import fingerprint_of_model, fingerprint_of_processor
     from .loading import load_model, pick_device
 
-    for library in ("pyarrow", "pycocotools.mask"):
-        required(library)
-    source = open_source(options.input, options.text, options.data_root, options.split)
+    output = options.output.absolute()
+    check_output(output, options.force)
+    required("pycocotools.mask", "formats")
+    if output.suffix == ".parquet":
+        required("pyarrow")
+    # Asked twice, a text would only double its rows
+    texts = None if options.text is None else list(dict.fromkeys(options.text))
+    source = open_source(options.input, texts, options.data_root, options.split)
     state = PartialState()
     device = pick_device(options.device)
     if options.engine == "ray":
@@ -100,7 +105,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     settings |= {
         name: getattr(options, name) for name in ("answer", "max_new_tokens", "method", "num_retained_tokens")
     }
-    parts = Parts(options.output.absolute(), settings, options.force and state.is_main_process)
+    parts = Parts(output, settings, options.force and state.is_main_process)
     if options.engine == "local":
         return annotate(make_annotator(options, model, processor, fingerprint), source, parts, options.batch_size)
     num_gpus = float(has_gpu) if options.num_gpus_per_worker is None else options.num_gpus_per_worker
@@ -153,7 +158,7 @@ def on_ray(options: argparse.Namespace, fingerprint: str, source: Any, parts: An
 def show(report: dict[str, Any]) -> None:
     print(f"{report['rows']} rows, {report['masks']} of them masks, in {report['output']}")
     if report["errors"]:
-        print(f"{report['errors']} errors, named in {Path(report['output']).stem}.errors.jsonl")
+        print(f"{report['errors']} errors, named in {Path(report['output']).name}.errors.jsonl")
     print(f"{report['images']} images in {report['seconds']:.1f} s, {report['images_per_second']:.2f} per second")
 
 

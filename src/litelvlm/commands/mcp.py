@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     from ..data.samples import required
     from .loading import load_model, pick_device
 
-    required("pycocotools.mask")
+    required("pycocotools.mask", "formats")
     options.device_map = None
     model, processor = load_model(options, pick_device(options.device))
     choices = {"num_retained_tokens": options.num_retained_tokens, "pruning_method": options.method}

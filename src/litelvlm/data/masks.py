@@ -60,7 +60,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """A mask `(H, W)` of 0 and 1 as compressed run lengths that JSON can hold."""
-    runs = required("pycocotools.mask").encode(np.asfortranarray(mask.astype(np.uint8)))
+    runs = required("pycocotools.mask", "formats").encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(edge) for edge in runs["size"]], "counts": runs["counts"].decode("ascii")}
 
 
@@ -184,7 +184,7 @@ def _from_polygons(polygons: list[list[Any]], height: int, width: int) -> np.nda
     areas = [polygon for polygon in polygons if len(polygon) >= 6]
     if not areas:
         raise ValueError("no polygon of three points or more")
-    coder: Any = required("pycocotools.mask")
+    coder: Any = required("pycocotools.mask", "formats")
     return coder.decode(coder.merge(coder.frPyObjects(areas, height, width)))
 
 

@@ -165,7 +165,7 @@ def to_dataframe(results: Sequence[Sequence[Instance]], sizes: Sequence[Size], f
     A `pandas.DataFrame` with a row for each mask: `image`, `label`, `score`, `predicted_iou`, `area`, `bbox` and
     `segmentation` (run lengths). Arguments and errors as of [`to_coco`].
     """
-    pandas: Any = required("pandas")
+    pandas: Any = required("pandas", "formats")
     columns = ["image", "label", "score", "predicted_iou", "area", "bbox", "segmentation"]
     rows = []
     for size, name, instances in _of_images(results, sizes, file_names):

@@ -65,7 +65,7 @@ def join_rings(rings: list[np.ndarray]) -> np.ndarray:
 
 
 def _rings(mask: np.ndarray, level: float, repeats: int) -> list[list[np.ndarray]]:
-    contourpy: Any = required("contourpy")
+    contourpy: Any = required("contourpy", "formats")
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return []
