@@ -14,6 +14,7 @@
 """Tiny random models and batches: every part of a 7B checkpoint, in milliseconds."""
 
 import itertools
+import os
 import resource
 import socketserver
 import time
@@ -32,6 +33,13 @@ from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
 
 IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several workers each has a core, and so have the processes that tests start."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ ENDINGS = (".parquet", ".json")
 
 
 def check_output(output: Path, force: bool = False) -> None:
-    """Raises a `ValueError` for another ending, no such folder, or, without `force`, an output that is there already."""
+    """Raises a `ValueError` for another ending, no such folder or, without `force`, an output that is there."""
     if output.suffix not in ENDINGS:
         raise ValueError(f"OUTPUT is {str(output)!r}; it ends in {' or '.join(ENDINGS)} (COCO).")
     if not output.parent.is_dir():
