@@ -165,8 +165,8 @@ def main() -> None:
     python {shlex.join(sys.argv)}
 
 The embedded model on {len(asked)} expressions, those of {options.images} scenes of each of {", ".join(SPLITS)}
-(seed {options.seed}), answered freely. Each line is compared with float32 and one question at a time, on {threads}
-threads, with as many visual tokens. 8 and 4 bits are torchao's weights of the language model (a scale for each row,
+(seed {options.seed}), answered freely. Each line is compared with float32 and one question at a time (threads: {threads}),
+with as many visual tokens. 8 and 4 bits are torchao's weights of the language model (a scale for each row,
 and for each 32 weights); CLIP, guide and SAM stay in float32.
 
 {markdown_table(lines)}
