@@ -148,7 +148,10 @@ def read_image(source: Any, fetch_url: Callable[[str], bytes]) -> bytes:
         return fetch_url(source)
     if len(source) * 3 // 4 > UNTRUSTED_BYTES:
         raise TooLargeError(f"it has more than {UNTRUSTED_BYTES // 2**20} MiB, which is the limit")
-    return base64.b64decode(source.rpartition(",")[2])
+    content = "".join(source.rpartition(",")[2].split())
+    if not content:
+        raise ValueError("it is empty")
+    return base64.b64decode(content, validate=True)
 
 
 def fetch_image(url: str) -> bytes:

@@ -130,6 +130,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         self.rejection_token = rejection_token
         self.guide_length = guide_length
         self.vision_aspect_ratio = vision_aspect_ratio
+        if tokenizer is not None:  # many name no side, and an answer goes on from the last token of its prompt
+            tokenizer.padding_side = "left"
         # In a saved folder the code stands beside this processor's files
         self.auto_map = {"AutoProcessor": "processing_litelvlm.LiteLVLMProcessor"}
         super().__init__(

@@ -154,7 +154,7 @@ def main() -> None:
             line = {"precision": name, "visual tokens": budget or "all", "cIoU": accuracy(answers, asked)}
             lines.append(line | difference(answers, expected[budget]))
             print(lines[-1], flush=True)
-    (third, *_), threads = budgets[1:], torch.get_num_threads()
+    third = budgets[1]
     others = []
     for batch_size, num_threads in ((1, 1), (1, 2), (2, 2), (8, 2)):
         torch.set_num_threads(num_threads)
@@ -165,7 +165,7 @@ def main() -> None:
     python {shlex.join(sys.argv)}
 
 The embedded model on {len(asked)} expressions, those of {options.images} scenes of each of {", ".join(SPLITS)}
-(seed {options.seed}), answered freely. Each line is compared with float32 and one question at a time (threads: {threads}),
+(seed {options.seed}), answered freely. Each line is compared with float32, one question at a time,
 with as many visual tokens. 8 and 4 bits are torchao's weights of the language model (a scale for each row,
 and for each 32 weights); CLIP, guide and SAM stay in float32.
 

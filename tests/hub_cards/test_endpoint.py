@@ -123,6 +123,8 @@ def encoded(data: bytes) -> str:
         ({"inputs": {"image": "x"}}, "The request has no image or no text"),
         ({"inputs": {"image": str(EXAMPLE_IMAGE), "text": "x"}}, "neither an image in base64 nor an allowed URL"),
         ({"inputs": {"image": encoded(b"no image"), "text": "x"}}, "neither an image in base64 nor an allowed URL"),
+        ({"inputs": {"image": "data:image/png;base64,", "text": "x"}}, "it is empty"),
+        ({"inputs": {"image": encoded(EXAMPLE_IMAGE.read_bytes()) + "_", "text": "x"}}, "base64"),
         ({"inputs": {"image": 7, "text": "x"}}, "neither an image in base64 nor an allowed URL"),
         ({"inputs": {"image": encoded(EXAMPLE_IMAGE.read_bytes()), "text": " "}}, "texts that are not empty"),
     ],

@@ -323,6 +323,15 @@ def test_training_batches_are_padded_on_the_side_of_the_tokenizer(processor):
         assert torch.equal(inputs[name][0][mask], alone[name][0]) and (inputs[name][0][~mask] == padding).all()
 
 
+def test_prompts_are_padded_on_the_left_whatever_the_tokenizer_was_saved_with(processor, tmp_path):
+    processor.tokenizer.padding_side = "right"
+    processor.save_pretrained(tmp_path)
+    loaded = LiteLVLMProcessor.from_pretrained(tmp_path)
+    assert loaded.tokenizer.padding_side == "left"
+    mask = loaded(text=["a", "longer than that"])["attention_mask"][0]
+    assert mask[-1] == 1 and mask[0] == 0
+
+
 def bilinear(array, height, width):
     """Bilinear resize of an `(H, W)` array with half-pixel centres, as two matrix products."""
 

@@ -49,13 +49,16 @@ class Local:
         return answered
 
     async def stream(self, question):
-        streamer = AsyncTextIteratorStreamer(self.worker.processor.tokenizer, skip_prompt=True)
+        streamer = AsyncTextIteratorStreamer(
+            self.worker.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+        )
         item = self.worker.prepare(question, streamer=streamer)
         answers = []
         thread = Thread(target=lambda: answers.extend(self.worker.answer([item])))
         thread.start()
         async for text in streamer:
-            yield text
+            if text:
+                yield text
         await asyncio.to_thread(thread.join)
         yield answers[0]
 

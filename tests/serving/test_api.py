@@ -117,7 +117,7 @@ def test_streamed_chat_is_the_whole_one_in_pieces(client):
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert len(deltas) > 3 and deltas[0]["role"] == "assistant"
     text = "".join(delta.get("content", "") for delta in deltas)
-    assert text.strip().removesuffix("</s>") == whole["choices"][0]["message"]["content"]
+    assert text == whole["choices"][0]["message"]["content"]
     assert deltas[-1]["masks"] == whole["choices"][0]["message"]["masks"]
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
 
@@ -150,6 +150,8 @@ def file_of(width, height):
         (422, "`texts`: Input should be a valid", {"texts": "the red circle"}),
         (422, "`image`: Field required", {"image": None}),
         (422, "neither base64 nor an allowed URL", {"image": "x"}),
+        (422, "it is empty", {"image": "data:image/png;base64,"}),
+        (422, "base64", {"image": IMAGE[:1000] + "****" + IMAGE[1000:]}),
         (422, "cannot identify an image", {"image": base64.b64encode(b"no image").decode()}),
         (422, "neither base64", {"image": "file:///etc/passwd"}),
         (422, "fetches no URLs", {"image": "http://127.0.0.1/x.png"}),
@@ -219,6 +221,15 @@ def test_form_that_cannot_be_read_is_refused(client):
     assert (
         answer.status_code == 422 and "`texts[0]`: Input should be a valid string" in answer.json()["error"]["message"]
     )
+
+
+@pytest.mark.parametrize("name", ["image", "num_retained_tokens"])
+def test_field_of_a_form_that_comes_twice_is_refused(name, client):
+    form = [("image", (None, IMAGE)), ("num_retained_tokens", (None, "40")), ("answer", (None, "It is [SEG]."))]
+    form += [("texts", (None, "a")), ("texts", (None, "b"))]
+    assert client.post("/v1/segment", files=form).status_code == 200
+    answer = client.post("/v1/segment", files=form + [field for field in form if field[0] == name])
+    assert answer.status_code == 422 and f"`{name}` is given several times" in answer.json()["error"]["message"]
 
 
 def test_body_is_counted_as_it_arrives(client):

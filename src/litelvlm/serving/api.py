@@ -187,7 +187,9 @@ async def _read_segment(request: Request) -> tuple[SegmentRequest, str | bytes]:
         fields: dict[str, Any] = {name: form.getlist(name) for name in form}
         image = fields.get("image", [None])[0]
         content = await image.read() if isinstance(image, UploadFile) else None
-        fields = {name: values if name == "texts" else values[-1] for name, values in fields.items()}
+        if repeated := [name for name, values in fields.items() if len(values) > 1 and name != "texts"]:
+            raise RefusedError(422, f"`{repeated[0][:80]}` is given several times; only `texts` may be.")
+        fields = {name: values if name == "texts" else values[0] for name, values in fields.items()}
         if content is not None:
             fields["image"] = "a file"
         try:

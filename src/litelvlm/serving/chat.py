@@ -68,7 +68,12 @@ async def stream_chunks(
     head = head | {"object": "chat.completion.chunk"}
     delta: dict[str, Any] = {"role": "assistant"}
     piece = first
+    # Tokenizers of Llama's kind begin an answer with a space, which is no part of it
     while isinstance(piece, str):
+        piece = piece.lstrip() if delta else piece
+        if not piece:
+            piece = await anext(rest)
+            continue
         yield head | {"choices": [{"index": 0, "delta": delta | {"content": piece}, "finish_reason": None}]}
         delta, piece = {}, await anext(rest)
     (result,) = piece["results"]
