@@ -66,7 +66,7 @@ def open_image(source: Any) -> Image.Image:
             f"An image is of type {type(source).__name__}; allowed are PIL images, numpy arrays, torch tensors, "
             "paths, URLs, and bytes."
         )
-    name = repr(str(source)[:80]) if isinstance(source, (str, os.PathLike)) else "An image"
+    name = repr(_shortened(str(source))) if isinstance(source, (str, os.PathLike)) else "An image"
     is_url = name.startswith(("'http://", "'https://", "'data:image/"))
     try:
         image = source if isinstance(source, Image.Image) else Image.open(_read_url(str(source)) if is_url else source)
@@ -82,6 +82,11 @@ def open_image(source: Any) -> Image.Image:
         if isinstance(error, UnidentifiedImageError):  # whose message may name an object in memory
             reason = "it is of no format that Pillow knows"
         raise ValueError(f"{name} cannot be {verb} as an image: {reason.splitlines()[0][:300]}") from error
+
+
+def _shortened(name: str) -> str:
+    """A name as a message holds it: of a long path the end says which file it is, and base64 may be megabytes."""
+    return name if len(name) <= 160 else f"{name[:40]}...{name[-110:]}"
 
 
 def _upright(image: Image.Image) -> Image.Image:

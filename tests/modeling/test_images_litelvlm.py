@@ -128,6 +128,7 @@ def test_what_is_no_image_is_named(tmp_path):
     assert len(encoded) > 10_000
     for image, message in [
         (tmp_path / "none.png", r"There is no file .*none\.png"),
+        (tmp_path / ("long" * 60) / "none.png", r"There is no file .*longlong/none\.png'"),
         (tmp_path / "text.png", r"text\.png' cannot be read as an image"),
         (tmp_path / "cut.png", r"cut\.png' cannot be read as an image"),
         (tmp_path, "cannot be read as an image"),
