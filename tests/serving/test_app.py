@@ -112,6 +112,7 @@ def test_what_was_accepted_is_answered_before_the_service_stops(served, post):
     # All were sent before the signal; what the proxy had not handed on by then is told so
     assert set(statuses) <= {200, 503} and statuses.count(200) > 20
     assert served[0].wait(60) == 0
+    assert "ServeController" not in served[0].stdout.read()  # that it ends is no failure to tell of
 
 
 def test_service_is_refused_before_ray_starts(tmp_path, capsys, monkeypatch):

@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
         serve.get_app_handle(NAME).drain.remote().result(timeout_s=2 * options.max_seconds)
         serve.delete(NAME)
     finally:
-        serve.shutdown()
+        # Ends Serve too, whose own shutdown prints that its actors were lost
         ray.shutdown()
 
 
