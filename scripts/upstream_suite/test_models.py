@@ -185,6 +185,10 @@ class Common(ModelTesterMixin):
             if not str(error).endswith("{'`weight` in module `Linear` called from `CLIPPreTrainedModel`\\n'}"):
                 raise
 
+    @unittest.skip("LiteLVLM: the cache is an argument of the backbone; our own tests hand it on by both names")
+    def test_bc_cache_name_forward(self):
+        pass
+
     def test_sdpa_can_dispatch_composite_models(self):
         """Of the parts, which stand a level deeper here."""
 
