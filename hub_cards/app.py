@@ -450,12 +450,14 @@ def build(
         outputs = [tokens, masks, words, numbers, table, mask_file, coco_file, states]
         # One model: whatever asks it waits in one queue
         options: dict[str, Any] = {"outputs": outputs, "concurrency_id": "model", "api_visibility": "private"}
-        asked = gradio.on([button.click, text.submit], show, inputs, **options)
-        changed = gradio.on([budget.release, method.input], show_again, inputs, **options, trigger_mode="always_last")
-        for event in (asked, changed):  # the mask of another question must not stand beside what was refused
-            event.failure(forget, None, outputs, queue=False, api_visibility="private")
+        asked = [
+            gradio.on([button.click, text.submit], show, inputs, **options),
+            gradio.on([budget.release, method.input], show_again, inputs, **options, trigger_mode="always_last"),
+        ]
         if examples:
-            shown_examples.load_input_event.then(show, inputs, **options)
+            asked.append(shown_examples.load_input_event.then(show, inputs, **options))
+        for event in asked:  # the mask of another question must not stand beside what was refused
+            event.failure(forget, None, outputs, queue=False, api_visibility="private")
         image.clear(forget, None, outputs, queue=False, api_visibility="private")
         # What Gradio cannot read as an image fails before any function of ours is called
         uploaded = image.upload(forget, image, outputs, api_visibility="private")

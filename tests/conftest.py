@@ -28,6 +28,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
 
+from litelvlm import load_tiny
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.processing_litelvlm import LiteLVLMProcessor
@@ -40,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def embedded() -> tuple[LiteLVLMForSegmentation, LiteLVLMProcessor]:
+    """The model that the package carries, and its processor."""
+    return load_tiny()
 
 
 @pytest.fixture

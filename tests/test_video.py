@@ -40,11 +40,6 @@ SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def embedded():
-    return litelvlm.load_tiny()
-
-
-@pytest.fixture(scope="module")
 def tracker():
     """SAM 2 for videos with all its parts, random and tiny."""
     torch.manual_seed(0)

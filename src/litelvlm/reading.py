@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .data.samples import required
+from .extras import required
 from .modeling.images_litelvlm import load_rgb
 
 MAX_FRAMES = 256

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from .data.samples import required
+from .extras import required
 from .modeling.images_litelvlm import load_rgb
 from .modeling.pruning_litelvlm import retained_patches
 

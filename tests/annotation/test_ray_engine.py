@@ -51,8 +51,7 @@ def images(tmp_path, monkeypatch):
     for number in range(5):
         Image.open(EXAMPLE_IMAGE).resize((96 + 8 * number, 96)).save(tmp_path / "images" / f"{number}.png")
     (tmp_path / "images" / "2.png").write_bytes(b"no image")
-    for engine in (local_engine, ray_engine):
-        monkeypatch.setattr(engine, "REQUESTS_PER_PART", 1)
+    monkeypatch.setattr(local_engine, "REQUESTS_PER_PART", 1)
     return tmp_path / "images"
 
 

@@ -15,7 +15,6 @@
 
 import os
 
-import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
@@ -23,11 +22,6 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, 
 import litelvlm
 from litelvlm.data.refshapes import RefShapes
 from litelvlm.evaluation.metrics import CumulativeIoU
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return litelvlm.load_tiny()
 
 
 def test_unpruned_quality_holds_on_scenes_never_seen(embedded):

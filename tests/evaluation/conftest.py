@@ -15,15 +15,9 @@
 
 import pytest
 
-import litelvlm
 from litelvlm.data.registry import load_split
 
 SEED = 1234
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return litelvlm.load_tiny()
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,6 @@ from litelvlm.evaluation.video_metrics import contour_accuracy, region_similarit
 from litelvlm.evaluation.videos import measure_videos, video_figures
 
 
-@pytest.fixture(scope="module")
-def embedded():
-    return litelvlm.load_tiny()
-
-
 def video(masks, num_frames=2, text="the red circle"):
     frame = partial(Image.new, "RGB", (64, 48), (128, 128, 128))
     return ReferringVideo("v", (frame,) * num_frames, (Referring("v-0", text, lambda: masks),))

@@ -33,11 +33,6 @@ EXAMPLE = str(EXAMPLE_IMAGE)
 
 
 @pytest.fixture(scope="module")
-def embedded():
-    return load_tiny()
-
-
-@pytest.fixture(scope="module")
 def shown(embedded):
     return app.ask(*embedded, OrderedDict(), EXAMPLE, "the red circle", "litelvlm", 85)
 

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelvlm import EXAMPLE_IMAGE, load_tiny
+from litelvlm import EXAMPLE_IMAGE
 from litelvlm.hub_cards import handler
 from litelvlm.hub_cards.cards import FOLDER
 
@@ -70,11 +70,6 @@ def answers(saved, saved_text_only, tmp_path_factory):
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_tiny()
 
 
 @pytest.fixture(scope="module")

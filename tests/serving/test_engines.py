@@ -20,7 +20,7 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration, VipLlavaForConditionalGeneration
 
-from litelvlm import EXAMPLE_IMAGE, TINY_MODEL, load_tiny
+from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert
 from litelvlm.conversion.llava_hf import export_llava
@@ -32,11 +32,6 @@ from ..checkpoints import write_checkpoint
 
 # Of different lengths, so that a batch of them is padded
 TEXTS = ["the red circle", "the green star on the left of the image"]
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_tiny()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from litelvlm import EXAMPLE_IMAGE, load_tiny
+from litelvlm import EXAMPLE_IMAGE
 from litelvlm.data.masks import draw_labelme_shape
 from litelvlm.serving import x_anylabeling
 
@@ -38,11 +38,6 @@ CONFIG = """
 </View>
 """
 TASK = {"id": 7, "data": {"image": "/data/upload/1/example.png"}}
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_tiny()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelvlm import EXAMPLE_IMAGE, load_tiny
+from litelvlm import EXAMPLE_IMAGE
 from litelvlm.commands.main import main
 from litelvlm.data.masks import decode_segmentation
 from litelvlm.modeling import fetching_litelvlm
@@ -36,11 +36,6 @@ from litelvlm.serving.mcp import build_server
 
 TEXTS = ["the red circle", "the green star"]
 ENCODED = base64.b64encode(EXAMPLE_IMAGE.read_bytes()).decode()
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_tiny()
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,18 @@ def annotate(annotator: Annotator, source: Source, parts: Parts, images_per_batc
     seconds = time.perf_counter() - started
     if not state.is_main_process:
         return None
+    return finish(parts, num_parts, num_images, seconds)
+
+
+def split_into_parts(source: Source) -> Iterator[list[Request]]:
+    """The requests of a source by the parts that they are written in."""
+    requests = iter(source.requests)
+    while part := list(islice(requests, REQUESTS_PER_PART)):
+        yield part
+
+
+def finish(parts: Parts, num_parts: int, num_images: int, seconds: float) -> dict[str, Any]:
+    """Makes the output of its parts, and reports what was written and how fast."""
     report: dict[str, Any] = {"output": str(parts.output), **parts.assemble(num_parts)}
     return report | {"images": num_images, "seconds": seconds, "images_per_second": num_images / seconds}
 
@@ -96,9 +108,7 @@ def _batches(
     another process makes, comes as one batch of nothing.
     """
     index, num_processes = mine
-    requests = iter(source.requests)
-    number = 0
-    while part := list(islice(requests, REQUESTS_PER_PART)):
+    for number, part in enumerate(split_into_parts(source)):
         if number % num_processes != index:
             yield number, part, [], None
         elif parts.known(number, part):
@@ -107,7 +117,6 @@ def _batches(
             for start in range(0, len(part), images_per_batch):
                 batch = part[start : start + images_per_batch]
                 yield number, part, batch, annotator.prepare(batch)
-        number += 1
 
 
 def _in_background(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
@@ -120,4 +129,4 @@ def _in_background(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
-__all__ = ["REQUESTS_PER_PART", "annotate"]
+__all__ = ["REQUESTS_PER_PART", "annotate", "finish", "split_into_parts"]

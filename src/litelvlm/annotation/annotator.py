@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..data.masks import encode_mask
 from ..data.samples import fault_of_text
 from ..hub import check_reachable, public_message, public_name
 from ..modeling.chat_litelvlm import half_of_character
@@ -29,7 +28,7 @@ from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from ..outputs.formats import to_bbox
+from ..outputs.formats import describe_mask
 
 COLUMNS = (
     "image",
@@ -258,7 +257,7 @@ class Annotator:
             "num_new_tokens": (new_tokens != self.processor.tokenizer.pad_token_id).sum(dim=1).tolist(),
             "is_complete": (new_tokens == self.processor.tokenizer.eos_token_id).any(dim=1).tolist(),
             "size": sizes["original_sizes"].tolist(),
-            "masks": [[_describe(entry) for entry in entries] for entries in found],
+            "masks": [[describe_mask(entry) for entry in entries] for entries in found],
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -320,16 +319,6 @@ def _name_of(image: Any) -> str | None:
 def _error(request: Request, text: Any, reason: str) -> dict[str, Any]:
     name = None if request.name is None else request.name.encode(errors="replace").decode()
     return {"image": name, "text": text, "error": public_message(reason.strip().splitlines()[0])}
-
-
-def _describe(entry: dict[str, Any]) -> dict[str, Any]:
-    mask = entry["mask"].cpu().numpy()
-    return {
-        "segmentation": encode_mask(mask),
-        "bbox": to_bbox(entry["box"]),
-        "area": int(mask.sum()),
-        "score": entry["score"],
-    }
 
 
 __all__ = ["COLUMNS", "Annotator", "Prepared", "Request", "join_images"]

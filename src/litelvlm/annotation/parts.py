@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.samples import required
+from ..extras import required
 from .annotator import COLUMNS, Request
 
 ENDINGS = (".parquet", ".json")

@@ -21,14 +21,13 @@ number of masks.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 from ray import cloudpickle
 
-from .annotate import REQUESTS_PER_PART
+from .annotate import finish, split_into_parts
 from .annotator import Annotator, Request
 from .parts import Parts
 from .sources import Source
@@ -62,7 +61,7 @@ def annotate_on_ray(
     started = time.perf_counter()
     parts.open()
     num_parts, missing, num_images = 0, [], 0
-    for number, part in enumerate(_split(source)):
+    for number, part in enumerate(split_into_parts(source)):
         num_parts = number + 1
         if not parts.known(number, part):
             missing.append({"number": number, "part": cloudpickle.dumps(part)})
@@ -77,9 +76,7 @@ def annotate_on_ray(
             compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(missing))),
             num_gpus=num_gpus_per_worker,
         ).materialize()
-    seconds = time.perf_counter() - started
-    report: dict[str, Any] = {"output": str(parts.output), **parts.assemble(num_parts)}
-    return report | {"images": num_images, "seconds": seconds, "images_per_second": num_images / seconds}
+    return finish(parts, num_parts, num_images, time.perf_counter() - started)
 
 
 class _Worker:
@@ -100,12 +97,6 @@ class _Worker:
             rows += self.annotator.annotate(prepared)
             errors += prepared.errors
         self.parts.write(number, part, rows, errors)
-
-
-def _split(source: Source) -> Iterator[list[Request]]:
-    requests = iter(source.requests)
-    while part := list(islice(requests, REQUESTS_PER_PART)):
-        yield part
 
 
 __all__ = ["annotate_on_ray"]

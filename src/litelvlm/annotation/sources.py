@@ -25,8 +25,9 @@ from typing import Any, TextIO
 from PIL import Image
 
 from ..data.registry import NAMES, load_split, splits_of
-from ..data.samples import read_json, required
+from ..data.samples import read_json
 from ..data.tables import repeated_ids
+from ..extras import required
 from ..hub import check_reachable
 from .annotator import Request
 

@@ -126,9 +126,9 @@ def _measure_rows(
             bench.run(method, budget)
             measured = bench.milliseconds()
             if bench.makes_masks and method != TRANSFORMERS:
-                for name, answer in (dict(zip(ANSWERS, ANSWERS, strict=True)) | compiled).items():
+                for name in (*ANSWERS, *compiled):
                     with bench.compiled() if name in compiled else nullcontext():
-                        bench.run(method, budget, answer=answer)
+                        bench.run(method, budget, answer=compiled.get(name, name))
                     measured[name] = bench.milliseconds()["end_to_end"]
             for stage, value in measured.items():
                 if number >= 0:

@@ -16,7 +16,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..data.samples import required
+from ..extras import required
 from ..writing import replacing
 
 # Stages that follow each other in one run, in their order; decoding is the rest

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..extras import needing, required
 from .flags import add_command, add_model, add_question, prepare_ray
 
 
@@ -78,7 +79,6 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     from ..annotation.annotate import annotate
     from ..annotation.parts import Parts, check_output
     from ..annotation.sources import open_source
-    from ..data.samples import required
     from ..evaluation.fingerprints import fingerprint_of_model, fingerprint_of_processor
     from .loading import load_model, pick_device
 
@@ -137,13 +137,9 @@ def load_annotator(options: argparse.Namespace, fingerprint: str) -> Any:
 
 def on_ray(options: argparse.Namespace, fingerprint: str, source: Any, parts: Any, num_gpus: float) -> dict[str, Any]:
     prepare_ray()
-    try:
+    with needing("serve"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise ValueError(
-            f'The library {error.name!r} is not installed; install it with pip install "litelvlm[serve]".'
-        ) from error
     from ..annotation.ray_engine import annotate_on_ray
 
     # On the cluster that RAY_ADDRESS names, or on one of its own

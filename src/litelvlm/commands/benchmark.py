@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..benchmark.presets import PRESETS, Preset, build_model
     from ..benchmark.start_up import measure_start_up
     from ..configuration.configuration_litelvlm import check_choice
-    from ..data.samples import required
+    from ..extras import required
     from ..hub import check_reachable
     from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
     from ..writing import write_text

@@ -22,6 +22,7 @@ import tempfile
 import threading
 from typing import Any
 
+from ..extras import needing
 from .flags import add_command, add_model
 
 EXAMPLES = ("the red circle", "the green star")
@@ -49,12 +50,8 @@ def run(options: argparse.Namespace) -> None:
     port = find_port(options.host, options.port)
     # Before Gradio is imported, which reads it then
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
+    with needing("demo"):
         from ..hub_cards import app
-    except ImportError as error:
-        raise ValueError(
-            f'The library {error.name!r} is not installed; install it with pip install "litelvlm[demo]".'
-        ) from error
     from ..modeling.fetching_litelvlm import UNTRUSTED_BYTES
     from ..outputs import to_coco
     from ..tiny import EXAMPLE_IMAGE

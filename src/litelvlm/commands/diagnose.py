@@ -38,9 +38,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from ..data.samples import required
     from ..evaluation.clip import load_clip
     from ..evaluation.diagnose import diagnose
+    from ..extras import required
     from ..hub import check_reachable
     from ..modeling.guide_litelvlm import load_parent
     from ..tiny import TINY_MODEL

@@ -42,10 +42,10 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     from accelerate import PartialState
 
     from ..configuration.configuration_litelvlm import check_choice
-    from ..data.samples import required
     from ..evaluation.evaluate import evaluate
     from ..evaluation.protocol import PROTOCOLS
     from ..evaluation.report import write_report
+    from ..extras import required
     from .loading import check_data_is_kept, load_data, load_model, pick_device
     from .planning import plan
 

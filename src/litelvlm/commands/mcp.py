@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..extras import needing, required
 from .flags import add_command, add_device, add_dtype, add_question
 
 
@@ -44,13 +45,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Serves until standard input ends. Raises ValueError or OSError for what the user can mend."""
-    try:
+    with needing("mcp"):
         from ..serving.mcp import build_server
-    except ImportError as error:
-        raise ValueError(
-            f'The library {error.name!r} is not installed; install it with pip install "litelvlm[mcp]".'
-        ) from error
-    from ..data.samples import required
     from .loading import load_model, pick_device
 
     required("pycocotools.mask", "formats")

@@ -20,6 +20,7 @@ import signal
 import threading
 from typing import Any
 
+from ..extras import needing
 from .flags import add_command, add_device, add_dtype, prepare_ray
 
 NAME = "litelvlm"
@@ -73,13 +74,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises ValueError or OSError for what the user can mend."""
     prepare_ray()
-    try:
+    with needing("serve"):
         import ray
         from ray import serve
-    except ImportError as error:
-        raise ValueError(
-            f'The library {error.name!r} is not installed; install it with pip install "litelvlm[serve]".'
-        ) from error
     from ..configuration.configuration_litelvlm import LiteLVLMConfig
     from ..hub import check_reachable
     from ..serving.app import build, find_token

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from ..extras import required
 from ..modeling.images_litelvlm import open_image
-from .samples import required
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:

@@ -13,14 +13,12 @@
 # limitations under the License.
 """What every dataset of referring expressions yields, and how what cannot be read is named."""
 
-import importlib
 import json
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -128,22 +126,6 @@ def is_id(value: Any) -> bool:
     return type(value) in (int, str) and value != ""
 
 
-def required(name: str, extra: str = "eval") -> ModuleType:
-    """
-    A library that only an extra of this package brings, by default that for evaluation.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ValueError(
-            f'The library {package!r} is not installed; install it with pip install "litelvlm[{extra}]".'
-        ) from error
-
-
 def read_json(path: Path, text: str | None = None) -> Any:
     """What a JSON file holds, or the text of one that is read already; the ValueError says what is wrong with it."""
     try:
@@ -174,5 +156,4 @@ __all__ = [
     "read_image",
     "read_json",
     "refer",
-    "required",
 ]

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..extras import required
 from ..modeling.images_litelvlm import load_rgb, open_image
 from .masks import decode_segmentation, image_as_mask
 from .samples import (
@@ -42,7 +43,6 @@ from .samples import (
     read_image,
     read_json,
     refer,
-    required,
 )
 
 

@@ -19,7 +19,8 @@ from textwrap import shorten
 
 import torch
 
-from ..data.samples import ReferringImage, required
+from ..data.samples import ReferringImage
+from ..extras import required
 from ..modeling.modeling_litelvlm import LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..visualization import plot_similarity

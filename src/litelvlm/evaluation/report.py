@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.samples import required
+from ..extras import required
 from ..writing import replacing, write_text
 from .metrics import THRESHOLDS
 

@@ -22,7 +22,8 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data.samples import Referring, required
+from ..data.samples import Referring
+from ..extras import required
 from ..modeling.modeling_litelvlm import LiteLVLMImageState, LiteLVLMModel
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..modeling.pruning_litelvlm import PruningPlan, patch_text_similarity

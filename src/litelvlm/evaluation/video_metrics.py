@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.samples import IGNORED, required
+from ..data.samples import IGNORED
+from ..extras import required
 
 CONTOUR_TOLERANCE = 0.008
 """Of the image's diagonal; in pixels it is rounded up."""

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ..data.masks import encode_mask
-from ..data.samples import required
+from ..extras import required
 from .polygons import join_rings, outline_edges, outline_pixels
 
 Instance = Mapping[str, Any]
@@ -174,6 +174,17 @@ def to_dataframe(results: Sequence[Sequence[Instance]], sizes: Sequence[Size], f
             said = [instance[column] for column in columns[1:4]]
             rows.append([name, *said, int(mask.sum()), to_bbox(instance["box"]), encode_mask(mask)])
     return pandas.DataFrame(rows, columns=columns)
+
+
+def describe_mask(instance: Instance) -> dict[str, Any]:
+    """A mask as JSON can hold it: `segmentation` (run lengths), `bbox`, `area` and `score`."""
+    mask = instance["mask"].cpu().numpy()
+    return {
+        "segmentation": encode_mask(mask),
+        "bbox": to_bbox(instance["box"]),
+        "area": int(mask.sum()),
+        "score": instance["score"],
+    }
 
 
 def to_bbox(box: Size | None) -> list[int] | None:

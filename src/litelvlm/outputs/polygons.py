@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.samples import required
+from ..extras import required
 
 
 def outline_edges(mask: np.ndarray) -> list[list[np.ndarray]]:

@@ -30,31 +30,24 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from .. import __version__
-from ..data.masks import encode_mask
 from ..hub_cards.handler import MAX_SECONDS, check_text, decode_image, shorten
 from ..modeling.fetching_litelvlm import UNTRUSTED_BYTES, open_untrusted
 from ..modeling.images_litelvlm import load_rgb
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from ..outputs.formats import to_bbox
+from ..outputs.formats import describe_mask
 from ..visualization import overlay_masks
+from . import schemas
 from .asking import Answer, ask
+from .schemas import RunLengths
+from .settings import MAX_TEXTS
 
-MAX_TEXTS = 16
 OVERLAY_PIXELS = 1024
 """Of the longer edge of the image that an agent is shown."""
 
 
-class RunLengths(BaseModel):
-    size: list[int] = Field(description="height and width")
-    counts: str = Field(description="COCO's compressed run lengths")
-
-
-class Mask(BaseModel):
+class Mask(schemas.Mask):
     segmentation: RunLengths
-    score: float = Field(description="mean probability of the mask's pixels")
-    bbox: list[int] | None = Field(description="left, top, width, height; null for an empty mask")
-    area: int = Field(description="pixels")
 
 
 class Result(BaseModel):
@@ -156,17 +149,7 @@ def read_image(source: str, folders: Sequence[Path]) -> Image.Image:
 
 
 def _describe(answer: Answer) -> Result:
-    masks = []
-    for entry in answer.found:
-        mask = entry["mask"].cpu().numpy()
-        masks.append(
-            Mask(
-                segmentation=RunLengths(**encode_mask(mask)),
-                score=round(entry["score"], 4),
-                bbox=to_bbox(entry["box"]),
-                area=int(mask.sum()),
-            )
-        )
+    masks = [Mask(**describe_mask(entry) | {"score": round(entry["score"], 4)}) for entry in answer.found]
     return Result(text=answer.text, answer=answer.answer, reason=answer.reason, masks=masks)
 
 
@@ -189,4 +172,4 @@ def _draw(picture: Image.Image, answers: Sequence[Answer]) -> Any:
     return ToolImage(data=buffer.getvalue(), format="png").to_image_content()
 
 
-__all__ = ["MAX_TEXTS", "build_server", "read_image"]
+__all__ = ["build_server", "read_image"]

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The splits of RefShapes: which kinds of expressions and scenes each has, and its samples by index."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,12 @@ class Sample:
     @property
     def masks(self) -> np.ndarray:
         """The mask of each expression, shape `(num_expressions, size, size)`, bool; empty where none is named."""
-        return np.stack([self.object_masks[list(expression.targets)].any(axis=0) for expression in self.expressions])
+        return masks_of(self.object_masks, self.expressions)
+
+
+def masks_of(object_masks: np.ndarray, expressions: Iterable[Expression]) -> np.ndarray:
+    """Of each expression the pixels of its targets, in the shape that `object_masks` have for each object."""
+    return np.stack([object_masks[list(expression.targets)].any(axis=0) for expression in expressions])
 
 
 class RefShapes:

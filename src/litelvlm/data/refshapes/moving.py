@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .dataset import SPLIT_NUMBERS, random_sample
+from .dataset import SPLIT_NUMBERS, masks_of, random_sample
 from .drawing import draw
 from .expressions import Expression
 from .scenes import RefObject
@@ -45,7 +45,7 @@ class Clip:
     @property
     def masks(self) -> np.ndarray:
         """The masks of each expression, shape `(num_expressions, F, size, size)`, bool; empty where it is hidden."""
-        return np.stack([self.object_masks[list(expression.targets)].any(axis=0) for expression in self.expressions])
+        return masks_of(self.object_masks, self.expressions)
 
 
 class MovingRefShapes:
