@@ -27,6 +27,7 @@ from transformers import (
 
 from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor, from_backbone
 from litelvlm.conversion import convert
+from litelvlm.conversion.llava_hf import export_llava
 
 from ..siglip import (
     CHAT_TEMPLATE,
@@ -107,6 +108,12 @@ def test_inputs_are_those_of_its_own_processor(onevision, wrapped):
     assert [number - NUM_PATCHES for number in is_image] == [2 * 9, 4 * 3, 5 * 6]
     # Just not shrunk is an image of 1.1 x 1.1 times the limit of 32
     assert model.config.num_patches == NUM_PATCHES + 38
+
+
+def test_export_is_refused_as_its_processor_for_videos_is_not_kept(wrapped, tmp_path):
+    with pytest.raises(ValueError, match="give the engine the checkpoint that was wrapped"):
+        export_llava(*wrapped, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ from transformers import (
 from litelvlm import LiteLVLMConfig, LiteLVLMForSegmentation, LiteLVLMProcessor, from_backbone
 from litelvlm.commands.main import main
 from litelvlm.conversion import convert
+from litelvlm.conversion.llava_hf import export_llava
 from litelvlm.conversion.weights import CheckpointReader
 from litelvlm.hub_cards.publish import push
 from litelvlm.modeling.guide_texts_litelvlm import encode_guide_texts
@@ -112,6 +113,20 @@ def test_without_pruning_logits_are_llavas(llava, wrapped):
     ours = processor(IMAGES[1], QUESTIONS[1])
     for name in names:
         assert torch.equal(ours[name], theirs[name]), name
+
+
+@torch.no_grad()
+def test_exported_folder_has_a_placeholder_for_each_patch_and_none_for_a_class_token(wrapped, tmp_path):
+    model, processor = wrapped
+    export_llava(model, processor, tmp_path / "exported")
+    engine = LlavaForConditionalGeneration.from_pretrained(tmp_path / "exported")
+    own = LlavaProcessor.from_pretrained(tmp_path / "exported")
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTIONS[1]}]}]
+    prompt = own.apply_chat_template(messages, add_generation_prompt=True)
+    theirs = own(images=IMAGES[1], text=prompt, return_tensors="pt")
+    ours = processor(IMAGES[1], QUESTIONS[1])
+    assert torch.equal(theirs["input_ids"], ours["input_ids"])
+    torch.testing.assert_close(engine(**theirs).logits, model(**ours, pruning_method="none").logits)
 
 
 @torch.no_grad()

@@ -42,8 +42,13 @@ def export_llava(
         `architecture`, `num_parameters`, `dtype` and `seg_token_id` (`None` of a model without masks).
 
     Raises:
-        ValueError: there is something at `dest`, or the weights are quantised.
+        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision.
     """
+    if model.config.backbone_config.model_type == "llava_onevision":
+        raise ValueError(
+            "The backbone is LLaVA-OneVision, whose processor reads videos too, which is not kept here; give the "
+            "engine the checkpoint that was wrapped."
+        )
     if getattr(model.config, "quantization_config", None) is not None:
         raise ValueError("The weights are quantised; export the model in full precision, and let the engine quantise.")
     config = deepcopy(model.config.backbone_config)
@@ -67,7 +72,7 @@ def export_llava(
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         chat_template=chat_template,
         image_token=processor.image_token,
-        num_additional_image_tokens=1,  # the vision tower's class token, which that strategy drops
+        num_additional_image_tokens=int(model.config.has_class_token),  # which CLIP's strategy drops
     )
     with making(Path(dest)) as incomplete:
         lvlm.save_pretrained(incomplete)
