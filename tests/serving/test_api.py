@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelvlm import EXAMPLE_IMAGE
+from litelvlm import EXAMPLE_IMAGE, load_tiny
 from litelvlm.data.masks import decode_segmentation
 from litelvlm.serving.gate import Gate, read_token
 from litelvlm.serving.settings import MAX_BODY_BYTES, RefusedError
+from litelvlm.serving.worker import Worker
 
 from .conftest import GIVEN, IMAGE, NAME, Local
 
@@ -103,6 +104,20 @@ def test_chat_answers_in_openais_form_with_masks_beside_it(client):
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 256
     short = client.post("/v1/chat/completions", json=chat(max_tokens=2)).json()
     assert short["choices"][0]["finish_reason"] == "length" and short["usage"]["completion_tokens"] == 2
+
+
+def test_model_without_masks_chats_whole_and_in_pieces_and_refuses_to_segment(make_client):
+    model, processor = load_tiny(sam_config=None)
+    processor.with_masks = False
+    client = make_client(Local(Worker(model, processor)))
+    whole = client.post("/v1/chat/completions", json=chat(max_tokens=4)).json()["choices"][0]
+    assert whole["message"]["content"] and whole["message"]["masks"] == [] and whole["finish_reason"] == "length"
+    streamed = client.post("/v1/chat/completions", json=chat(max_tokens=4, stream=True)).text
+    lines = [line.removeprefix("data: ") for line in streamed.splitlines() if line]
+    deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
+    assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
+    refused = client.post("/v1/segment", json=GIVEN)
+    assert refused.status_code == 422 and "answers in text only" in refused.json()["error"]["message"]
 
 
 def test_streamed_chat_is_the_whole_one_in_pieces(client):

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from litelvlm import EXAMPLE_IMAGE
+from litelvlm import EXAMPLE_IMAGE, load_tiny
 from litelvlm.data.masks import decode_segmentation
 from litelvlm.serving.settings import RefusedError, Settings
 from litelvlm.serving.worker import Question, Worker
@@ -163,13 +163,34 @@ def test_conversations_of_several_turns_are_batched(embedded, worker, images):
         assert answered["num_prompt_tokens"] == inputs["input_ids"].shape[1]
 
 
-def test_model_without_masks_is_refused(embedded):
-    class TextOnly:
-        class config:
-            sam_config = None
-
-    with pytest.raises(ValueError, match="answers in text only"):
-        Worker(TextOnly(), embedded[1])
+def test_model_without_masks_answers_conversations_as_generate_does(images):
+    model, processor = load_tiny(sam_config=None)
+    processor.with_masks = False
+    worker = Worker(model, processor)
+    texts = ("Can you segment the red circle in this image?", "Where is it?")
+    parts = [[{"type": "image"}, {"type": "text", "text": text}] for text in texts]
+    options = {"max_new_tokens": 6, "num_retained_tokens": 40}
+    questions = [
+        Question(image, messages=({"role": "user", "content": content},), options=options)
+        for image, content in zip(images, parts, strict=False)
+    ]
+    for _ in range(2):  # the second time from the images' states
+        answered = worker.answer([worker.prepare(question) for question in questions])
+        for question, answer in zip(questions, answered, strict=True):
+            content = [{"type": "image", "image": Image.open(io.BytesIO(question.image))}]
+            content += question.messages[0]["content"][1:]
+            inputs = processor.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=True, return_dict=True
+            )
+            sequences = model.generate(**inputs, **options, do_sample=False)
+            (result,) = answer["results"]
+            assert result["answer"] == processor.decode_answers(sequences, inputs)[0]
+            new_tokens = sequences[0, inputs["input_ids"].shape[1] :]
+            assert result["num_new_tokens"] == len(new_tokens) and result["masks"] == []
+            assert result["is_complete"] == (processor.tokenizer.eos_token_id in new_tokens)
+    with pytest.raises(RefusedError, match="text only, without masks; ask /v1/chat/completions") as raised:
+        worker.prepare(Question(images[0], TEXTS))
+    assert raised.value.status == 422
 
 
 @pytest.mark.parametrize(

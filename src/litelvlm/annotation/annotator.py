@@ -245,21 +245,28 @@ class Annotator:
             output, sizes, text_labels=[[text] for _, text in asked]
         )
         retained = output.num_retained_tokens
-        new_tokens = output.sequences[:, prompts["input_ids"].shape[1] :]
         columns = {
             "image": [name for name, _ in asked],
             "text": [text for _, text in asked],
-            "answer": self.processor.decode_answers(output, prompts),
             "reason": self.processor.explain_no_masks(output, prompts),
             "num_retained_tokens": [self.model.config.num_patches] * len(asked)
             if retained is None
             else retained.tolist(),
-            "num_new_tokens": (new_tokens != self.processor.tokenizer.pad_token_id).sum(dim=1).tolist(),
-            "is_complete": (new_tokens == self.processor.tokenizer.eos_token_id).any(dim=1).tolist(),
             "size": sizes["original_sizes"].tolist(),
             "masks": [[describe_mask(entry) for entry in entries] for entries in found],
         }
+        columns |= self.read_answers(output.sequences, prompts)
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def read_answers(self, sequences: torch.Tensor, prompts: Mapping[str, torch.Tensor]) -> dict[str, list[Any]]:
+        """`answer`, `num_new_tokens` and `is_complete`, as `answer` gives them, of what was generated."""
+        tokenizer = self.processor.tokenizer
+        new_tokens = sequences[:, prompts["input_ids"].shape[1] :]
+        return {
+            "answer": self.processor.decode_answers(sequences, prompts),
+            "num_new_tokens": (new_tokens != tokenizer.pad_token_id).sum(dim=1).tolist(),
+            "is_complete": (new_tokens == tokenizer.eos_token_id).any(dim=1).tolist(),
+        }
 
     def join_prompts(self, found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The prompts of several processor outputs: padding goes to the left, where answers are not."""

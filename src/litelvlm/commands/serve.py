@@ -81,7 +81,6 @@ def run(options: argparse.Namespace) -> None:
     from ..hub import check_reachable
     from ..serving.app import build, find_token
     from ..serving.settings import Settings
-    from ..serving.worker import check_makes_masks
     from ..tiny import TINY_MODEL
     from .demo import find_port
     from .loading import pick_device, pick_dtype
@@ -90,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     pick_dtype(options.dtype)
     name = str(options.model or TINY_MODEL)
     check_reachable(name)
-    check_makes_masks(LiteLVLMConfig.from_pretrained(name))  # here, as what a replica says is long
+    LiteLVLMConfig.from_pretrained(name)  # here, as what a replica says is long
     has_gpu = pick_device(options.device).type == "cuda"
     most = options.max_replicas or options.replicas
     num_gpus = options.num_gpus_per_replica

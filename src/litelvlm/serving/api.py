@@ -72,7 +72,7 @@ class Backend(Protocol):
         """The answer's text in pieces, and at last what `answer` gives."""
 
     async def is_ready(self) -> bool:
-        """Whether there is a model to answer."""
+        """Whether there is a model to answer. Raises RefusedError where there will be none any more."""
 
     def accept(self) -> AbstractContextManager[None]:
         """Around a request from its first byte to the last of its answer. Raises RefusedError where none is taken."""

@@ -148,8 +148,7 @@ class Gateway:
     @contextmanager
     def accept(self) -> Iterator[None]:
         """Around a request from its first byte to the last of its answer. Raises RefusedError."""
-        if self.is_stopping:
-            raise RefusedError(503, "The server is being stopped.")
+        self._check_goes_on()
         self.num_accepted += 1
         try:
             yield
@@ -163,12 +162,15 @@ class Gateway:
             await asyncio.sleep(0.05)
 
     async def is_ready(self) -> bool:
-        """Whether a replica of the model runs, and is to go on."""
-        if self.is_stopping:
-            return False
+        """Whether a replica of the model runs. Raises RefusedError where none is to go on."""
+        self._check_goes_on()
         status = await asyncio.to_thread(serve.status)
         deployments = status.applications[serve.get_replica_context().app_name].deployments
         return deployments["Segmenter"].replica_states.get("RUNNING", 0) > 0
+
+    def _check_goes_on(self) -> None:
+        if self.is_stopping:
+            raise RefusedError(503, "The server is being stopped.")
 
 
 def _refusal(error: BackPressureError | RayTaskError) -> Exception:

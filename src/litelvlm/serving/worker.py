@@ -36,6 +36,7 @@ from ..modeling.pruning_litelvlm import get_pruning_method
 from .settings import RefusedError
 
 _SIZES = ("original_sizes", "reshaped_input_sizes")
+_KEPT_SIZES = (*_SIZES, "image_sizes")
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +96,11 @@ class Item:
 class Worker:
     """
     Args:
-        model ([`LiteLVLMForSegmentation`]), processor ([`LiteLVLMProcessor`]): of one checkpoint, with masks.
+        model ([`LiteLVLMForSegmentation`]), processor ([`LiteLVLMProcessor`]): of one checkpoint. One without SAM
+            answers conversations only.
         batch_size (`int`): texts per forward pass.
         max_seconds (`float`): after which an answer is not generated any further.
         cache_bytes (`int`): images' states that are kept.
-
-    Raises:
-        ValueError: the model makes no masks.
     """
 
     def __init__(
@@ -112,7 +111,6 @@ class Worker:
         max_seconds: float = 60.0,
         cache_bytes: int = 2**30,
     ):
-        check_makes_masks(model.config)
         self.model, self.processor = model, processor
         self._batch_size, self._max_seconds = batch_size, max_seconds
         # A prompt needs an image only for the number of its placeholders
@@ -133,6 +131,8 @@ class Worker:
             RefusedError: what is asked for cannot be done.
         """
         options = {name: value for name, value in question.options.items() if value is not None}
+        if self.model.config.sam_config is None and not question.messages:
+            raise RefusedError(422, "This model answers in text only, without masks; ask /v1/chat/completions.")
         try:
             self.model.config.resolve_pruning(options.get("num_retained_tokens"), options.get("pruning_method"))
             # That of a stream is its own
@@ -176,7 +176,7 @@ class Worker:
         if encoded is None:
             processor, image = self.processor, _open(question.image)
         else:
-            height, width = encoded.sizes["original_sizes"][0].tolist() if self.model.config.has_crops else (1, 1)
+            height, width = encoded.sizes["image_sizes"][0].tolist() if self.model.config.has_crops else (1, 1)
             processor, image = self._prompter, Image.new("RGB", (width, height))
         if not question.messages:
             return processor(image, list(question.texts))
@@ -204,20 +204,39 @@ class Worker:
         annotator, found = items[0].annotator, self._encode(items)
         keys = list(found)
         prompts = annotator.join_prompts([item.prompts for item in items])
-        prepared = Prepared(
-            inputs=prompts | {name: torch.cat([found[key].sizes[name] for key in keys]) for name in _SIZES},
-            asked=[(None, text) for item in items for text in item.texts],
-            image_of=torch.tensor([keys.index(item.key) for item in items for _ in item.texts]),
-        )
+        image_of = torch.tensor([keys.index(item.key) for item in items for _ in item.texts])
         states = [found[key].state for key in keys]
         state = LiteLVLMImageState(**{name: torch.cat([state[name] for state in states]) for name in states[0]})
-        results = iter(annotator.answer(prepared, state))
+        if self.model.config.sam_config is None:
+            results = iter(self._say(annotator, prompts, state, image_of))
+        else:
+            sizes = {name: torch.cat([found[key].sizes[name] for key in keys]) for name in _SIZES}
+            asked = [(None, text) for item in items for text in item.texts]
+            results = iter(annotator.answer(Prepared(prompts | sizes, asked, image_of), state))
         return [
             {
                 "results": [next(results) for _ in item.texts],
                 "num_prompt_tokens": int(item.prompts["attention_mask"].sum(dim=1).max()),
             }
             for item in items
+        ]
+
+    @torch.inference_mode()
+    def _say(
+        self,
+        annotator: Annotator,
+        prompts: dict[str, torch.Tensor],
+        state: LiteLVLMImageState,
+        image_of: torch.Tensor,
+    ) -> list[dict[str, Any]]:
+        """As [`Annotator.answer`], by a model that makes no masks."""
+        prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
+        states = LiteLVLMImageState(**{name: value[image_of.to(value.device)] for name, value in state.items()})
+        columns = annotator.read_answers(
+            self.model.generate(**prompts, **annotator.options, image_state=states), prompts
+        )
+        return [
+            dict(zip(columns, values, strict=True)) | {"masks": []} for values in zip(*columns.values(), strict=True)
         ]
 
     @torch.inference_mode()
@@ -242,18 +261,13 @@ class Worker:
         for number, (key, item) in enumerate(new.items()):
             # Copies, as a part of a batch would keep all of it
             own = {name: value[number : number + 1].clone() for name, value in state.items()}
-            encoded = Encoded(LiteLVLMImageState(**own), {name: item.images[name] for name in _SIZES})
+            sizes = {name: item.images[name] for name in _KEPT_SIZES if name in item.images}
+            encoded = Encoded(LiteLVLMImageState(**own), sizes)
             found[key] = encoded
             with self._lock:
                 if encoded.num_bytes() <= self._kept.maxsize:
                     self._kept[key] = encoded
         return found
-
-
-def check_makes_masks(config: Any) -> None:
-    """Raises ValueError for the configuration of a model without SAM."""
-    if config.sam_config is None:
-        raise ValueError("This model answers in text only, and has no masks to serve; name one with SAM.")
 
 
 def _open(content: bytes) -> Image.Image:
@@ -266,4 +280,4 @@ def _open(content: bytes) -> Image.Image:
         raise ValueError(f"The image cannot be read: {error}") from error
 
 
-__all__ = ["Encoded", "Item", "Question", "Worker", "check_makes_masks"]
+__all__ = ["Encoded", "Item", "Question", "Worker"]
