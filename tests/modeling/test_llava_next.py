@@ -13,6 +13,8 @@
 # limitations under the License.
 """LLaVA-NeXT: images in several crops, unpadded, with a newline embedding at the end of each row."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,7 @@ from litelvlm.serving.engines import encode
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 SIZES = [(50, 90), (64, 40)]  # height, width: one crop above two, and two above two, unpadded
+OPTIONS = {"max_new_tokens": 6}
 
 
 @pytest.fixture
@@ -212,3 +215,21 @@ def test_methods_of_one_image_are_refused_and_others_retain_patches(wrapped, lit
         wrapped(**inputs, pruning_method="visionzip")
     with pytest.raises(ValueError, match="prunes inside the language model"):
         wrapped(**inputs, pruning_method="fastv")
+
+
+def test_service_answers_about_images_in_crops_and_again_from_their_states(wrapped, lite_processor, images):
+    pytest.importorskip("cachetools")
+    from litelvlm.serving.worker import Question, Worker
+
+    worker = Worker(wrapped, lite_processor)
+    for image in images * 2:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        content = [{"type": "image"}, {"type": "text", "text": "the dog"}]
+        question = Question(file.getvalue(), messages=({"role": "user", "content": content},), options=OPTIONS)
+        (answered,) = worker.answer([worker.prepare(question)])
+        asked = [{"role": "user", "content": [{"type": "image", "image": image}, content[1]]}]
+        inputs = lite_processor.apply_chat_template(asked, tokenize=True, return_dict=True)
+        expected = lite_processor.decode_answers(wrapped.generate(**inputs, **OPTIONS, do_sample=False), inputs)
+        assert [result["answer"] for result in answered["results"]] == expected
+        assert answered["num_prompt_tokens"] == inputs["input_ids"].shape[1]
