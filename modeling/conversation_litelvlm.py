@@ -29,9 +29,9 @@ _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _IGNORED = -100  # by the cross-entropy, as a label
 
 
-def build_messages(questions: Sequence[str], answers: Sequence[str], with_image: bool) -> list[dict[str, Any]]:
+def build_messages(questions: Sequence[str], answers: Sequence[str], num_images: int) -> list[dict[str, Any]]:
     """
-    A conversation in the form that chat templates take; an image stands before the first question.
+    A conversation in the form that chat templates take; its images stand before the first question.
 
     Raises:
         ValueError: more than the last question is left open.
@@ -44,8 +44,8 @@ def build_messages(questions: Sequence[str], answers: Sequence[str], with_image:
         )
     messages: list[dict[str, Any]] = []
     for i, question in enumerate(questions):
-        image = [{"type": "image"}] if i == 0 and with_image else []
-        messages.append({"role": "user", "content": [*image, {"type": "text", "text": question}]})
+        images = [{"type": "image"}] * num_images if i == 0 else []
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": question}]})
         if i < len(answers):
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answers[i]}]})
     return messages
@@ -113,7 +113,7 @@ def encode_conversation(
     messages: Sequence[dict[str, Any]],
     tokenizer: Any,
     image_token: str,
-    num_image_tokens: int,
+    num_image_tokens: Sequence[int],
     chat_template: str,
     **rendering: Any,
 ) -> tuple[list[int], list[int]]:
@@ -123,16 +123,26 @@ def encode_conversation(
     tokens.
 
     Args:
+        num_image_tokens (`Sequence[int]`): placeholders of each image, in the order of the conversation.
         rendering: options of [`render_conversation`].
+
+    Raises:
+        ValueError: the template does not place every image.
     """
     rendered, spans = render_conversation(messages, tokenizer, image_token, chat_template, **rendering)
-    image_ids = [tokenizer.convert_tokens_to_ids(image_token)] * num_image_tokens
+    if (number := rendered.count(image_token)) != len(num_image_tokens):
+        raise ValueError(
+            f"The chat template places {number} images of a conversation with {len(num_image_tokens)}; give another "
+            "`chat_template`."
+        )
+    image_id, of_images = tokenizer.convert_tokens_to_ids(image_token), iter(num_image_tokens)
     ids, labels = ([], []) if tokenizer.bos_token_id is None else ([tokenizer.bos_token_id], [_IGNORED])
     start = 0
     for piece in re.split(f"({re.escape(image_token)}|{SPLIT})", rendered):
         if piece == image_token:
-            ids += image_ids
-            labels += [_IGNORED] * len(image_ids)
+            number = next(of_images)
+            ids += [image_id] * number
+            labels += [_IGNORED] * number
         elif piece and piece != SPLIT:
             tokens = tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
             ids += tokens["input_ids"]

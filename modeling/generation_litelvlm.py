@@ -19,6 +19,7 @@ import torch
 from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
+from .outputs_litelvlm import repeat_groups
 from .prompt_litelvlm import find_token
 from .pruning_litelvlm import LayerwisePruner, PruningPlan
 from .versions_litelvlm import CACHE_NAME
@@ -26,7 +27,9 @@ from .versions_litelvlm import CACHE_NAME
 # What only the mask decoder reads: masks are decoded once, after the answer
 _FOR_MASKS = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
 # What only the first step reads, whose prompt holds the image
-_FOR_PROMPT = ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask")
+_FOR_PROMPT = ("image_state", "image_sizes", "batch_num_images", "guide_input_ids", "guide_attention_mask")
+# What has a row for each image, and not for each prompt
+_PER_IMAGE = {"pixel_values", "image_sizes"}
 
 # What an output says of the tokens that were kept
 SELECTION = ("retained_indices", "num_retained_tokens", "similarity", "contribution")
@@ -106,10 +109,26 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         """As in [`GenerationMixin`], with a static cache for the tokens that pruning leaves."""
         # Images in crops have different numbers of tokens, of which the first is not known yet
         if _has_image(model_kwargs) and not self.config.has_crops:
-            max_cache_length -= self._plan(model_kwargs).num_dropped
+            state = model_kwargs.get("image_state")
+            counts = model_kwargs.get("batch_num_images") if state is None else state.batch_num_images
+            fewest = 1 if counts is None else int(counts.min())
+            max_cache_length -= self._plan(model_kwargs).num_dropped * fewest
         super()._prepare_cache_for_generation(
             generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
         )
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, **model_kwargs: Any
+    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
+        """As in [`GenerationMixin`], but several images of a conversation stay together."""
+        counts, images = model_kwargs.get("batch_num_images"), {}
+        if counts is not None and expand_size > 1:
+            for name in _PER_IMAGE & {name for name, value in model_kwargs.items() if value is not None}:
+                images[name] = repeat_groups(model_kwargs.pop(name), counts.tolist(), expand_size)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, **model_kwargs
+        )
+        return input_ids, model_kwargs | images
 
     def _update_model_kwargs_for_generation(
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

@@ -16,9 +16,10 @@ PyTorch LiteLVLM model: any LVLM of Transformers with CLIP's or SigLIP's vision 
 before its language model runs, guided by the tower's text tower, with SAM behind [SEG] tokens.
 
 Placeholders stay in `input_ids` as the LVLM's processor writes them; what belongs to pruned patches is dropped from
-embeddings, attention mask, labels and position ids. Every sample keeps the same number of tokens, so a batch stays
-rectangular. B = batch, L = sequence length before and R after pruning, T = texts per image, N = patches,
-K = retained tokens, D = width of the vision tower, P = width of CLIP's joint space.
+embeddings, attention mask, labels and position ids. Every image keeps the same number of tokens, so a batch stays
+rectangular. B = batch, I = its images (B unless conversations have several), L = sequence length before and R after
+pruning, T = texts per conversation, N = patches, K = retained tokens, D = width of the vision tower, P = width of
+CLIP's joint space.
 """
 
 import os
@@ -94,14 +95,17 @@ _FULL_PRECISION = [*_OF_BACKBONE, *(f"model.{name}" for name in _OF_BACKBONE), "
 # Arguments of every `forward` below
 _SHARED_ARGUMENTS = r"""
     input_ids (`torch.LongTensor` of shape `(B, L)`):
-        N image placeholders per sample with an image, those of exactly one image.
+        N image placeholders for each image of a sample: for one, or for as many as `batch_num_images` says.
     pixel_values (`torch.Tensor` of shape `(b, 3, S, S)` or `(b, crops, 3, S, S)`):
         Images as the vision tower takes them; in crops for LLaVA-NeXT and LLaVA-OneVision. B is a multiple of b, and
-        each image serves B / b samples in a row.
+        each image serves B / b samples in a row; with `batch_num_images` b is its sum, and they stand in the order of
+        their samples.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For images in crops: height and width of each before it was cut.
+    batch_num_images (`torch.LongTensor` of shape `(B,)`):
+        Images of each sample, where not every sample has one. Each is pruned by itself, to `num_retained_tokens`.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
-        Texts for CLIP, one sentence or several for each question about the image, padded on the right.
+        Texts for CLIP, one sentence or several for each question about the images, padded on the right.
     guide_attention_mask (`torch.LongTensor` of the same shape):
         All 0 for an absent text.
     image_state ([`LiteLVLMImageState`]):
@@ -268,22 +272,24 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
+        batch_num_images: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of CLIP's last layer only the class token's query and the patches' keys
         and values are computed.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)` or `(B, crops, 3, S, S)`): one image per sample, as
-                CLIP takes it; in crops for LLaVA-NeXT and LLaVA-OneVision.
+            pixel_values (`torch.Tensor` of shape `(I, 3, S, S)` or `(I, crops, 3, S, S)`): images as CLIP takes them;
+                in crops for LLaVA-NeXT and LLaVA-OneVision.
             sam_pixel_values (`torch.Tensor`, *optional*): for [`LiteLVLMForSegmentation`] only.
-            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, before they were cut.
+            image_sizes (`torch.LongTensor` of shape `(I, 2)`, *optional*): of images in crops, before they were cut.
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
                 `"none"` leaves all of them out.
+            batch_num_images (`torch.LongTensor`, *optional*): as in `forward`.
 
         Raises:
-            ValueError: images for SAM, an unknown method, shapes that do not fit the backbone, or a method that does
-                not work on images in crops.
+            ValueError: images for SAM, an unknown method, shapes that do not fit the backbone, numbers of images that
+                do not add up, or a method that does not work on images in crops.
         """
         if sam_pixel_values is not None:
             raise ValueError(
@@ -291,31 +297,43 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "LiteLVLMForSegmentation."
             )
         selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
-        return self._encode(pixel_values, image_sizes, selector)
+        return self._encode(pixel_values, image_sizes, batch_num_images, selector)
 
     def _encode(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, selector: TokenSelector
+        self,
+        pixel_values: torch.Tensor,
+        image_sizes: torch.Tensor | None,
+        batch_num_images: torch.Tensor | None,
+        selector: TokenSelector,
     ) -> LiteLVLMImageState:
         in_crops = self.config.has_crops
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
             wanted_shape = (
-                "(batch, crops, channels, height, width) with `image_sizes`"
+                "(images, crops, channels, height, width) with `image_sizes`"
                 if in_crops
-                else ("(batch, channels, height, width) without `image_sizes`")
+                else ("(images, channels, height, width) without `image_sizes`")
             )
             raise ValueError(
                 f"`pixel_values` has shape {tuple(pixel_values.shape)} and `image_sizes` is "
-                f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}, one image "
-                "per prompt."
+                f"{None if image_sizes is None else tuple(image_sizes.shape)}; allowed is {wanted_shape}."
+            )
+        num_images = [1] * len(pixel_values) if batch_num_images is None else batch_num_images.tolist()
+        if sum(num_images) != len(pixel_values):
+            raise ValueError(
+                f"`batch_num_images` is {num_images}, but `pixel_values` holds {len(pixel_values)} images; give the "
+                "images of all conversations one after the other."
             )
         if selector.vision_layers and not self.config.has_class_token:
             raise ValueError(
                 f"`pruning_method` is {selector.name!r}, which reads the attention of CLIP's vision tower and its "
                 "class token, but this model's is SigLIP's, which has none; choose another method."
             )
-        if image_sizes is not None:
-            return self._encode_crops(pixel_values, image_sizes, selector)
-        return self._encode_plain(pixel_values, selector)
+        if image_sizes is None:
+            state = self._encode_plain(pixel_values, selector)
+        else:
+            state = self._encode_crops(pixel_values, image_sizes, num_images, selector)
+        state.batch_num_images = batch_num_images
+        return state
 
     def _encode_plain(self, pixel_values: torch.Tensor, selector: TokenSelector) -> LiteLVLMImageState:
         tower = self.backbone.vision_tower
@@ -353,7 +371,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         return state
 
     def _encode_crops(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, selector: TokenSelector
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, num_images: list[int], selector: TokenSelector
     ) -> LiteLVLMImageState:
         """Each crop as an image of its own, then its patches where the backbone puts them."""
         if selector.vision_layers:
@@ -361,15 +379,32 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"`pruning_method` is {selector.name!r}, which looks into the vision tower at one image, but a "
                 f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
             )
+        is_alone = [number == 1 for number in num_images for _ in range(number)]
+        used = [
+            # CODEPATH: LLaVA-OneVision cuts an image only where its conversation has no other, LLaVA-NeXT every image
+            self._num_crops(size) if alone or not self._packs_projected else 1
+            for size, alone in zip(image_sizes.tolist(), is_alone, strict=True)
+        ]
+        if max(used) > pixel_values.shape[1]:
+            raise ValueError(
+                f"`pixel_values` holds {pixel_values.shape[1]} crops of each image, but by `image_sizes` and "
+                f"`batch_num_images` they are {used}; pass the processor's output whole."
+            )
+        pixel_values = torch.cat([crops[:number] for crops, number in zip(pixel_values, used, strict=True)])
         # A class token belongs to its crop, not to the image
-        crops = replace(self._encode_plain(pixel_values.flatten(0, 1), selector), class_features=None)
+        crops = replace(self._encode_plain(pixel_values, selector), class_features=None)
         # CODEPATH: LLaVA-OneVision shrinks what is large behind the projector, LLaVA-NeXT only moves patches
         if self._packs_projected:
             crops.image_features = self.backbone.multi_modal_projector(crops.image_features)
-        per_crop = {name: value.unflatten(0, pixel_values.shape[:2]) for name, value in crops.items()}
-        kind = self._pack(torch.ones_like(per_crop["image_features"][..., 0], dtype=torch.float32), image_sizes, -1.0)
-        packed = {name: self._pack(value, image_sizes) for name, value in per_crop.items()}
+        kind = torch.ones_like(crops.image_features[..., 0], dtype=torch.float32)
+        kind = self._pack(kind.split(used), image_sizes, -1.0)
+        packed = {name: self._pack(value.split(used), image_sizes) for name, value in crops.items()}
         return LiteLVLMImageState(is_patch=kind > 0, is_token=kind >= 0, **packed)
+
+    def _num_crops(self, size: list[int]) -> int:
+        """Of an image of that height and width, its whole among them."""
+        pinpoints = self.config.backbone_config.image_grid_pinpoints
+        return image_size_to_num_patches(size, pinpoints, self.config.vision_config.image_size)
 
     @property
     def _packs_projected(self) -> bool:
@@ -380,27 +415,21 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         """From the `image_features` of an image state to the language model's width."""
         return nn.Identity() if self._packs_projected else self.backbone.multi_modal_projector
 
-    def _pack(self, values: torch.Tensor, image_sizes: torch.Tensor, padding: float = 0.0) -> torch.Tensor:
+    def _pack(self, values: tuple[torch.Tensor, ...], image_sizes: torch.Tensor, padding: float = 0.0) -> torch.Tensor:
         """
-        Values of the patches of images in crops, `(B, crops, n)` or `(B, crops, n, D)`, where the backbone itself puts
-        the patches: `(B, N)` or `(B, N, D)`, 0 at the ends of lines, and padded where another image has more.
+        Values of the patches of images in crops, for each `(crops, n)` or `(crops, n, D)`, where the backbone itself
+        puts the patches: `(I, N)` or `(I, N, D)`, 0 at the ends of lines, and padded where another image has more.
         """
         config: Any = self.config.backbone_config
-        features = values.flatten(3) if values.ndim > 3 else values[..., None]
-        side = self.config.vision_config.image_size
-        used = [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in image_sizes.tolist()]
+        features = [image if image.ndim > 2 else image[..., None] for image in values]
         if self._packs_projected:
             options = {"vision_aspect_ratio": config.vision_aspect_ratio}
         else:
             options = {"vision_feature_select_strategy": "default"}
-        packed, _ = self.backbone.pack_image_features(
-            [image[:count] for image, count in zip(features, used, strict=True)],
-            image_sizes,
-            image_newline=features.new_zeros(features.shape[-1]),
-            **options,
-        )
+        newline = features[0].new_zeros(features[0].shape[-1])
+        packed, _ = self.backbone.pack_image_features(features, image_sizes, image_newline=newline, **options)
         padded = nn.utils.rnn.pad_sequence(list(packed), batch_first=True, padding_value=padding)
-        return padded if values.ndim > 3 else padded[..., 0]
+        return padded if values[0].ndim > 2 else padded[..., 0]
 
     def select_tokens(
         self,
@@ -410,22 +439,27 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         plan: PruningPlan,
     ) -> tuple[RetainedTokens, PruningSignals | None]:
         """
-        The retained tokens of B samples, and the signals they were chosen by (`None` where all are kept).
+        The retained tokens of I images, and the signals they were chosen by (`None` where all are kept).
 
         Args:
-            image_state ([`LiteLVLMImageState`]): of B images.
+            image_state ([`LiteLVLMImageState`]): of the images of B samples.
             guide_input_ids, guide_attention_mask: as in `forward`.
             plan ([`PruningPlan`]): the method and the budget.
 
         Raises:
             ValueError: a state without the signals that the method looks at, no texts, or a method inside the language
-                model for images in crops.
+                model for images in crops or for several images of a sample.
         """
         selector = plan.selector
         if isinstance(plan.method, LayerwisePruner) and image_state.is_patch is not None:
             raise ValueError(
                 f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, but a "
                 f"{self.config.backbone_config.model_type!r} has images of different lengths; choose another."
+            )
+        if isinstance(plan.method, LayerwisePruner) and image_state.batch_num_images is not None:
+            raise ValueError(
+                f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, where it knows "
+                "of one image per conversation, but `batch_num_images` is given; choose another method."
             )
         if selector is KEEP_ALL:
             return selector.select(None, plan.num_retained_tokens, plan.config), None
@@ -455,7 +489,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                     "`guide_input_ids` is None but pruning needs the texts; pass the processor's output whole, or "
                     "`pruning_method='none'`."
                 )
-            number = len(patch_embeds)
+            counts = image_state.batch_num_images
+            number = len(patch_embeds if counts is None else counts)
             if guide_input_ids.ndim not in (3, 4) or len(guide_input_ids) != number:
                 raise ValueError(
                     f"`guide_input_ids` has shape {tuple(guide_input_ids.shape)}; for these conversations it is to be "
@@ -464,8 +499,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             check_shape("guide_attention_mask", guide_attention_mask, guide_input_ids.shape)
             if guide_attention_mask is None:
                 guide_attention_mask = torch.ones_like(guide_input_ids)
-            text_embeds = self.guide(guide_input_ids, guide_attention_mask).to(device)
-            text_mask = guide_attention_mask.bool().flatten(2).any(dim=-1).to(device)
+            text_embeds = image_state.for_each_image(self.guide(guide_input_ids, guide_attention_mask).to(device))
+            text_mask = image_state.for_each_image(guide_attention_mask.bool().flatten(2).any(dim=-1).to(device))
         else:
             text_embeds = patch_embeds[:, :0]
             text_mask = torch.zeros(text_embeds.shape[:2], dtype=torch.bool, device=device)
@@ -492,7 +527,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         )
 
     def project(self, image_state: LiteLVLMImageState, tokens: RetainedTokens) -> torch.Tensor:
-        """Visual tokens for the language model, `(B, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
+        """Visual tokens for the language model, `(I, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
         visual_tokens = self._projector(tokens.take(image_state.image_features))
         if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
             # All tokens of images in crops: each line of patches ends with the backbone's own embedding
@@ -509,6 +544,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        batch_num_images: torch.LongTensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -520,12 +556,15 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     ) -> LiteLVLMModelOutput:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
-        _check_given_once(image_state, pixel_values=pixel_values)
+        _check_given_once(image_state, pixel_values=pixel_values, batch_num_images=batch_num_images)
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
         is_image, embed = None, self.get_input_embeddings()
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
-        prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config)
+        if image_state is not None:
+            image_state = image_state.without_sam().repeat_for(len(is_image))
+            batch_num_images = image_state.batch_num_images
+        prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config, batch_num_images)
         cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
         cached: CachedPrompt | None = getattr(cache, "pruned_prompt", None)
         if is_image is None:
@@ -543,8 +582,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "conversation with its image and without a cache.",
             )
         if image_state is None:
-            image_state = self._encode(pixel_values, image_sizes, plan.selector)
-        image_state = image_state.without_sam().repeat_for(len(is_image))
+            image_state = self._encode(pixel_values, image_sizes, batch_num_images, plan.selector)
+            image_state = image_state.repeat_for(len(is_image))
         tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
         prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
         visual_tokens = self.project(image_state, tokens)
@@ -693,21 +732,24 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
+        batch_num_images: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Encodes images once, for any number of questions: pass the result as `image_state` in their place.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(B, 3, S, S)`): images as CLIP takes them.
-            sam_pixel_values (`torch.Tensor` of shape `(B, 3, S', S')`, *optional*): images as SAM takes them, for
+            pixel_values (`torch.Tensor` of shape `(I, 3, S, S)`): images as CLIP takes them.
+            sam_pixel_values (`torch.Tensor` of shape `(I, 3, S', S')`, *optional*): images as SAM takes them, for
                 [`LiteLVLMForSegmentation`] only.
-            image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, as in `forward`.
+            image_sizes (`torch.LongTensor` of shape `(I, 2)`, *optional*): of images in crops, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
+            batch_num_images (`torch.LongTensor`, *optional*): images of each conversation, as in `forward`.
 
         Raises:
-            ValueError: as [`LiteLVLMModel.encode_image`], and images for SAM where the model has none.
+            ValueError: as [`LiteLVLMModel.encode_image`], and images for SAM where the model has none, or for several
+                images of a conversation.
         """
-        return self.model.encode_image(pixel_values, sam_pixel_values, image_sizes, pruning_method)
+        return self.model.encode_image(pixel_values, sam_pixel_values, image_sizes, pruning_method, batch_num_images)
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -717,6 +759,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        batch_num_images: torch.LongTensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -736,6 +779,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             image_sizes=image_sizes,
+            batch_num_images=batch_num_images,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
@@ -782,10 +826,12 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
+        batch_num_images: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
-        image_state = super().encode_image(pixel_values, image_sizes=image_sizes, pruning_method=pruning_method)
         if sam_pixel_values is not None:
-            self._check_makes_masks()
+            self._check_makes_masks(batch_num_images)
+        image_state = super().encode_image(pixel_values, None, image_sizes, pruning_method, batch_num_images)
+        if sam_pixel_values is not None:
             image_state.sam_image_embeddings = self.sam.encode_image(sam_pixel_values)
         return image_state
 
@@ -797,6 +843,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        batch_num_images: torch.LongTensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         sam_pixel_values: torch.Tensor | None = None,
@@ -812,11 +859,14 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         **kwargs: Unpack[LiteLVLMSegmentationKwargs],
     ) -> LiteLVLMSegmentationOutput:
         mask_labels = kwargs.pop("mask_labels", None)
+        if sam_pixel_values is not None:
+            self._check_makes_masks(batch_num_images if image_state is None else image_state.batch_num_images)
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             image_sizes=image_sizes,
+            batch_num_images=batch_num_images,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
@@ -831,7 +881,6 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         )
         image_embeddings = None if image_state is None else image_state.sam_image_embeddings
         if image_embeddings is None and sam_pixel_values is not None:
-            self._check_makes_masks()
             image_embeddings = self.sam.encode_image(sam_pixel_values)
         if image_embeddings is not None:
             seg_token_id: Any = self.config.seg_token_id  # which a configuration with SAM has
@@ -864,6 +913,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        batch_num_images: torch.LongTensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         sam_pixel_values: torch.Tensor | None = None,
@@ -890,10 +940,10 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             `pred_masks`, `mask_scores`, `seg_embeddings`, `retained_indices`, `similarity` and `contribution`.
 
         Raises:
-            ValueError: no images, beam search, a model without SAM, prompts that hold their answers already, or an
-                `answer` without [SEG] or without a processor to read it.
+            ValueError: no images, several images in a conversation, beam search, a model without SAM, prompts that
+                hold their answers already, or an `answer` without [SEG] or without a processor to read it.
         """
-        self._check_makes_masks()
+        self._check_makes_masks(batch_num_images)
         if "labels" in generate_kwargs:
             raise ValueError(
                 "`labels` are given: these prompts hold their answers already. Call the model itself for the masks of "
@@ -910,6 +960,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             "attention_mask": attention_mask,
             "pixel_values": pixel_values,
             "image_sizes": image_sizes,
+            "batch_num_images": batch_num_images,
             "guide_input_ids": guide_input_ids,
             "guide_attention_mask": guide_attention_mask,
             "image_state": None if image_state is None else image_state.without_sam(),
@@ -982,11 +1033,16 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         self._check_makes_masks()
         self.sam.vision_encoder.compile(**compile_kwargs)
 
-    def _check_makes_masks(self) -> None:
+    def _check_makes_masks(self, batch_num_images: torch.Tensor | None = None) -> None:
         if self.config.sam_config is None:
             raise ValueError(
                 "This model has no SAM (`sam_config` is None), so it makes no masks; use `generate` for text answers "
                 "and leave `sam_pixel_values` out."
+            )
+        if batch_num_images is not None and not (batch_num_images == 1).all():
+            raise ValueError(
+                f"`batch_num_images` is {batch_num_images.tolist()}, but a mask is one of the only image of its "
+                "conversation; give one image, or use `generate` for text answers and leave `sam_pixel_values` out."
             )
 
     def decode_masks(

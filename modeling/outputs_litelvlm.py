@@ -14,8 +14,9 @@
 """
 What LiteLVLM models take and give beside Transformers' own outputs.
 
-B = batch, L = sequence length before and R after pruning, T = texts per image, N = patches, K = retained tokens,
-D = width of the vision tower, P = width of CLIP's joint space.
+B = batch, I = its images (B unless conversations have several), L = sequence length before and R after pruning,
+T = texts per conversation, N = patches, K = retained tokens, D = width of the vision tower, P = width of CLIP's joint
+space.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import ModelOutput, auto_docstring
 
 # What a processor makes of images, and `encode_image` a [`LiteLVLMImageState`]
-IMAGE_INPUTS = ("pixel_values", "sam_pixel_values", "image_sizes")
+IMAGE_INPUTS = ("pixel_values", "sam_pixel_values", "image_sizes", "batch_num_images")
 
 
 def _shapes(output: ModelOutput) -> str:
@@ -45,6 +46,11 @@ def _shape(value: object) -> str:
     return type(value).__name__
 
 
+def repeat_groups(values: torch.Tensor, sizes: int | list[int], repeats: int) -> torch.Tensor:
+    """Values of shape `(I, ...)`, of which each group of that size, or of these sizes, is repeated in a row."""
+    return torch.cat([group for group in values.split(sizes) for _ in range(repeats)])
+
+
 @auto_docstring
 @dataclass
 class LiteLVLMImageState(ModelOutput):
@@ -52,20 +58,21 @@ class LiteLVLMImageState(ModelOutput):
     What is computed of images alone, to be asked any number of questions.
 
     Args:
-        image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector; of
+        image_features (`torch.Tensor` of shape `(I, N, D)`): the vision tower's patches, before the projector; of
             LLaVA-OneVision behind it.
-        patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
-        contribution (`torch.Tensor` of shape `(B, N)`, float32): contribution of each patch to the class token by the
+        patch_embeds (`torch.Tensor` of shape `(I, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
+        contribution (`torch.Tensor` of shape `(I, N)`, float32): contribution of each patch to the class token by the
             paper's rule; `None` if not pruned.
-        cosine_contribution (`torch.Tensor` of shape `(B, N)`): the same by the released rule; `None` if not pruned.
-        class_features (`torch.Tensor` of shape `(B, D)`): the class token at the layers of `image_features`; `None`
+        cosine_contribution (`torch.Tensor` of shape `(I, N)`): the same by the released rule; `None` if not pruned.
+        class_features (`torch.Tensor` of shape `(I, D)`): the class token at the layers of `image_features`; `None`
             if not pruned, in crops, or of SigLIP.
-        layer_inputs (`torch.Tensor` of shape `(B, n, 1 + N, D)`): what enters the n layers of the vision tower that
+        layer_inputs (`torch.Tensor` of shape `(I, n, 1 + N, D)`): what enters the n layers of the vision tower that
             the pruning method looks at; `None` if it looks at none.
-        is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
+        is_patch (`torch.BoolTensor` of shape `(I, N)`): for an image in crops, which of its placeholders are patches;
             the others are ends of lines, or padding where another image has more. `None` where all are patches.
-        is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of lines; `None` likewise.
-        sam_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
+        is_token (`torch.BoolTensor` of shape `(I, N)`): patches and ends of lines; `None` likewise.
+        sam_image_embeddings (`torch.Tensor` of shape `(I, C, h, h)`): SAM's image embeddings, where asked for.
+        batch_num_images (`torch.LongTensor` of shape `(B,)`): images of each conversation; `None` where each has one.
     """
 
     image_features: torch.Tensor = None  # type: ignore[assignment]
@@ -77,6 +84,7 @@ class LiteLVLMImageState(ModelOutput):
     is_patch: torch.Tensor | None = None
     is_token: torch.Tensor | None = None
     sam_image_embeddings: torch.Tensor | None = None
+    batch_num_images: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({_shapes(self)}, {self.image_features.dtype}, {self.image_features.device})"
@@ -95,21 +103,35 @@ class LiteLVLMImageState(ModelOutput):
 
     def repeat_for(self, batch_size: int) -> "LiteLVLMImageState":
         """
-        The state of b images for B prompts: each image serves B / b prompts in a row.
+        The state of b conversations' images for B prompts: those of a conversation serve B / b prompts in a row.
 
         Raises:
             ValueError: B is no multiple of b.
         """
-        num_images = self.image_features.shape[0]
-        if batch_size % num_images:
+        groups = self.batch_num_images
+        number = len(self.image_features if groups is None else groups)
+        if batch_size % number:
+            what = "images" if groups is None else "conversations' images"
             raise ValueError(
-                f"There are {num_images} images for {batch_size} prompts; allowed are one image per prompt, or an "
-                "equal number of prompts in a row for each image."
+                f"There are {number} {what} for {batch_size} prompts; allowed are one image per prompt (of several, "
+                "`batch_num_images` says how many), or an equal number of prompts in a row for each image."
             )
-        repeats = batch_size // num_images
+        repeats = batch_size // number
         if repeats == 1:
             return self
-        return LiteLVLMImageState(**{key: value.repeat_interleave(repeats, 0) for key, value in self.items()})
+        sizes = 1 if groups is None else groups.tolist()
+        repeated = {
+            key: repeat_groups(value, 1 if key == "batch_num_images" else sizes, repeats)
+            for key, value in self.items()
+        }
+        return LiteLVLMImageState(**repeated)
+
+    def for_each_image(self, values: torch.Tensor) -> torch.Tensor:
+        """What belongs to B conversations, `(B, ...)`, for each of their images, `(I, ...)`."""
+        if self.batch_num_images is None:
+            return values
+        counts = self.batch_num_images.to(values.device)
+        return values.repeat_interleave(counts, dim=0, output_size=len(self.image_features))
 
     def num_tokens(self) -> int | list[int]:
         """Visual tokens of each image before pruning: one number, or one per image where they differ."""
@@ -125,17 +147,17 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
     What the language model gives for the R tokens that pruning leaves; each layer of its cache has R entries too.
 
     Args:
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; -1 for a
+        retained_indices (`torch.LongTensor` of shape `(I, K)`): patches in the order for the language model; -1 for a
             token that is no single patch; `None` where all tokens are kept.
-        num_retained_tokens (`torch.LongTensor` of shape `(B,)`): how many tokens each sample keeps: K, or fewer by a
+        num_retained_tokens (`torch.LongTensor` of shape `(I,)`): how many tokens each image keeps: K, or fewer by a
             method that decides so by the image; `None` where all are kept.
-        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
-        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token, by the selection rule.
+        similarity (`torch.Tensor` of shape `(I, T, N)`): of each patch to each text.
+        contribution (`torch.Tensor` of shape `(I, N)`): of each patch to the class token, by the selection rule.
         source_positions (`torch.LongTensor` of shape `(B, R)`): for each token that the language model saw, its
             position in `input_ids`; `None` where nothing was pruned.
         attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
         position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
-        image_outputs ([`BaseModelOutputWithPooling`]): its `pooler_output` lists, per sample, the visual tokens that
+        image_outputs ([`BaseModelOutputWithPooling`]): its `pooler_output` lists, per image, the visual tokens that
             the language model was given, `(K, hidden_size)`. The vision tower does not run to its end here, so that
             its hidden states and attentions are those of `get_image_features`.
     """
@@ -172,10 +194,10 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
         sequences (`torch.LongTensor` of shape `(B, L + new_tokens)`): prompt and answer, as `generate` gives them
             (`segment` only).
         last_hidden_state (`torch.Tensor` of shape `(B, R, hidden_size)`): after the language model's final norm.
-        retained_indices (`torch.LongTensor` of shape `(B, K)`): see [`LiteLVLMModelOutput`], as are the next six.
-        num_retained_tokens (`torch.LongTensor` of shape `(B,)`): how many tokens each sample keeps.
-        similarity (`torch.Tensor` of shape `(B, T, N)`): of each patch to each text.
-        contribution (`torch.Tensor` of shape `(B, N)`): of each patch to the class token.
+        retained_indices (`torch.LongTensor` of shape `(I, K)`): see [`LiteLVLMModelOutput`], as are the next six.
+        num_retained_tokens (`torch.LongTensor` of shape `(I,)`): how many tokens each image keeps.
+        similarity (`torch.Tensor` of shape `(I, T, N)`): of each patch to each text.
+        contribution (`torch.Tensor` of shape `(I, N)`): of each patch to the class token.
         source_positions (`torch.LongTensor` of shape `(B, R)`): positions in `input_ids`.
         attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
         position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
@@ -203,4 +225,4 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
         return f"{type(self).__name__}({_shapes(self)})"
 
 
-__all__ = ["IMAGE_INPUTS", "LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput"]
+__all__ = ["IMAGE_INPUTS", "LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput", "repeat_groups"]

@@ -21,6 +21,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import repeat
 from typing import Any, TypedDict
 
 import numpy as np
@@ -162,8 +163,9 @@ class LiteLVLMProcessor(ProcessorMixin):
     ) -> BatchFeature:
         r"""
         Args:
-            images: one image, or a list with one, or a list of one, for each conversation; see [`load_rgb`] for the
-                forms. A single image with a list of texts is asked them all, and encoded once.
+            images: one image, or a list with one, or with a list of several, for each conversation; see [`load_rgb`]
+                for the forms. A single image with a list of texts is asked them all, and encoded once. Several images
+                of a conversation stand before its first question, and are answered in text only.
             text: a question, or one for each image, or a list of turns for each image. Always plain text: what
                 looks like a special token in it stays text.
             answers: nested as `text`, or one text that answers every turn. Answers to all turns make a teacher-forced
@@ -179,20 +181,22 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Returns:
             [`BatchFeature`] with B conversations of up to T turns about b images: `input_ids`, `attention_mask`
-            (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`;
+            (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`, and
+            `batch_num_images` `(B,)` where conversations have several;
             `guide_input_ids` and `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates;
             `sam_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
             width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute `text_labels`
             keeps the texts of each conversation, for [`post_process_instance_segmentation`].
 
         Raises:
-            ValueError: no or empty text, counts or sizes that do not fit, answered and open conversations in one
-                batch, answers that the chat template does not mark for `labels`, an image that cannot be read, an
-                unknown option, or a length that would cut an image.
+            ValueError: no or empty text, counts or sizes that do not fit, several images in a conversation where masks
+                are wanted, answered and open conversations in one batch, answers that the chat template does not mark
+                for `labels`, an image that cannot be read or is not placed by the template, an unknown option, or a
+                length that would cut an image.
         """
         text_options, image_options = self._options(kwargs)
-        images = _one_image_each(images)
         turns = as_turns("text", text)
+        groups = _group_images(images, len(turns))
         template = self.question_template if question_template is None else question_template
         if "{}" not in template:
             raise ValueError(f"`question_template` is {template!r}; it must hold {{}}, where the text goes.")
@@ -210,10 +214,10 @@ class LiteLVLMProcessor(ProcessorMixin):
                 "`guide_text`; allowed are equal numbers."
             )
         conversations = [
-            build_messages(asked, answered, with_image=images is not None)
-            for asked, answered in zip(questions, replies, strict=True)
+            build_messages(asked, answered, len(group))
+            for asked, answered, group in zip(questions, replies, _for_each(groups, turns), strict=True)
         ]
-        inputs = self._encode(conversations, guides, images, segmentation_maps, text_options, image_options)
+        inputs = self._encode(conversations, guides, groups, segmentation_maps, text_options, image_options)
         inputs.text_labels = turns
         return inputs
 
@@ -261,7 +265,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> str | list[str] | torch.Tensor | BatchFeature:
         """
-        As [`ProcessorMixin.apply_chat_template`] for one conversation or several, each with at most one image. User
+        As [`ProcessorMixin.apply_chat_template`] for one conversation or several, with images anywhere in them. User
         text stays text, and guides the pruning as it is; `question_template` is not applied.
 
         Args:
@@ -271,8 +275,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             kwargs: variables of the template, or further `processor_kwargs`.
 
         Raises:
-            ValueError: several images in a conversation, an image for some of several conversations only, or options
-                that this processor does not know.
+            ValueError: several images in a conversation where masks are wanted, an image for some of several
+                conversations only, or options that this processor does not know.
         """
         if return_tensors not in ("pt", "auto", None):
             raise ValueError(f"`return_tensors` is {return_tensors!r}; allowed is 'pt'.")
@@ -300,17 +304,17 @@ class LiteLVLMProcessor(ProcessorMixin):
             "continue_final_message": continue_final_message,
             "template_variables": variables,
         }
-        given = _one_image_each(images)
+        groups = _group_images(images, len(conversations))
         if not tokenize:
             rendered = [
                 render_conversation(messages, self.tokenizer, self.image_token, **rendering)[0].replace(SPLIT, "")
                 for messages in conversations
             ]
             return rendered[0] if single else rendered
-        if given is not None and any(image is None for image in given):
+        if any(image is None for group in groups for image in group):
             raise ValueError("An image part holds no image; give it under 'image', 'url' or 'path'.")
         inputs = self._encode(
-            conversations, guides, given, None, *options, rendering, with_assistant_masks=return_assistant_tokens_mask
+            conversations, guides, groups, None, *options, rendering, with_assistant_masks=return_assistant_tokens_mask
         )
         inputs.text_labels = [[sentences[0] for sentences in texts] for texts in guides]
         return inputs if return_dict else inputs["input_ids"]
@@ -321,7 +325,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         self,
         conversations: list[list[dict[str, Any]]],
         guides: list[list[list[str]]],
-        images: Any,
+        images: list[list[Any]],
         segmentation_maps: Sequence[Any] | None,
         text_options: dict[str, Any],
         image_options: dict[str, Any],
@@ -336,19 +340,13 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"{sum(answered)} of {len(conversations)} conversations end with an answer; allowed are all (to learn "
                 "from) or none (to continue). Pass the others in a call of their own."
             )
-        prepared = {} if images is None else self._encode_images(images, len(conversations), image_options)
+        prepared = self._encode_images(images, image_options) if any(images) else {}
         # Of images in crops, each has a number of tokens of its own
-        counts = [self._num_image_tokens(size) for size in prepared.get("image_sizes", torch.empty(0, 2)).tolist()]
-        counts = counts or [self.num_image_tokens]
+        sizes = iter(prepared["image_sizes"].tolist()) if "image_sizes" in prepared else repeat(None)
+        counts = [[self._num_image_tokens(next(sizes), len(group)) for _ in group] for group in images]
         encoded = [
-            encode_conversation(
-                messages,
-                self.tokenizer,
-                self.image_token,
-                counts[i * len(counts) // len(conversations)],
-                **rendering,
-            )
-            for i, messages in enumerate(conversations)
+            encode_conversation(messages, self.tokenizer, self.image_token, numbers, **rendering)
+            for messages, numbers in zip(conversations, _for_each(counts, conversations), strict=True)
         ]
         data: dict[str, Any] = batch_conversations(
             encoded, self.tokenizer, self.image_token, all(answered), with_assistant_masks, **text_options
@@ -382,9 +380,9 @@ class LiteLVLMProcessor(ProcessorMixin):
                 the beginning of its answer.
         """
         as_turns("answer", answer)
-        reading = {"tokenizer": self.tokenizer, "image_token": self.image_token, "num_image_tokens": 0}
+        reading = {"tokenizer": self.tokenizer, "image_token": self.image_token, "num_image_tokens": ()}
         asked, answered = (
-            encode_conversation(build_messages(["?"], answers, False), **reading, chat_template=self.chat_template)[0]
+            encode_conversation(build_messages(["?"], answers, 0), **reading, chat_template=self.chat_template)[0]
             for answers in ([], [answer])
         )
         if len(answered) == len(asked) or answered[: len(asked)] != asked:
@@ -396,18 +394,16 @@ class LiteLVLMProcessor(ProcessorMixin):
 
     # --- images ---------------------------------------------------------------------------------------------------
 
-    def _encode_images(self, images: Any, num_conversations: int, options: dict[str, Any]) -> dict[str, Any]:
-        is_batch = isinstance(images, (list, tuple)) or (
-            isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4
-        )
-        if is_batch and len(images) != num_conversations:
+    def _encode_images(self, images: list[list[Any]], options: dict[str, Any]) -> dict[str, Any]:
+        loaded = [[load_rgb(image) for image in group] for group in images]
+        counts = [len(group) for group in images]
+        if self.with_masks and max(counts) > 1:
             raise ValueError(
-                f"There are {len(images)} images for {num_conversations} conversations; give one for each, or a "
-                "single image (not in a list) for all."
+                f"A conversation holds {max(counts)} images, but a mask is one of the only image of its conversation; "
+                "give one image, or set `processor.with_masks = False` for answers in text."
             )
-        loaded = [load_rgb(image) for image in (images if is_batch else [images])]
         most = self.sam_image_processor.size["longest_edge"]
-        for image in loaded:
+        for image in (image for group in loaded for image in group):
             if max(image.size) > most * min(image.size):
                 raise ValueError(
                     f"An image is {image.width} pixels wide and {image.height} high; allowed are images of which one "
@@ -415,14 +411,22 @@ class LiteLVLMProcessor(ProcessorMixin):
                 )
         prepared = self.image_processor(loaded, return_tensors="pt", **options)
         data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
+        if max(counts) > 1:
+            data["batch_num_images"] = torch.tensor(counts)
         if self.with_masks:
-            prepared = self.sam_image_processor(loaded, return_tensors="pt")
+            prepared = self.sam_image_processor([group[0] for group in loaded], return_tensors="pt")
             data["sam_pixel_values"] = prepared["pixel_values"]
             data |= {name: torch.as_tensor(prepared[name]) for name in ("original_sizes", "reshaped_input_sizes")}
         return data
 
-    def _num_image_tokens(self, size: list[int]) -> int:
-        """Visual tokens of an image in crops, of a height and width: the whole, then its rows and their ends."""
+    def _num_image_tokens(self, size: list[int] | None, num_images: int) -> int:
+        """
+        Visual tokens of an image, of a height and width if it is in crops: the whole, then its rows and their ends.
+        """
+        if size is None:
+            return self.num_image_tokens
+        if self.vision_aspect_ratio is not None and num_images > 1:
+            return self.num_image_tokens + 1  # LLaVA-OneVision cuts only an image without others
         side = round(self.num_image_tokens**0.5)
         crop = (self.image_processor.crop_size or self.image_processor.size)["height"]
         rows, columns = get_anyres_image_grid_shape(size, self.image_processor.image_grid_pinpoints, crop)
@@ -744,24 +748,36 @@ class LiteLVLMProcessor(ProcessorMixin):
         return written
 
 
-def _one_image_each(images: Any) -> Any:
+def _group_images(images: Any, num_conversations: int) -> list[list[Any]]:
     """
-    Images as one for each conversation, where they come in a list for each; `None` where all of these are empty.
+    The images of each conversation; or of all, where there is a single image or none.
 
     Raises:
-        ValueError: several images in a conversation, or an image in some conversations only.
+        ValueError: images for another number of conversations, or for some of them only.
     """
-    if not isinstance(images, (list, tuple)) or not any(isinstance(one, (list, tuple)) for one in images):
-        return images
-    counts = [len(one) if isinstance(one, (list, tuple)) else 1 for one in images]
-    if max(counts) > 1:
-        raise ValueError(f"A conversation holds {max(counts)} images; one image per conversation is allowed.")
-    if 0 < sum(counts) < len(counts):
+    is_batch = isinstance(images, (list, tuple)) or (
+        isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4
+    )
+    if not is_batch:
+        return [[] if images is None else [images]]
+    if len(images) != num_conversations:
         raise ValueError(
-            f"{sum(counts)} of {len(counts)} conversations have an image; all conversations of a batch keep the same "
-            "number of tokens, so pass those without an image in a call of their own."
+            f"There are {len(images)} images for {num_conversations} conversations; give one for each, a list with "
+            "those of each, or a single image (not in a list) for all."
         )
-    return [one[0] if isinstance(one, (list, tuple)) else one for one in images] if sum(counts) else None
+    groups = [list(one) if isinstance(one, (list, tuple)) else [one] for one in images]
+    number = sum(map(bool, groups))
+    if 0 < number < len(groups):
+        raise ValueError(
+            f"{number} of {len(groups)} conversations have an image; allowed are all or none, so pass those without "
+            "an image in a call of their own."
+        )
+    return groups
+
+
+def _for_each(of_groups: list[Any], conversations: list[Any]) -> list[Any]:
+    """What belongs to the images of each conversation; or of all, where they share one."""
+    return of_groups * (len(conversations) // len(of_groups))
 
 
 def _unknown_option(name: str, known: Iterable[str]) -> ValueError:

@@ -15,13 +15,15 @@
 A prompt on its way into the language model: which of its tokens stay, with which mask and which positions.
 
 The placeholders of an image stay in `input_ids` as the LVLM's processor writes them. Pruning keeps K of a sample's N
-placeholders; all that belongs to the others is dropped: ids, attention mask, labels, position ids. All of it is
-decided here, by gathers and stable sorts alone, so that shapes depend on no values and nothing waits for the device.
+placeholders, or K of those of each of its images; all that belongs to the others is dropped: ids, attention mask,
+labels, position ids. All of it is decided here, by gathers and stable sorts alone, so that shapes depend on no values
+and nothing waits for the device.
 
-B = batch, L = sequence length before and R after pruning, N = patches, K = retained tokens.
+B = batch, L = sequence length before and R after pruning, I = images, N = patches, K = retained tokens.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -46,6 +48,7 @@ class Prompt:
         has_gaps (`bool`): whether positions jump, where tokens were dropped between them.
         source_positions (`torch.LongTensor` of shape `(B, R)`, *optional*): each token's position before pruning;
             `None` where nothing was dropped.
+        num_images (`list[int]`, *optional*): images of each sample; `None` where each has one.
     """
 
     input_ids: torch.Tensor | None
@@ -55,6 +58,7 @@ class Prompt:
     is_padded: bool = False
     has_gaps: bool = False
     source_positions: torch.Tensor | None = None
+    num_images: list[int] | None = None
 
     @classmethod
     def build(
@@ -64,30 +68,38 @@ class Prompt:
         position_ids: torch.Tensor | None,
         is_image: torch.Tensor | None,
         config: LiteLVLMConfig,
+        batch_num_images: torch.Tensor | None = None,
     ) -> "Prompt":
         """
         Reads a prompt as `forward` gets it, with the placeholders that [`find_token`] found if there is an image.
 
         Raises:
-            ValueError: a sample does not hold the placeholders of exactly one image. For images in crops, whose
-                numbers of placeholders differ, [`Prompt.keep`] looks at that.
+            ValueError: a sample does not hold the placeholders of exactly one image, or of as many as
+                `batch_num_images` says. For images in crops, whose numbers of placeholders differ, [`Prompt.keep`]
+                looks at that.
         """
         if is_image is None:
             return cls(input_ids, attention_mask, position_ids, is_padded=attention_mask is not None)
+        check_shape("batch_num_images", batch_num_images, is_image.shape[:1])
         is_right = all_visible = is_image.new_ones(())
         if not config.has_crops:
-            is_right = (is_image.sum(dim=-1) == config.num_patches).all()
+            per_image = config.num_patches if batch_num_images is None else config.num_patches * batch_num_images
+            is_right = (is_image.sum(dim=-1) == per_image).all()
         if attention_mask is not None:
             all_visible = attention_mask.bool().all()
         message = _wrong_placeholders(config.num_patches, config.image_token_id)
-        if is_tracing(is_image):  # a graph cannot depend on values
+        if is_tracing(is_image) and batch_num_images is None:  # a graph cannot depend on values
             torch_compilable_check(is_right, message)
             return cls(input_ids, attention_mask, position_ids, is_image, attention_mask is not None)
+        seen = torch.stack([is_right, all_visible])
+        if batch_num_images is not None:
+            seen = torch.cat([seen, batch_num_images])
         # The only device sync; keep it before any kernel is launched
-        is_right, all_visible = torch.stack([is_right, all_visible]).tolist()
+        is_right, all_visible, *num_images = seen.tolist()
         if not is_right:
             raise ValueError(message)
-        return cls(input_ids, attention_mask, position_ids, is_image, not all_visible)
+        num_images = None if batch_num_images is None else num_images
+        return cls(input_ids, attention_mask, position_ids, is_image, not all_visible, num_images=num_images)
 
     def keep(self, tokens: RetainedTokens, num_tokens: int | list[int], config: LiteLVLMConfig) -> "Prompt":
         """
@@ -95,7 +107,7 @@ class Prompt:
 
         Args:
             tokens ([`RetainedTokens`]): which stay, and in which order.
-            num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
+            num_tokens (`int` or `list[int]`): placeholders of every image, or of each.
             config ([`LiteLVLMConfig`]): says which positions the tokens have.
 
         Raises:
@@ -103,9 +115,10 @@ class Prompt:
                 this prompt.
         """
         if isinstance(num_tokens, list):
-            counts = torch.as_tensor(num_tokens, device=self._is_image.device)
+            wanted = _sum_per_sample(num_tokens, self.num_images)
+            counts = torch.as_tensor(wanted, device=self._is_image.device)
             torch_compilable_check(
-                (self._is_image.sum(dim=-1) == counts).all(), _wrong_placeholders(num_tokens, config.image_token_id)
+                (self._is_image.sum(dim=-1) == counts).all(), _wrong_placeholders(wanted, config.image_token_id)
             )
         if tokens.indices is None:  # all stay
             return self
@@ -113,7 +126,7 @@ class Prompt:
         check_shape("attention_mask", self.attention_mask, shape)
         check_shape("position_ids", self.position_ids, shape, (1, shape[1]))
         indices = tokens.indices.to(self._is_image.device)
-        source, is_image, is_padding = retained_positions(self._is_image, indices, num_tokens)
+        source, is_image, is_padding = retained_positions(self._is_image, indices, num_tokens, self.num_images)
         if tokens.is_valid is not None:
             is_missing = torch.zeros_like(is_image).masked_scatter(is_image, ~tokens.is_valid.to(source.device))
             is_padding = is_missing if is_padding is None else is_padding | is_missing
@@ -131,6 +144,7 @@ class Prompt:
             is_padded=self.is_padded or is_padding is not None,
             has_gaps=keeps_positions,
             source_positions=source,
+            num_images=self.num_images,
         )
 
     def _original_positions(self, source: torch.Tensor) -> torch.Tensor:
@@ -209,10 +223,11 @@ class CachedPrompt:
         if attention_mask is None and before.attention_mask is not None:
             num_since = length - before.attention_mask.shape[1]
             attention_mask = nn.functional.pad(before.attention_mask, (0, num_since), value=1)
-        given = (batch_size, length) if attention_mask is None else tuple(attention_mask.shape)
-        if len(given) == 2 and given != (batch_size, length):
+        # For a static cache `generate` makes masks of four dimensions, or one for each kind of attention
+        is_of_tokens = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+        if is_of_tokens and tuple(attention_mask.shape) != (batch_size, length):
             raise ValueError(
-                f"The attention mask has shape {given}, but {(batch_size, length)} is wanted: a "
+                f"The attention mask has shape {tuple(attention_mask.shape)}, but {(batch_size, length)} is wanted: a "
                 f"pruned `{CACHE_NAME}` has {num_cached} entries, and {num_tokens} tokens come. Give the same samples "
                 "and the `attention_mask` of the pruned prompt's output with a 1 for each token since, or none."
             )
@@ -236,33 +251,49 @@ def find_token(
 
 
 def retained_positions(
-    is_image: torch.Tensor, retained: torch.Tensor, num_tokens: int | list[int]
+    is_image: torch.Tensor,
+    retained: torch.Tensor,
+    num_tokens: int | list[int],
+    num_images: list[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """
     Which positions of the prompt the language model sees.
 
     Args:
-        is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample.
-        retained (`torch.LongTensor` of shape `(B, K)`): patches in the order for the language model; a token that is
+        is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders of each sample, those of its images in a row.
+        retained (`torch.LongTensor` of shape `(I, K)`): patches in the order for the language model; a token that is
             no single patch (-1) gets the position of the first.
-        num_tokens (`int` or `list[int]`): placeholders of every sample, or of each.
+        num_tokens (`int` or `list[int]`): placeholders of every image, or of each.
+        num_images (`list[int]`, *optional*): images of each sample; by default one.
 
     Returns:
-        `torch.LongTensor` of shape `(B, R)`: for each token left its position in the prompt, the retained patches in
-        their order where the first K placeholders stood; R = L - N + K for the smallest number N of placeholders. Then
-        which of them are visual tokens; and which are padding, on the left of samples that had more placeholders, or
-        `None` if all had as many.
+        `torch.LongTensor` of shape `(B, R)`: for each token left its position in the prompt, the retained patches of
+        each image in their order where its first K placeholders stood; R = L less the fewest placeholders that a
+        sample drops. Then which of them are visual tokens; and which are padding, on the left of samples that drop
+        more, or `None` if all drop as many.
     """
-    num_retained = retained.shape[1]
-    fewest, most = (num_tokens, num_tokens) if isinstance(num_tokens, int) else (min(num_tokens), max(num_tokens))
-    is_kept = ~is_image | (is_image.cumsum(dim=-1) <= num_retained)
+    (batch_size, length), (number, num_retained) = is_image.shape, retained.shape
+    if isinstance(num_tokens, int):
+        first = torch.arange(number, device=retained.device) * num_tokens
+        num_dropped = [(num_tokens - num_retained) * images for images in num_images or [1]]
+    else:
+        first = torch.tensor([0, *accumulate(num_tokens[:-1])], device=retained.device)
+        num_dropped = _sum_per_sample([tokens - num_retained for tokens in num_tokens], num_images)
     # A stable sort of two values is a partition that keeps the order, without a shape that depends on data
-    source = is_kept.int().argsort(dim=-1, stable=True)[:, fewest - num_retained :]
-    position_of_patch = is_image.int().argsort(dim=-1, descending=True, stable=True)[:, :most]
+    of_placeholder = is_image.flatten().argsort(descending=True, stable=True)
+    taken = of_placeholder[first[:, None] + torch.arange(num_retained, device=retained.device)]
+    is_kept = (~is_image).flatten().index_fill(0, taken.flatten(), True).view(batch_size, length)
+    source = is_kept.int().argsort(dim=-1, stable=True)[:, min(num_dropped) :]
     is_kept = is_kept.gather(1, source)
     is_image = is_image.gather(1, source) & is_kept
-    source = source.masked_scatter(is_image, position_of_patch.gather(1, retained.clamp(min=0)))
-    return source, is_image, None if fewest == most else ~is_kept
+    source = source.masked_scatter(is_image, of_placeholder[first[:, None] + retained.clamp(min=0)] % length)
+    return source, is_image, None if min(num_dropped) == max(num_dropped) else ~is_kept
+
+
+def _sum_per_sample(of_images: list[int], num_images: list[int] | None) -> list[int]:
+    """The sum of what the images of each sample have."""
+    values = iter(of_images)
+    return of_images if num_images is None else [sum(islice(values, number)) for number in num_images]
 
 
 def _count(attention_mask: Any) -> Any:
@@ -271,9 +302,10 @@ def _count(attention_mask: Any) -> Any:
 
 
 def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str:
+    which = "each" if isinstance(num_tokens, int) else "all"
     return (
-        f"Each sample must hold {num_tokens} image placeholders (id {image_token_id}), those of exactly one image; "
-        "several images per prompt are not supported."
+        f"Each sample must hold {num_tokens} image placeholders (id {image_token_id}) for {which} of its images; "
+        "`batch_num_images` says how many these are, if not one."
     )
 
 

@@ -19,61 +19,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoProcessor,
-    CLIPConfig,
-    CLIPModel,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessor,
-    LlavaNextProcessor,
-)
+from transformers import AutoProcessor, LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation, LiteLVLMProcessor
 from litelvlm.conversion import convert
 from litelvlm.conversion.llava_hf import export_llava
 from litelvlm.serving.engines import encode
 
-PINPOINTS = [[32, 64], [64, 32], [64, 64]]
+from ..hosts import write_llava_next
+
 SIZES = [(50, 90), (64, 40)]  # height, width: one crop above two, and two above two, unpadded
 OPTIONS = {"max_new_tokens": 6}
 
 
 @pytest.fixture
 def llava_next(config_values, processor, tmp_path):
-    """A tiny LLaVA-NeXT, saved with its processor, and the folder of its CLIP."""
-    torch.manual_seed(0)
-    tokenizer, guide = processor.tokenizer, processor.guide_tokenizer
-    values = config_values["backbone_config"]
-    text = values["text_config"] | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    config = LlavaNextConfig(
-        vision_config=values["vision_config"],
-        text_config=text,
-        image_grid_pinpoints=PINPOINTS,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    model = LlavaNextForConditionalGeneration(config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    model.save_pretrained(tmp_path / "llava_next")
-    image_processor = LlavaNextImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=PINPOINTS
-    )
-    own = LlavaNextProcessor(
-        image_processor,
-        tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        chat_template=processor.chat_template,
-        num_additional_image_tokens=1,
-    )
-    own.save_pretrained(tmp_path / "llava_next")
-    guide_values = config_values["guide_config"] | {"vocab_size": len(guide), "pad_token_id": guide.pad_token_id}
-    guide_values |= {"bos_token_id": guide.bos_token_id, "eos_token_id": guide.eos_token_id}
-    clip = CLIPModel(CLIPConfig(text_config=guide_values, vision_config=values["vision_config"], projection_dim=16))
-    clip.save_pretrained(tmp_path / "clip")
-    guide.save_pretrained(tmp_path / "clip")
-    return model, own, tmp_path
+    """A tiny LLaVA-NeXT, saved with its processor, and the folder with it and its CLIP."""
+    return *write_llava_next(tmp_path, processor, config_values), tmp_path
 
 
 @pytest.fixture

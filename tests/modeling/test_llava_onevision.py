@@ -17,31 +17,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
-)
 
 from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor, from_backbone
 from litelvlm.conversion import convert
 from litelvlm.conversion.llava_hf import export_llava
 
-from ..siglip import (
-    CHAT_TEMPLATE,
-    NUM_PATCHES,
-    gemma_tokenizer,
-    qwen2,
-    randomise,
-    siglip_vision,
-    take_tower,
-    write_siglip,
-)
+from ..hosts import write_onevision
+from ..siglip import NUM_PATCHES
 
-# At most two crops' worth of patches, by 1.1 in each direction: a square of four crops is shrunk
-PINPOINTS, LIMIT = [[32, 32], [32, 64], [64, 32], [64, 64]], "anyres_max_2"
 SIZES = [
     (20, 60),
     (30, 20),
@@ -58,33 +41,7 @@ OF_LVLM = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
 @pytest.fixture
 def onevision(processor, tmp_path):
     """A tiny LLaVA-OneVision, saved with its processor, and the folder with both and its SigLIP."""
-    tokenizer = processor.tokenizer
-    (tmp_path / "siglip").mkdir()
-    siglip = write_siglip(tmp_path / "siglip", gemma_tokenizer())
-    tokenizer.add_tokens(["<video>"], special_tokens=True)
-    tokenizer.bos_token = None
-    config = LlavaOnevisionConfig(
-        vision_config=siglip_vision(),
-        text_config=qwen2(tokenizer),
-        image_grid_pinpoints=PINPOINTS,
-        vision_aspect_ratio=LIMIT,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
-    )
-    lvlm = randomise(LlavaOnevisionForConditionalGeneration(config))
-    take_tower(lvlm, siglip)
-    lvlm.save_pretrained(tmp_path / "lvlm")
-    own = LlavaOnevisionProcessor(
-        LlavaOnevisionImageProcessor(size={"height": 32, "width": 32}, image_grid_pinpoints=PINPOINTS),
-        tokenizer,
-        LlavaOnevisionVideoProcessor(),
-        num_image_tokens=NUM_PATCHES,
-        vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
-        vision_aspect_ratio=LIMIT,
-    )
-    own.save_pretrained(tmp_path / "lvlm")
-    return lvlm, own, tmp_path
+    return *write_onevision(tmp_path, processor), tmp_path
 
 
 @pytest.fixture

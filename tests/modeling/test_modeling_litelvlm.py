@@ -23,30 +23,16 @@ from transformers import (
     CLIPModel,
     DynamicCache,
     LlavaForConditionalGeneration,
-    VipLlavaForConditionalGeneration,
 )
 
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
+from ..hosts import WRAPPED, backbone_values, wrapped_lvlm
+
 IMAGE_ID, SEG_ID, NUM_PATCHES = 90, 91, 16
-WRAPPED = {"llava": LlavaForConditionalGeneration, "vipllava": VipLlavaForConditionalGeneration}
 GENERATE = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
-
-
-def wrapped_lvlm(model):
-    """The Transformers model that `model` wraps, with the same weights."""
-    config = model.config.backbone_config
-    lvlm = WRAPPED[config.model_type](config).eval()
-    lvlm.model.load_state_dict(model.model.backbone.state_dict())
-    lvlm.lm_head.load_state_dict(model.lm_head.state_dict())
-    return lvlm
-
-
-def backbone_values(config_values, kind):
-    backbone = config_values["backbone_config"] | {"model_type": kind}
-    return backbone | ({"vision_feature_layers": [-2, -3, 1]} if kind == "vipllava" else {})
 
 
 def pad_left(batch, num_padding):
@@ -323,8 +309,8 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, make_batch):
     ("change", "message"),
     [
         (lambda b: b | {"guide_input_ids": None}, "`guide_input_ids` is None"),
-        (lambda b: b | {"pixel_values": b["pixel_values"][:, None]}, "one image per prompt"),
-        (lambda b: b | {"input_ids": b["input_ids"].clone().fill_(IMAGE_ID)}, "several images per prompt"),
+        (lambda b: b | {"pixel_values": b["pixel_values"][:, None]}, "allowed is .images, channels, height"),
+        (lambda b: b | {"input_ids": b["input_ids"].clone().fill_(IMAGE_ID)}, "`batch_num_images` says how many"),
         (lambda b: b | {"pixel_values": torch.randn(6, 3, 32, 32)}, "6 images for 3 prompts"),
         (lambda b: b | {"input_ids": None}, "exactly one of `input_ids` and `inputs_embeds`"),
         (

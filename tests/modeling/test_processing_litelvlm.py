@@ -233,7 +233,7 @@ def test_chat_conversations_give_the_same_inputs(processor):
     rendered = processor.apply_chat_template(conversation, add_generation_prompt=True)
     assert rendered.startswith(SYSTEM) and rendered.endswith("USER: And the cat? ASSISTANT:")
     conversation[2]["content"] = [{"type": "image", "image": IMAGE}]
-    with pytest.raises(ValueError, match="holds 2 images; one image"):
+    with pytest.raises(ValueError, match="holds 2 images, but a mask is one of the only image"):
         processor.apply_chat_template(conversation, tokenize=True)
 
 
@@ -247,7 +247,7 @@ def test_chat_conversations_give_the_same_inputs(processor):
         ({"text": [[]]}, "without any text"),
         ({"text": [3]}, "'int' object is not iterable|allowed are"),
         ({"text": ["a", "b"], "images": [IMAGE]}, "1 images for 2 conversations"),
-        ({"text": ["a"], "images": [[IMAGE, IMAGE]]}, "holds 2 images; one image per conversation"),
+        ({"text": ["a"], "images": [[IMAGE, IMAGE]]}, "holds 2 images, but a mask"),
         ({"text": "a", "answers": ["b", "c"]}, "1 conversations in `text`, 2 in `answers`"),
         ({"text": [["a", "b"]], "answers": [[]]}, "2 questions and 0 answers"),
         ({"text": "a", "question_template": "segment"}, "it must hold {}"),

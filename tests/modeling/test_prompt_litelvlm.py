@@ -120,6 +120,32 @@ def test_images_of_different_lengths_end_padded_on_the_left(config):
         whole.keep(retained([5, 0], [1, 2]), [4, 6], config)
 
 
+def test_each_of_several_images_keeps_its_first_positions_and_prompts_with_fewer_images_lose_none(config):
+    whole = prompt_of("tiiiitiiiit", "pppptiiiitt")
+    whole.num_images = [2, 1]
+    prompt = whole.keep(retained([3, 0], [1, 2], [2, -1]), 4, config)
+    # Two images drop four placeholders, one drops two: the first prompt is padded by two
+    assert prompt.source_positions[0, 2:].tolist() == [0, 4, 1, 5, 7, 8, 10]
+    assert prompt.source_positions[1].tolist() == [0, 1, 2, 3, 4, 7, 5, 9, 10]
+    assert prompt.attention_mask.tolist() == [[0, 0, *[1] * 7], [0, 0, 0, 0, *[1] * 5]]
+    assert prompt.position_ids.tolist() == [[0, 0, 0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 1, 2, 3, 4]]
+    assert prompt.is_image[0].tolist() == [False] * 3 + [True] * 2 + [False] + [True] * 2 + [False]
+    assert prompt.num_images == [2, 1]
+    embeds = prompt.scatter(torch.zeros(2, 9, 1), torch.arange(1.0, 7.0).view(3, 2, 1))
+    assert embeds[..., 0].tolist() == [[0, 0, 0, 1, 2, 0, 3, 4, 0], [0, 0, 0, 0, 0, 5, 6, 0, 0]]
+
+
+def test_several_images_in_crops_may_all_have_other_lengths(config):
+    whole = prompt_of("iiiitiii", "ttiiiiii")
+    whole.num_images = [2, 1]
+    prompt = whole.keep(retained([3, 0], [2, 0], [5, 4]), [4, 3, 6], config)
+    assert prompt.source_positions[0].tolist() == [3, 0, 4, 7, 5]
+    assert prompt.source_positions[1, 1:].tolist() == [0, 1, 7, 6]
+    assert prompt.attention_mask.tolist() == [[1] * 5, [0, 1, 1, 1, 1]]
+    with pytest.raises((ValueError, RuntimeError), match=r"must hold \[10, 3\] image placeholders .* for all of its"):
+        whole.keep(retained([3, 0], [2, 0], [1, 2]), [4, 6, 3], config)
+
+
 def test_tokens_that_an_image_does_not_have_are_masked(config):
     tokens = RetainedTokens(torch.tensor([[1, 2, -1], [0, -1, -1]]), is_valid=torch.tensor([[1, 1, 0], [1, 0, 0]]) > 0)
     prompt = prompt_of("tiiiitt", "tiiiitt", with_mask=False).keep(tokens, 4, config)
@@ -142,7 +168,7 @@ def test_patches_are_found_among_tokens_dropped_inside_the_language_model():
     assert prompt.patches_at(source, num_patches=4).tolist() == [[1, 3], [1, 2]]
 
 
-def test_a_prompt_must_hold_exactly_one_image(config):
+def test_a_prompt_must_hold_exactly_one_image_or_as_many_as_it_says(config):
     ids = torch.randint(3, IMAGE_ID, (2, 30))
     ids[:, 4:20] = IMAGE_ID
     prompt = Prompt.build(ids, torch.ones_like(ids), None, ids == IMAGE_ID, config)
@@ -151,5 +177,10 @@ def test_a_prompt_must_hold_exactly_one_image(config):
     for change in (ids[:, 1:5], torch.cat([ids, ids], dim=1)):
         with pytest.raises(ValueError, match="must hold 16 image placeholders"):
             Prompt.build(change, None, None, change == IMAGE_ID, config)
+    several = torch.cat([ids, ids], dim=1)
+    counts = torch.tensor([2, 2])
+    assert Prompt.build(several, None, None, several == IMAGE_ID, config, counts).num_images == [2, 2]
+    with pytest.raises(ValueError, match=r"must hold 16 image placeholders .* for each of its images"):
+        Prompt.build(several, None, None, several == IMAGE_ID, config, torch.tensor([2, 1]))
     text = Prompt.build(ids[:, 20:], torch.ones(2, 10), None, None, config)
     assert text.is_image is None and text.is_padded

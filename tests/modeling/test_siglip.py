@@ -42,16 +42,14 @@ from litelvlm.conversion.weights import CheckpointReader
 from litelvlm.hub_cards.publish import push
 from litelvlm.modeling.guide_texts_litelvlm import encode_guide_texts
 
+from ..hosts import write_interleave
 from ..siglip import (
-    CHAT_TEMPLATE,
     GUIDE_LENGTH,
     NUM_PATCHES,
     gemma_tokenizer,
-    qwen2,
     randomise,
     siglip_tokenizer,
     siglip_vision,
-    take_tower,
     write_siglip,
 )
 
@@ -65,31 +63,8 @@ IMAGES = [
 @pytest.fixture(params=["siglip", "siglip2"])
 def llava(request, processor, tmp_path):
     """A tiny llava-interleave, saved with its processor, and its SigLIP."""
-    tokenizer = processor.tokenizer
-    (tmp_path / "siglip").mkdir()
     guide = siglip_tokenizer(tmp_path) if request.param == "siglip" else gemma_tokenizer()
-    siglip = write_siglip(tmp_path / "siglip", guide)
-    config = LlavaConfig(
-        vision_config=siglip_vision(),
-        text_config=qwen2(tokenizer),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        image_seq_length=NUM_PATCHES,
-    )
-    lvlm = randomise(LlavaForConditionalGeneration(config))
-    take_tower(lvlm, siglip)
-    lvlm.save_pretrained(tmp_path / "lvlm")
-    tokenizer.bos_token = None
-    LlavaProcessor(
-        SiglipImageProcessor(size={"height": 32, "width": 32}),
-        tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
-        num_additional_image_tokens=0,
-    ).save_pretrained(tmp_path / "lvlm")
-    return lvlm, siglip, tmp_path
+    return *write_interleave(tmp_path, processor, guide), tmp_path
 
 
 @pytest.fixture

@@ -98,8 +98,9 @@ def encode(
         pruning_method (`str`, *optional*): replaces the configured method.
 
     Raises:
-        ValueError: no images, a method that prunes inside the language model, or `position_mode="original"` where
-            tokens are pruned: an engine numbers the tokens that it is given one by one.
+        ValueError: no images, several in a conversation, a method that prunes inside the language model, or
+            `position_mode="original"` where tokens are pruned: an engine numbers the tokens that it is given one by
+            one.
     """
     config = model.config
     plan = PruningPlan.resolve(config, num_retained_tokens, pruning_method)
@@ -116,6 +117,11 @@ def encode(
     if images is None:
         raise ValueError("`images` is None, so there is nothing to encode; give the engine the texts themselves.")
     inputs = processor(images=images, text=texts).to(model.device)
+    if "batch_num_images" in inputs:
+        raise ValueError(
+            f"The conversations hold {inputs['batch_num_images'].tolist()} images; allowed is one each, whose visual "
+            "tokens another engine is given."
+        )
     pixels = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs}
     image_state = model.encode_image(**pixels, pruning_method=pruning_method)
 
