@@ -436,8 +436,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if isinstance(plan.method, LayerwisePruner) and self.config.has_prefix:
             raise ValueError(
                 f"`pruning_method` is {plan.method.name!r}, which prunes inside a language model that reads in one "
-                f"direction, but a {self.config.backbone_config.model_type!r} reads its prompt in both; choose another "
-                "method."
+                f"direction, but a {self.config.backbone_config.model_type!r} reads in both; choose another method."
             )
         if selector is KEEP_ALL:
             return selector.select(None, plan.num_retained_tokens, plan.config), None

@@ -187,9 +187,9 @@ class LiteLVLMProcessor(ProcessorMixin):
             [`BatchFeature`] with B conversations of up to T turns about b images: `input_ids`, `attention_mask`
             (`labels`, `token_type_ids`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values`
             `(b, 3, S, S)`; `guide_input_ids` and `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for
-            templates; `sam_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
-            width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute `text_labels`
-            keeps the texts of each conversation, for [`post_process_instance_segmentation`].
+            templates; `sam_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as
+            (height, width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute
+            `text_labels` keeps the texts of each conversation, for [`post_process_instance_segmentation`].
 
         Raises:
             ValueError: no or empty text, counts or sizes that do not fit, answered and open conversations in one
