@@ -223,6 +223,18 @@ class LiteLVLMConfig(PreTrainedConfig):
         return self.vision_config.model_type == "clip_vision_model"
 
     @property
+    def has_prefix(self) -> bool:
+        """
+        Whether the language model reads its prompt in both directions, and counts positions from 1, as PaliGemma's.
+        """
+        return self.backbone_config.model_type == "paligemma"
+
+    @property
+    def first_position(self) -> int:
+        """Position id of a prompt's first token."""
+        return int(self.has_prefix)
+
+    @property
     def has_crops(self) -> bool:
         """Whether an image is cut into crops, as by LLaVA-NeXT, so that images have different numbers of tokens."""
         return hasattr(self.backbone_config, "image_grid_pinpoints")
@@ -243,8 +255,8 @@ class LiteLVLMConfig(PreTrainedConfig):
     @property
     def vision_feature_layers(self) -> list[int]:
         """Indices of the vision tower's hidden states that the projector receives, one or several."""
-        # VipLLaVA had a name of its own in earlier versions of Transformers
-        former = getattr(self.backbone_config, "vision_feature_layers", None)
+        # VipLLaVA had a name of its own in earlier versions of Transformers; PaliGemma has the last one always
+        former = getattr(self.backbone_config, "vision_feature_layers", -1)
         layers: Any = getattr(self.backbone_config, "vision_feature_layer", former)
         return [layers] if isinstance(layers, int) else list(layers)
 
@@ -359,7 +371,9 @@ class LiteLVLMConfig(PreTrainedConfig):
                 f"{tower!r}; allowed are LVLMs with a {' or '.join(map(repr, VISION_TOWERS))} vision tower, such as "
                 "'llava' or 'vipllava'."
             )
-        strategy = getattr(self.backbone_config, "vision_feature_select_strategy", "default")
+        # Of those without a choice, PaliGemma takes what the tower gives, and VipLLaVA leaves out the first
+        without_choice = "full" if self.has_prefix else "default"
+        strategy = getattr(self.backbone_config, "vision_feature_select_strategy", without_choice)
         if strategy != VISION_TOWERS[tower]:
             raise ValueError(
                 f"`backbone_config.vision_feature_select_strategy` is {strategy!r}; only {VISION_TOWERS[tower]!r} is "

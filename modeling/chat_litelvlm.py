@@ -40,6 +40,21 @@ LLAVA_V1_CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
 
+# PaliGemma knows no conversation: its processor writes the image, one text and a new line, then the answer, in two
+# pieces. The last of these characters is `SPLIT`.
+PALIGEMMA_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['content'] is string %}{% set parts = [{'type': 'text', 'text': message['content']}] %}"
+    "{% else %}{% set parts = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' and loop.first %}"
+    "{% for part in parts %}{% if part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}{{ bos_token }}"
+    "{% for part in parts %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{{ '\\n' }}"
+    "{% elif message['role'] == 'assistant' and loop.index == 2 %}{{ '\\ue000' }}{% generation %}"
+    "{% for part in parts %}{{ part['text'] }}{% endfor %}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ raise_exception('PaliGemma reads one message of the user and answers it') }}{% endif %}"
+    "{% endfor %}"
+)
+
 # Questions that LISA and GLaMM were trained with; the first is what a text is put into unless another is named
 QUESTION_TEMPLATES = (
     "Can you segment {} in this image?",
@@ -161,6 +176,7 @@ def protect(text: Any, tokens: Iterable[str]) -> Any:
 
 __all__ = [
     "LLAVA_V1_CHAT_TEMPLATE",
+    "PALIGEMMA_CHAT_TEMPLATE",
     "QUESTION_TEMPLATES",
     "SPLIT",
     "added_tokens",

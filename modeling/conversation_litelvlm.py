@@ -136,7 +136,11 @@ def encode_conversation(
             "`chat_template`."
         )
     image_id, of_images = tokenizer.convert_tokens_to_ids(image_token), iter(num_image_tokens)
-    ids, labels = ([], []) if tokenizer.bos_token_id is None else ([tokenizer.bos_token_id], [_IGNORED])
+    ids: list[int] = []
+    # PaliGemma's template writes the token itself, behind the image
+    if tokenizer.bos_token_id is not None and not rendered.replace(image_token, "").startswith(tokenizer.bos_token):
+        ids = [tokenizer.bos_token_id]
+    labels = [_IGNORED] * len(ids)
     start = 0
     for piece in re.split(f"({re.escape(image_token)}|{SPLIT})", rendered):
         if piece == image_token:

@@ -16,6 +16,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
@@ -27,7 +28,14 @@ from .versions_litelvlm import CACHE_NAME
 # What only the mask decoder reads: masks are decoded once, after the answer
 _FOR_MASKS = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
 # What only the first step reads, whose prompt holds the image
-_FOR_PROMPT = ("image_state", "image_sizes", "batch_num_images", "guide_input_ids", "guide_attention_mask")
+_FOR_PROMPT = (
+    "image_state",
+    "image_sizes",
+    "batch_num_images",
+    "guide_input_ids",
+    "guide_attention_mask",
+    "token_type_ids",
+)
 # What has a row for each image, and not for each prompt
 _PER_IMAGE = {"pixel_values", "image_sizes"}
 
@@ -77,6 +85,9 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             **{CACHE_NAME: cache},
             **kwargs,
         )
+        # Transformers counts from 0
+        if self.config.first_position and model_inputs.get("position_ids") is not None:
+            model_inputs["position_ids"] = model_inputs["position_ids"] + self.config.first_position
         if not kwargs.get("use_cache", True):
             return model_inputs
         if not is_first_iteration:
@@ -93,7 +104,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
                 "entries than tokens, so a cached conversation cannot be continued; pass the whole conversation with "
                 "its image and without a cache instead, or `pruning_method='none'` in every turn."
             )
-        if _has_image(kwargs):
+        if _has_image(kwargs) or "token_type_ids" in model_inputs:
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
             model_inputs["attention_mask"] = attention_mask
         return model_inputs
@@ -139,11 +150,18 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             # Only the tokens that were kept of the prompt are in the cache: mask and positions go on from those
             model_kwargs["attention_mask"] = outputs.attention_mask
             model_kwargs["position_ids"] = outputs.position_ids
+            if self.config.first_position and outputs.position_ids is not None:
+                model_kwargs["position_ids"] = outputs.position_ids - self.config.first_position
         elif outputs.retained_indices is not None and isinstance(self._plan(model_kwargs).method, LayerwisePruner):
             # Without a cache each step is a prompt again, and is to be pruned like the first: not by its answer. Of a
             # prompt without padding Transformers has no mask; its last token is always kept
             model_kwargs.setdefault("prompt_length", int(outputs.source_positions[0, -1]) + 1)
-        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        token_type_ids = model_kwargs.get("token_type_ids")
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        if token_type_ids is not None:  # of what is generated: no part of the prefix
+            num_new = model_kwargs["token_type_ids"].shape[1] - token_type_ids.shape[1]
+            model_kwargs["token_type_ids"] = nn.functional.pad(token_type_ids, (0, num_new), value=1)
+        return model_kwargs
 
     def _is_about_image(
         self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, cache: Cache, kwargs: dict[str, Any]

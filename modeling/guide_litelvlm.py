@@ -118,7 +118,9 @@ def load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> C
         )
     for size in ("hidden_size", "patch_size", "image_size"):
         of_guide, of_backbone = getattr(config.vision_config, size), getattr(vision_config, size)
-        if of_guide != of_backbone:
+        # PaliGemma's towers of 448 and 896 pixels were trained on from SigLIP's of 224; the guide knows no positions
+        is_enlarged = size == "image_size" and parent_class is SiglipModel and of_backbone % of_guide == 0
+        if of_guide != of_backbone and not is_enlarged:
             raise ValueError(
                 f"`guide` {str(name)!r} has a vision tower of {size} {of_guide}, but that of the backbone has "
                 f"{of_backbone}; give the CLIP or SigLIP checkpoint that the backbone was built on."

@@ -54,6 +54,7 @@ from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
+from .prefix_litelvlm import add_prefix
 from .prompt_litelvlm import CachedPrompt, Prompt, check_shape, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
@@ -114,6 +115,8 @@ _SHARED_ARGUMENTS = r"""
         Replaces the configured budget in this call.
     pruning_method (`str`):
         Replaces the configured method in this call.
+    token_type_ids (`torch.LongTensor` of shape `(B, L)`):
+        For PaliGemma: 0 for the prompt, which its language model reads in both directions, and 1 for the answer.
 """
 _LABEL_ARGUMENTS = r"""
     labels (`torch.LongTensor` of shape `(B, L)`):
@@ -351,6 +354,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
 
         patches = [hidden_states[i][:, num_class_tokens:] for i in wanted]
         state = LiteLVLMImageState(image_features=torch.cat(patches, dim=-1))
+        # CODEPATH: PaliGemma sees patches behind the tower's last norm, the LLaVA family before it
+        if self.config.has_prefix:
+            state.image_features = tower.post_layernorm(state.image_features)
         if selector is KEEP_ALL:
             return state
         if num_class_tokens:
@@ -461,6 +467,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, where it knows "
                 "of one image per conversation, but `batch_num_images` is given; choose another method."
             )
+        if isinstance(plan.method, LayerwisePruner) and self.config.has_prefix:
+            raise ValueError(
+                f"`pruning_method` is {plan.method.name!r}, which prunes inside a language model that reads in one "
+                f"direction, but a {self.config.backbone_config.model_type!r} reads in both; choose another method."
+            )
         if selector is KEEP_ALL:
             return selector.select(None, plan.num_retained_tokens, plan.config), None
         signals = self._signals(image_state, guide_input_ids, guide_attention_mask, plan)
@@ -552,6 +563,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         num_retained_tokens: int | None = None,
         pruning_method: str | None = None,
+        token_type_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMModelOutput:
         if (input_ids is None) == (inputs_embeds is None):
@@ -565,6 +577,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             image_state = image_state.without_sam().repeat_for(len(is_image))
             batch_num_images = image_state.batch_num_images
         prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config, batch_num_images)
+        prompt = replace(prompt, token_type_ids=token_type_ids)
         cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
         cached: CachedPrompt | None = getattr(cache, "pruned_prompt", None)
         if is_image is None:
@@ -618,7 +631,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"The language model reads {inputs_embeds.shape[1]} tokens, but it was made for {num_positions} "
                 "positions, so its answers may be wrong; shorten the conversation, or retain fewer visual tokens."
             )
-        inputs = {"inputs_embeds": inputs_embeds, "position_ids": prompt.position_ids, **kwargs}
+        inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "position_ids": prompt.position_ids}
         language_model = self.backbone.language_model
         if isinstance(plan.method, LayerwisePruner):
             return plan.method.run(
@@ -628,10 +641,15 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 plan.config,
                 attention_mask=prompt.attention_mask,
                 **inputs,
+                **kwargs,
             )
         uses_cache = kwargs.get("use_cache", self.config.get_text_config().use_cache) and not self.training
-        attention_mask = prompt.mask_for_language_model(bool(uses_cache))
-        return language_model(attention_mask=attention_mask, **inputs), prompt.source_positions
+        inputs["attention_mask"] = prompt.mask_for_language_model(bool(uses_cache))
+        # CODEPATH: PaliGemma's language model reads its prompt in both directions, all others in one
+        if self.config.has_prefix:
+            cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
+            inputs = add_prefix(inputs, prompt, cache, self.config)
+        return language_model(**inputs, **kwargs), prompt.source_positions
 
 
 @auto_docstring(custom_intro="An LVLM with pruned visual tokens that answers in text.")
@@ -769,6 +787,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         logits_to_keep: int | torch.Tensor = 0,
         num_retained_tokens: int | None = None,
         pruning_method: str | None = None,
+        token_type_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMSegmentationOutput:
         tokens = inputs_embeds if input_ids is None else input_ids
@@ -787,9 +806,14 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             inputs_embeds=inputs_embeds,
             num_retained_tokens=num_retained_tokens,
             pruning_method=pruning_method,
+            token_type_ids=token_type_ids,
             **kwargs,
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        # CODEPATH: PaliGemma 2 bounds its logits as Gemma 2 does; no other LVLM has its language model's bound
+        softcap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
+        if self.config.has_prefix and softcap is not None:
+            logits = torch.tanh(logits / softcap) * softcap
 
         loss = None
         if labels is not None or kwargs.get("shift_labels") is not None:
@@ -856,6 +880,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         pruning_method: str | None = None,
         original_sizes: torch.Tensor | None = None,
         reshaped_input_sizes: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[LiteLVLMSegmentationKwargs],
     ) -> LiteLVLMSegmentationOutput:
         mask_labels = kwargs.pop("mask_labels", None)
@@ -876,6 +901,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             logits_to_keep=logits_to_keep,
             num_retained_tokens=num_retained_tokens,
             pruning_method=pruning_method,
+            token_type_ids=token_type_ids,
             return_dict=True,
             **kwargs,
         )

@@ -59,7 +59,7 @@ class LiteLVLMImageState(ModelOutput):
 
     Args:
         image_features (`torch.Tensor` of shape `(I, N, D)`): the vision tower's patches, before the projector; of
-            LLaVA-OneVision behind it.
+            LLaVA-OneVision behind it, of PaliGemma behind the tower's last norm.
         patch_embeds (`torch.Tensor` of shape `(I, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(I, N)`, float32): contribution of each patch to the class token by the
             paper's rule; `None` if not pruned.

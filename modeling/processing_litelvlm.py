@@ -43,6 +43,7 @@ from transformers.utils.chat_template_utils import _get_template_variables
 from ..configuration.configuration_litelvlm import VISION_TOWERS, max_num_crops, num_patches_per_side
 from .chat_litelvlm import (
     LLAVA_V1_CHAT_TEMPLATE,
+    PALIGEMMA_CHAT_TEMPLATE,
     QUESTION_TEMPLATES,
     SPLIT,
     as_turns,
@@ -56,6 +57,7 @@ from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
 from .images_litelvlm import load_rgb
+from .locations_litelvlm import read_locations
 
 # In the configurations of CLIP's first checkpoints: Transformers then takes the highest id of a text for its end
 _LEGACY_EOS_TOKEN_ID = 2
@@ -103,6 +105,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             as long as they are.
         vision_aspect_ratio (`str`, *optional*): of LLaVA-OneVision, such as `"anyres_max_9"`: how many crops' worth of
             tokens an image may have before it is shrunk.
+        with_token_types (`bool`): whether to give `token_type_ids`, 1 in answers and else 0, for PaliGemma.
     """
 
     valid_processor_kwargs = LiteLVLMProcessorKwargs
@@ -122,6 +125,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         rejection_token: str | None = None,
         guide_length: int | None = None,
         vision_aspect_ratio: str | None = None,
+        with_token_types: bool = False,
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
@@ -131,6 +135,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         self.rejection_token = rejection_token
         self.guide_length = guide_length
         self.vision_aspect_ratio = vision_aspect_ratio
+        self.with_token_types = with_token_types
         if tokenizer is not None:  # many name no side, and an answer goes on from the last token of its prompt
             tokenizer.padding_side = "left"
         # In a saved folder the code stands beside this processor's files
@@ -148,6 +153,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         names = ["input_ids", "attention_mask", "pixel_values", "guide_input_ids", "guide_attention_mask"]
         if hasattr(self.image_processor, "image_grid_pinpoints"):
             names.append("image_sizes")
+        if self.with_token_types:
+            names.append("token_type_ids")
         return names + (["sam_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
 
     # trf-ignore: TRF057
@@ -181,12 +188,12 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Returns:
             [`BatchFeature`] with B conversations of up to T turns about b images: `input_ids`, `attention_mask`
-            (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`, and
-            `batch_num_images` `(B,)` where conversations have several;
-            `guide_input_ids` and `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates;
-            `sam_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
-            width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute `text_labels`
-            keeps the texts of each conversation, for [`post_process_instance_segmentation`].
+            (`labels`, `token_type_ids`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values`
+            `(b, 3, S, S)`, and `batch_num_images` `(B,)` where conversations have several; `guide_input_ids` and
+            `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates; `sam_pixel_values`
+            `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height, width);
+            `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute `text_labels` keeps the
+            texts of each conversation, for [`post_process_instance_segmentation`].
 
         Raises:
             ValueError: no or empty text, counts or sizes that do not fit, several images in a conversation where masks
@@ -334,6 +341,11 @@ class LiteLVLMProcessor(ProcessorMixin):
     ) -> BatchFeature:
         rendering = rendering or {"chat_template": self.chat_template}
         is_continued = bool(rendering.get("continue_final_message"))
+        if is_continued and self.with_token_types:
+            raise ValueError(
+                "`continue_final_message` is set, but PaliGemma reads an answer in another way than its question; "
+                "leave the answer out, or give it whole."
+            )
         answered = [messages[-1]["role"] == "assistant" and not is_continued for messages in conversations]
         if any(answered) and not all(answered):
             raise ValueError(
@@ -348,9 +360,12 @@ class LiteLVLMProcessor(ProcessorMixin):
             encode_conversation(messages, self.tokenizer, self.image_token, numbers, **rendering)
             for messages, numbers in zip(conversations, _for_each(counts, conversations), strict=True)
         ]
+        marks_answers = with_assistant_masks or self.with_token_types
         data: dict[str, Any] = batch_conversations(
-            encoded, self.tokenizer, self.image_token, all(answered), with_assistant_masks, **text_options
+            encoded, self.tokenizer, self.image_token, all(answered), marks_answers, **text_options
         )
+        if self.with_token_types:
+            data["token_type_ids"] = data["assistant_masks"] if with_assistant_masks else data.pop("assistant_masks")
         data |= encode_guide_texts(guides, self.guide_tokenizer, self.guide_length)
         data |= prepared
         if segmentation_maps is not None:
@@ -583,6 +598,27 @@ class LiteLVLMProcessor(ProcessorMixin):
         answers = sequences[:, length:]
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
+    def post_process_locations(
+        self, sequences: Any, inputs: Any, target_sizes: torch.Tensor | Sequence[Sequence[int]]
+    ) -> list[list[dict[str, Any]]]:
+        """
+        The objects that PaliGemma's answers name by <loc> and <seg> tokens.
+
+        Args:
+            sequences, inputs: as in [`decode_answers`].
+            target_sizes (`torch.Tensor` of shape `(B, 2)`): height and width of the image of each answer.
+
+        Returns:
+            `list[list[dict]]`: of each answer what [`read_locations`] reads in it.
+
+        Raises:
+            ValueError: another number of sizes than of answers.
+        """
+        answers, sizes = self.decode_answers(sequences, inputs), torch.as_tensor(target_sizes).tolist()
+        if len(answers) != len(sizes):
+            raise ValueError(f"There are {len(answers)} answers and {len(sizes)} `target_sizes`; give one for each.")
+        return [read_locations(answer, size) for answer, size in zip(answers, sizes, strict=True)]
+
     def explain_no_masks(self, outputs: Any, inputs: Any) -> list[str | None]:
         """
         Why answers have no mask.
@@ -642,7 +678,9 @@ class LiteLVLMProcessor(ProcessorMixin):
         if guide is None:
             guide = default_guide(vision_config)
         own = AutoProcessor.from_pretrained(source, **kwargs)
+        is_paligemma = config.model_type == "paligemma"
         chat_template = chat_template or own.chat_template or own.tokenizer.chat_template
+        chat_template = chat_template or (PALIGEMMA_CHAT_TEMPLATE if is_paligemma else None)
         if chat_template is None:
             raise ValueError(f"{str(source)!r} has no chat template; give one as `chat_template`.")
         reaching = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
@@ -660,6 +698,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             with_masks=False,
             guide_length=guide_length,
             vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
+            with_token_types=is_paligemma,
         )
 
     @classmethod
@@ -718,6 +757,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         if self.with_masks and config.sam_config is not None:
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
         limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
+        known.append(("mark of answers by `token_type_ids`", self.with_token_types, config.has_prefix))
         known.append(("limit of an image in crops", self.vision_aspect_ratio, limit))
         is_siglip = isinstance(config.guide_config, SiglipConfig)
         guide = config.guide_config.text_config if is_siglip else config.guide_config

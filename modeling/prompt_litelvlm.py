@@ -49,6 +49,8 @@ class Prompt:
         source_positions (`torch.LongTensor` of shape `(B, R)`, *optional*): each token's position before pruning;
             `None` where nothing was dropped.
         num_images (`list[int]`, *optional*): images of each sample; `None` where each has one.
+        token_type_ids (`torch.LongTensor` of shape `(B, R)`, *optional*): 0 for the prefix, whose tokens see each
+            other in both directions, of a language model that has one.
     """
 
     input_ids: torch.Tensor | None
@@ -59,6 +61,7 @@ class Prompt:
     has_gaps: bool = False
     source_positions: torch.Tensor | None = None
     num_images: list[int] | None = None
+    token_type_ids: torch.Tensor | None = None
 
     @classmethod
     def build(
@@ -125,6 +128,7 @@ class Prompt:
         shape = self._is_image.shape
         check_shape("attention_mask", self.attention_mask, shape)
         check_shape("position_ids", self.position_ids, shape, (1, shape[1]))
+        check_shape("token_type_ids", self.token_type_ids, shape)
         indices = tokens.indices.to(self._is_image.device)
         source, is_image, is_padding = retained_positions(self._is_image, indices, num_tokens, self.num_images)
         if tokens.is_valid is not None:
@@ -139,18 +143,23 @@ class Prompt:
         return Prompt(
             input_ids=None if self.input_ids is None else self.input_ids.gather(1, source),
             attention_mask=attention_mask,
-            position_ids=self._original_positions(source) if keeps_positions else _count(attention_mask),
+            position_ids=(
+                self._original_positions(source, config.first_position)
+                if keeps_positions
+                else _count(attention_mask, config.first_position)
+            ),
             is_image=is_image,
             is_padded=self.is_padded or is_padding is not None,
             has_gaps=keeps_positions,
             source_positions=source,
             num_images=self.num_images,
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids.gather(1, source),
         )
 
-    def _original_positions(self, source: torch.Tensor) -> torch.Tensor:
+    def _original_positions(self, source: torch.Tensor, first: int) -> torch.Tensor:
         """Positions in the un-pruned prompt; without padding those are simply the indices of its tokens."""
-        positions = _count(self.attention_mask) if self.position_ids is None else self.position_ids
-        return source if positions is None else positions.expand(source.shape[0], -1).gather(1, source)
+        positions = _count(self.attention_mask, first) if self.position_ids is None else self.position_ids
+        return source + first if positions is None else positions.expand(source.shape[0], -1).gather(1, source)
 
     def scatter(self, inputs_embeds: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """
@@ -296,9 +305,9 @@ def _sum_per_sample(of_images: list[int], num_images: list[int] | None) -> list[
     return of_images if num_images is None else [sum(islice(values, number)) for number in num_images]
 
 
-def _count(attention_mask: Any) -> Any:
-    """Position ids of shape `(B, L)` that count the visible tokens of an attention mask from 0; `None` of `None`."""
-    return None if attention_mask is None else (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+def _count(attention_mask: Any, first: int) -> Any:
+    """Position ids `(B, L)` that count the visible tokens of an attention mask from the first; `None` of `None`."""
+    return None if attention_mask is None else (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0) + first
 
 
 def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str:

@@ -61,9 +61,9 @@ def randomise(model: Any) -> Any:
     return model.eval()
 
 
-def write_siglip(folder: Path, tokenizer: Any, hidden_size: int = 32) -> SiglipModel:
+def write_siglip(folder: Path, tokenizer: Any, hidden_size: int = 32, image_size: int = 32) -> SiglipModel:
     """A tiny SigLIP of three layers."""
-    sizes = VISION | {"hidden_size": hidden_size}
+    sizes = VISION | {"hidden_size": hidden_size, "image_size": image_size}
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": GUIDE_LENGTH, "num_hidden_layers": 2}
     text |= {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     text |= {name: sizes[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads")}

@@ -34,9 +34,13 @@ def test_the_papers_operations_come_out_of_its_formula(num_retained, num_text, t
     assert language_model_macs(config, num_retained + 128) / 1e12 == pytest.approx(tera, rel=0.015)
 
 
-def test_torchs_counter_agrees_with_the_formula():
-    """Two operations for each multiply-accumulate; rotary angles are a tiny product in some Transformers."""
-    config = PRESETS["cpu-small"].make_config()
+@pytest.mark.parametrize("preset", ["cpu-small", "paligemma2-3b"])
+def test_torchs_counter_agrees_with_the_formula(preset):
+    """
+    Two operations for each multiply-accumulate; rotary angles are a tiny product in some Transformers. PaliGemma 2 has
+    fewer key heads than query heads, and more of both than its width holds.
+    """
+    config = PRESETS[preset].make_config()
     flops = model_flops(config, 20, 192)
     assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 192 + 20), rel=1e-5)
     assert flops["total"] == sum(flops.values()) - flops["plain_clip"] - flops["total"]
@@ -74,15 +78,18 @@ def test_siglips_texts_are_counted_with_their_padding():
 def test_presets_have_the_published_sizes():
     """
     Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64; a
-    Qwen1.5 of 7.72, SigLIP so400m of 0.88 without its last layer of 0.015.
+    Qwen1.5 of 7.72, SigLIP so400m of 0.88 without its last layer of 0.015; PaliGemma 2 of 3.03, with SigLIP's text
+    tower and head of 0.47.
     """
     sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19, "llava-interleave-7b": 8.61}
+    sizes["paligemma2-3b"] = 3.50
     for name, billions in sizes.items():
         preset = PRESETS[name]
         model = build_model(preset.make_config(), "meta", preset.dtype)
         assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert PRESETS["cpu-small"].make_config().num_patches == 576
+    assert PRESETS["paligemma2-3b"].make_config().num_patches == 1024
 
 
 @pytest.mark.parametrize(("method", "num_tokens"), [("none", 30), ("litelvlm", 30 - 16 + 5)])

@@ -37,21 +37,25 @@ def guide_length(config: LiteLVLMConfig) -> int:
 
 def language_model_macs(config: LiteLVLMConfig, num_tokens: int) -> int:
     """
-    Multiply-accumulates of one prefill by the formula 4nd² + 2n²d + 3ndm per layer, for n tokens, width d and MLP
-    width m. SparseVLM (arXiv 2410.04417) counts so, and the TFLOPs that the LiteLVLM paper publishes (4.66 / 2.11 /
-    1.27 at 576 / 192 / 64 visual tokens) fit it at about 128 text tokens. The head is not counted; without
-    grouped-query attention only.
+    Multiply-accumulates of one prefill by the formula 2nd(a + k) + 2n²a + 3ndm per layer, for n tokens, width d, MLP
+    width m, and a and k the width of all query heads and of all key heads. Where both are d, it is 4nd² + 2n²d + 3ndm:
+    SparseVLM (arXiv 2410.04417) counts so, and the TFLOPs that the LiteLVLM paper publishes (4.66 / 2.11 / 1.27 at
+    576 / 192 / 64 visual tokens) fit it at about 128 text tokens. The head is not counted.
     """
     text = config.get_text_config()
     n, d, m = num_tokens, text.hidden_size, text.intermediate_size
-    return text.num_hidden_layers * (4 * n * d**2 + 2 * n**2 * d + 3 * n * d * m)
+    a, k = (number * _head_dim(text) for number in (text.num_attention_heads, text.num_key_value_heads))
+    return text.num_hidden_layers * (2 * n * d * (a + k) + 2 * n**2 * a + 3 * n * d * m)
 
 
 def kv_cache_bytes(config: LiteLVLMConfig, num_tokens: int, dtype: torch.dtype) -> int:
     """Keys and values of `num_tokens` tokens in every layer of the language model."""
     text = config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * num_tokens * dtype.itemsize
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * _head_dim(text) * num_tokens * dtype.itemsize
+
+
+def _head_dim(text: Any) -> int:
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def count_flops(run: Callable[[], Any]) -> int:

@@ -15,8 +15,8 @@
 Models of known size with random weights, for measuring speed: time and memory do not depend on what weights say.
 
 Published shapes: LLaVA-1.5 (arXiv 2310.03744), LISA (arXiv 2308.00692), GLaMM (arXiv 2311.03356), CLIP ViT-L/14
-(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT-Interleave (arXiv 2407.07895) with Qwen1.5-7B, and SigLIP
-so400m (arXiv 2303.15343).
+(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT-Interleave (arXiv 2407.07895) with Qwen1.5-7B, SigLIP
+so400m (arXiv 2303.15343), and PaliGemma 2 (arXiv 2412.03555) with Gemma 2 2B (arXiv 2408.00118).
 """
 
 from collections.abc import Callable
@@ -95,27 +95,63 @@ def _lvlm(image_size: int, text_config: dict[str, Any], masks: bool = True, **fi
     return LiteLVLMConfig(backbone_config=backbone, sam_config=sam_config, seg_token_id=32001, **fields)
 
 
+_SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16}
+
+
+def _siglip(image_size: int) -> dict[str, Any]:
+    """SigLIP so400m, as the guide."""
+    return {
+        "model_type": "siglip",
+        "text_config": _SO400M | {"num_hidden_layers": 27, "bos_token_id": None, "eos_token_id": 1},
+        "vision_config": _siglip_tower(image_size, 27),
+    }
+
+
+def _siglip_tower(image_size: int, num_layers: int) -> dict[str, Any]:
+    tower = {"model_type": "siglip_vision_model", "num_hidden_layers": num_layers, "vision_use_head": False}
+    return {"image_size": image_size, "patch_size": 14} | _SO400M | tower
+
+
 def _interleave() -> LiteLVLMConfig:
     """llava-interleave: SigLIP so400m at 384 pixels without its last layer, in front of Qwen1.5."""
-    sizes = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16}
-    vision = {"image_size": 384, "patch_size": 14} | sizes
-    tower = {"model_type": "siglip_vision_model", "num_hidden_layers": 26, "vision_use_head": False}
     return LiteLVLMConfig(
         backbone_config={
             "model_type": "llava",
-            "vision_config": vision | tower,
+            "vision_config": _siglip_tower(384, 26),
             "text_config": _llama() | {"model_type": "qwen2", "vocab_size": 152000},
             "image_token_index": 151646,
             "image_seq_length": 729,
             "vision_feature_layer": -1,
             "vision_feature_select_strategy": "full",
         },
-        guide_config={
-            "model_type": "siglip",
-            "text_config": sizes | {"num_hidden_layers": 27, "bos_token_id": None, "eos_token_id": 1},
-            "vision_config": vision | {"num_hidden_layers": 27},
-        },
+        guide_config=_siglip(384),
         num_retained_tokens=243,
+    )
+
+
+def _paligemma_2() -> LiteLVLMConfig:
+    """PaliGemma 2 3B at 448 pixels: SigLIP so400m, trained on from 224 pixels, in front of Gemma 2 2B."""
+    return LiteLVLMConfig(
+        backbone_config={
+            "model_type": "paligemma",
+            "vision_config": _siglip_tower(448, 27),
+            "text_config": {
+                "model_type": "gemma2",
+                "vocab_size": 257216,
+                "hidden_size": 2304,
+                "intermediate_size": 9216,
+                "num_hidden_layers": 26,
+                "num_attention_heads": 8,
+                "num_key_value_heads": 4,
+                "head_dim": 256,
+                "query_pre_attn_scalar": 256,
+            },
+            "image_token_index": 257152,
+            "projection_dim": 2304,
+            "hidden_size": 2304,
+        },
+        guide_config=_siglip(224),
+        num_retained_tokens=341,
     )
 
 
@@ -154,6 +190,7 @@ PRESETS: dict[str, Preset] = {
     "lisa-7b": Preset(lambda: _lvlm(224, _llama(), projector_type="linear"), torch.bfloat16),
     "lisa-13b": Preset(lambda: _lvlm(224, _llama(5120, 13824, 40), projector_type="linear"), torch.bfloat16),
     "llava-interleave-7b": Preset(_interleave, torch.bfloat16),
+    "paligemma2-3b": Preset(_paligemma_2, torch.bfloat16, num_text_tokens=20, num_new_tokens=20),
     "llava-1.5-7b": Preset(lambda: _lvlm(336, _llama(), masks=False), torch.bfloat16),
 }
 

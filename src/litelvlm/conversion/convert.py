@@ -56,7 +56,7 @@ def convert(
 
     Args:
         source (`str` or `Path`): folder or Hub id of LISA, one in its layout, GLaMM (official layout), LLaVA,
-            VipLLaVA, LLaVA-NeXT or LLaVA-OneVision (Transformers').
+            VipLLaVA, LLaVA-NeXT, LLaVA-OneVision or PaliGemma (Transformers').
         dest (`str` or `Path`): the folder to make; must not exist.
         kind (`str`, *optional*): a name in `KEY_MAPPINGS`; found out by default.
         clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP or SigLIP that the vision tower comes from, in

@@ -132,7 +132,7 @@ LLAVA = KeyMapping(
         (r"vision_tower\.(vision_model\.)?head\.", "not used by the language model; the guide's is SigLIP's"),
     ),
 )
-LLAVA_TYPES = ("llava", "vipllava", "llava_next", "llava_onevision")
+LLAVA_TYPES = ("llava", "vipllava", "llava_next", "llava_onevision", "paligemma")
 KEY_MAPPINGS = {mapping.name: mapping for mapping in (LISA, SESAME, GSVA, LISA_PLUS, READ, GLAMM, LLAVA)}
 
 # CLIP in Transformers' format: the guide, and the vision tower where the checkpoint has none
@@ -196,7 +196,8 @@ def detect_layout(config: dict[str, Any], keys: Iterable[str], names: Iterable[s
     raise ValueError(
         f"The checkpoint's kind cannot be told (`model_type` {config.get('model_type')!r}, first key "
         f"{keys[0] if keys else None!r}); allowed are LISA, those in its layout, and GLaMM, and LLaVA, "
-        "VipLLaVA, LLaVA-NeXT or LLaVA-OneVision in Transformers' format. Save it in one of these layouts first."
+        "VipLLaVA, LLaVA-NeXT, LLaVA-OneVision or PaliGemma in Transformers' format. Save it in one of these layouts "
+        "first."
     )
 
 

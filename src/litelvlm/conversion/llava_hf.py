@@ -25,6 +25,11 @@ from ..modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .destination import making
 
+_NOT_EXPORTED = {
+    "llava_onevision": "LLaVA-OneVision, whose processor reads videos too, which is not kept here",
+    "paligemma": "PaliGemma, which reads its prompt in both directions, as no engine reads the embeddings of a prompt",
+}
+
 
 def export_llava(
     model: LiteLVLMForConditionalGeneration, processor: LiteLVLMProcessor, dest: str | Path
@@ -42,13 +47,12 @@ def export_llava(
         `architecture`, `num_parameters`, `dtype` and `seg_token_id` (`None` of a model without masks).
 
     Raises:
-        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision.
+        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision or
+            PaliGemma.
     """
-    if model.config.backbone_config.model_type == "llava_onevision":
-        raise ValueError(
-            "The backbone is LLaVA-OneVision, whose processor reads videos too, which is not kept here; give the "
-            "engine the checkpoint that was wrapped."
-        )
+    kind = model.config.backbone_config.model_type
+    if kind in _NOT_EXPORTED:
+        raise ValueError(f"The backbone is {_NOT_EXPORTED[kind]}; give the engine the checkpoint that was wrapped.")
     if getattr(model.config, "quantization_config", None) is not None:
         raise ValueError("The weights are quantised; export the model in full precision, and let the engine quantise.")
     config = deepcopy(model.config.backbone_config)

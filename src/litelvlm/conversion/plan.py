@@ -106,7 +106,12 @@ def _origin_of_vision_tower(
     if clip_mapping is OPEN_CLIP:
         return "from the checkpoint; the guide has one of its own"
     clip_keys = {clip_mapping.rename(key): key for key in clip.meta}
-    own = [name for name in own if name in clip_keys]  # SigLIP's last norm is the guide's
+    # SigLIP's last norm is the guide's, and a tower for larger images has more positions
+    own = [
+        name
+        for name in own
+        if name in clip_keys and checkpoint.meta[sources[name].key].shape == clip.meta[clip_keys[name]].shape
+    ]
     distance = largest_difference((sources[name].read() for name in own), (clip.read(clip_keys[name]) for name in own))
     return f"from the checkpoint; largest difference from the CLIP checkpoint's: {distance:.3g}"
 

@@ -169,7 +169,10 @@ def tower_cosine(
     tower = model.backbone.vision_tower
     layer = model.config.vision_feature_layers[0] % (len(tower.encoder.layers) + 1)
     own, its = (
-        one(pixels.to(one.dtype), output_hidden_states=True).hidden_states[layer].float()
+        # Interpolated where it is for smaller images than the model's, as of PaliGemma
+        one(pixels.to(one.dtype), output_hidden_states=True, interpolate_pos_encoding=True)
+        .hidden_states[layer]
+        .float()
         for one in (tower, parent.vision_model)
     )
     cosine = nn.functional.cosine_similarity(own, its, dim=-1)[0]
