@@ -457,25 +457,27 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 model for images in crops or for several images of a sample.
         """
         selector = plan.selector
-        if isinstance(plan.method, LayerwisePruner) and image_state.is_patch is not None:
-            raise ValueError(
-                f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, but a "
-                f"{self.config.backbone_config.model_type!r} has images of different lengths; choose another."
-            )
-        if isinstance(plan.method, LayerwisePruner) and image_state.batch_num_images is not None:
-            raise ValueError(
-                f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, where it knows "
-                "of one image per conversation, but `batch_num_images` is given; choose another method."
-            )
-        if isinstance(plan.method, LayerwisePruner) and self.config.has_prefix:
-            raise ValueError(
-                f"`pruning_method` is {plan.method.name!r}, which prunes inside a language model that reads in one "
-                f"direction, but a {self.config.backbone_config.model_type!r} reads in both; choose another method."
-            )
+        if isinstance(plan.method, LayerwisePruner):
+            self._check_suits_layerwise(plan.method, image_state)
         if selector is KEEP_ALL:
             return selector.select(None, plan.num_retained_tokens, plan.config), None
         signals = self._signals(image_state, guide_input_ids, guide_attention_mask, plan)
         return selector.select(signals, plan.num_retained_tokens, plan.config), signals
+
+    def _check_suits_layerwise(self, method: LayerwisePruner, image_state: LiteLVLMImageState) -> None:
+        host = self.config.backbone_config.model_type
+        if image_state.is_patch is not None:
+            why = f"a {host!r} has images of different lengths"
+        elif image_state.batch_num_images is not None:
+            why = "`batch_num_images` is given, where it knows of one image per conversation"
+        elif self.config.has_prefix:
+            why = f"a {host!r} reads its prompt in both directions"
+        else:
+            return
+        raise ValueError(
+            f"`pruning_method` is {method.name!r}, which prunes inside the language model, but {why}; choose another "
+            "method."
+        )
 
     def _signals(
         self,
