@@ -102,6 +102,25 @@ def test_without_pruning_logits_are_paligemmas(paligemma, wrapped, answers):
     assert torch.equal(model(**inputs, pruning_method="none").logits, one_way) and not torch.equal(one_way, expected)
 
 
+@torch.no_grad()
+def test_each_of_several_images_in_a_prompt_is_pruned_by_itself(paligemma, wrapped):
+    lvlm, own, _ = paligemma
+    model, processor = wrapped
+    groups = [IMAGES, IMAGES[:1]]
+    texts = ["<image>" * len(group) + question for group, question in zip(groups, QUESTIONS, strict=True)]
+    theirs = own(images=groups, text=texts, padding=True, return_tensors="pt")
+    inputs = processor(groups, QUESTIONS)
+    for name in OF_LVLM:
+        assert torch.equal(inputs[name], theirs[name]), name
+    assert torch.equal(model(**inputs, pruning_method="none").logits, logits_of(lvlm, **of_lvlm(inputs)))
+    tokens = model.generate(**inputs, **GENERATE)
+    for number, (group, question) in enumerate(zip(groups, QUESTIONS, strict=True)):
+        alone = processor([group], [question])
+        output = model(**alone)
+        assert output.retained_indices.shape == (len(group), 6)
+        assert torch.equal(tokens[number, inputs["input_ids"].shape[1]], output.logits[0, -1].argmax())
+
+
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])
 @pytest.mark.parametrize("with_mask", [True, False])
 @torch.no_grad()
@@ -198,7 +217,9 @@ def test_methods_inside_the_language_model_are_refused(wrapped):
     model, processor = wrapped
     inputs = processor(IMAGES, QUESTIONS)
     for method in ("fastv", "pyramiddrop", "sparsevlm"):
-        with pytest.raises(ValueError, match=f"'{method}', which prunes inside .* 'paligemma' reads its prompt in both"):
+        with pytest.raises(
+            ValueError, match=f"'{method}', which prunes inside .* 'paligemma' reads its prompt in both"
+        ):
             model(**inputs, pruning_method=method)
     with torch.no_grad():
         for method in ("trim", "cdpruner", "divprune", "evtp", "random", "uniform"):
