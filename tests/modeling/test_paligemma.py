@@ -218,7 +218,7 @@ def test_methods_inside_the_language_model_are_refused(wrapped):
     inputs = processor(IMAGES, QUESTIONS)
     for method in ("fastv", "pyramiddrop", "sparsevlm"):
         with pytest.raises(
-            ValueError, match=f"'{method}', which prunes inside .* 'paligemma' reads its prompt in both"
+            ValueError, match=f"'{method}', which .* 'paligemma' reads its prompt in both"
         ):
             model(**inputs, pruning_method=method)
     with torch.no_grad():
