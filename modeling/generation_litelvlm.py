@@ -29,7 +29,7 @@ _FOR_MASKS = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
 # What only the first step reads, whose prompt holds the image
 _FOR_PROMPT = ("image_state", "image_sizes", "batch_num_images", "guide_input_ids", "guide_attention_mask")
 # What has a row for each image, and not for each prompt
-_PER_IMAGE = {"pixel_values", "image_sizes"}
+_PER_IMAGE = ("pixel_values", "image_sizes")
 
 # What an output says of the tokens that were kept
 SELECTION = ("retained_indices", "num_retained_tokens", "similarity", "contribution")
@@ -123,8 +123,9 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         """As in [`GenerationMixin`], but several images of a conversation stay together."""
         counts, images = model_kwargs.get("batch_num_images"), {}
         if counts is not None and expand_size > 1:
-            for name in _PER_IMAGE & {name for name, value in model_kwargs.items() if value is not None}:
-                images[name] = repeat_groups(model_kwargs.pop(name), counts.tolist(), expand_size)
+            for name in _PER_IMAGE:
+                if (values := model_kwargs.pop(name, None)) is not None:
+                    images[name] = repeat_groups(values, counts.tolist(), expand_size)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, **model_kwargs
         )
