@@ -37,7 +37,7 @@ _FOR_PROMPT = (
     "token_type_ids",
 )
 # What has a row for each image, and not for each prompt
-_PER_IMAGE = {"pixel_values", "image_sizes"}
+_PER_IMAGE = ("pixel_values", "image_sizes")
 
 # What an output says of the tokens that were kept
 SELECTION = ("retained_indices", "num_retained_tokens", "similarity", "contribution")
@@ -134,8 +134,9 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         """As in [`GenerationMixin`], but several images of a conversation stay together."""
         counts, images = model_kwargs.get("batch_num_images"), {}
         if counts is not None and expand_size > 1:
-            for name in _PER_IMAGE & {name for name, value in model_kwargs.items() if value is not None}:
-                images[name] = repeat_groups(model_kwargs.pop(name), counts.tolist(), expand_size)
+            for name in _PER_IMAGE:
+                if (values := model_kwargs.pop(name, None)) is not None:
+                    images[name] = repeat_groups(values, counts.tolist(), expand_size)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, **model_kwargs
         )

@@ -385,11 +385,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 f"`pruning_method` is {selector.name!r}, which looks into the vision tower at one image, but a "
                 f"{self.config.backbone_config.model_type!r} cuts its images into crops; choose another method."
             )
+        sizes = image_sizes.tolist()
         is_alone = [number == 1 for number in num_images for _ in range(number)]
         used = [
             # CODEPATH: LLaVA-OneVision cuts an image only where its conversation has no other, LLaVA-NeXT every image
             self._num_crops(size) if alone or not self._packs_projected else 1
-            for size, alone in zip(image_sizes.tolist(), is_alone, strict=True)
+            for size, alone in zip(sizes, is_alone, strict=True)
         ]
         if max(used) > pixel_values.shape[1]:
             raise ValueError(
@@ -402,9 +403,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         # CODEPATH: LLaVA-OneVision shrinks what is large behind the projector, LLaVA-NeXT only moves patches
         if self._packs_projected:
             crops.image_features = self.backbone.multi_modal_projector(crops.image_features)
-        kind = torch.ones_like(crops.image_features[..., 0], dtype=torch.float32)
-        kind = self._pack(kind.split(used), image_sizes, -1.0)
-        packed = {name: self._pack(value.split(used), image_sizes) for name, value in crops.items()}
+        # On the CPU: the host has to know how many tokens there are
+        kind = torch.ones(len(pixel_values), self.config.num_patches_per_side**2)
+        kind = self._pack(kind.split(used), sizes, -1.0)
+        packed = {name: self._pack(value.split(used), sizes) for name, value in crops.items()}
         return LiteLVLMImageState(is_patch=kind > 0, is_token=kind >= 0, **packed)
 
     def _num_crops(self, size: list[int]) -> int:
@@ -421,7 +423,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         """From the `image_features` of an image state to the language model's width."""
         return nn.Identity() if self._packs_projected else self.backbone.multi_modal_projector
 
-    def _pack(self, values: tuple[torch.Tensor, ...], image_sizes: torch.Tensor, padding: float = 0.0) -> torch.Tensor:
+    def _pack(
+        self, values: tuple[torch.Tensor, ...], image_sizes: list[list[int]], padding: float = 0.0
+    ) -> torch.Tensor:
         """
         Values of the patches of images in crops, for each `(crops, n)` or `(crops, n, D)`, where the backbone itself
         puts the patches: `(I, N)` or `(I, N, D)`, 0 at the ends of lines, and padded where another image has more.
@@ -517,7 +521,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         else:
             text_embeds = patch_embeds[:, :0]
             text_mask = torch.zeros(text_embeds.shape[:2], dtype=torch.bool, device=device)
-        patch_mask = None if image_state.is_patch is None else image_state.is_patch.to(device)
+        patch_mask = image_state.is_patch
         if patch_mask is not None:
             torch_compilable_check(
                 (patch_mask.sum(dim=-1) >= plan.num_retained_tokens).all(),
@@ -528,7 +532,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             contribution=image_state.contribution.to(device),
             cosine_contribution=image_state.cosine_contribution.to(device),
             text_mask=text_mask,
-            patch_mask=patch_mask,
+            patch_mask=None if patch_mask is None else patch_mask.to(device),
             patch_embeds=patch_embeds,
             text_embeds=text_embeds,
             image_features=image_state.image_features,

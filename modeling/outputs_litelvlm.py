@@ -69,7 +69,8 @@ class LiteLVLMImageState(ModelOutput):
         layer_inputs (`torch.Tensor` of shape `(I, n, 1 + N, D)`): what enters the n layers of the vision tower that
             the pruning method looks at; `None` if it looks at none.
         is_patch (`torch.BoolTensor` of shape `(I, N)`): for an image in crops, which of its placeholders are patches;
-            the others are ends of lines, or padding where another image has more. `None` where all are patches.
+            the others are ends of lines, or padding where another image has more. `None` where all are patches. It
+            stays on the CPU, as the next one, so that tokens are counted without a device sync.
         is_token (`torch.BoolTensor` of shape `(I, N)`): patches and ends of lines; `None` likewise.
         sam_image_embeddings (`torch.Tensor` of shape `(I, C, h, h)`): SAM's image embeddings, where asked for.
         batch_num_images (`torch.LongTensor` of shape `(B,)`): images of each conversation; `None` where each has one.

@@ -435,23 +435,14 @@ class LiteLVLMProcessor(ProcessorMixin):
         return data
 
     def _num_image_tokens(self, size: list[int] | None, num_images: int) -> int:
-        """
-        Visual tokens of an image, of a height and width if it is in crops: the whole, then its rows and their ends.
-        """
+        """Visual tokens of one of these images, of that height and width if it is in crops."""
         if size is None:
             return self.num_image_tokens
         if self.vision_aspect_ratio is not None and num_images > 1:
             return self.num_image_tokens + 1  # LLaVA-OneVision cuts only an image without others
-        side = round(self.num_image_tokens**0.5)
         crop = (self.image_processor.crop_size or self.image_processor.size)["height"]
-        rows, columns = get_anyres_image_grid_shape(size, self.image_processor.image_grid_pinpoints, crop)
-        height, width = unpad_image(torch.empty(1, rows * side, columns * side, device="meta"), size).shape[1:]
-        if self.vision_aspect_ratio is not None:
-            most = max_num_crops(self.vision_aspect_ratio) * self.num_image_tokens
-            ratio = math.sqrt(height * width / most)
-            if ratio > 1.1:  # as LLaVA-OneVision shrinks its patches
-                height, width = int(height // ratio), int(width // ratio)
-        return self.num_image_tokens + height * (width + 1)
+        pinpoints = self.image_processor.image_grid_pinpoints
+        return num_tokens_in_crops(size, pinpoints, crop, self.num_image_tokens, self.vision_aspect_ratio)
 
     def _encode_mask_labels(self, maps: Any) -> torch.Tensor:
         """Masks `(num_masks, H, W)` in SAM's frame: resized by area, padded with -1; float32 `(num_masks, h, h)`."""
@@ -788,6 +779,33 @@ class LiteLVLMProcessor(ProcessorMixin):
         return written
 
 
+def num_tokens_in_crops(
+    size: Sequence[int],
+    image_grid_pinpoints: list[list[int]],
+    crop_size: int,
+    num_patches: int,
+    vision_aspect_ratio: str | None = None,
+) -> int:
+    """
+    Visual tokens of an image in crops before any pruning: those of the whole, then its rows and their ends.
+
+    Args:
+        size (`Sequence[int]`): height and width of the image.
+        image_grid_pinpoints (`list[list[int]]`): heights and widths that an image may be resized to.
+        crop_size (`int`): height and width of a crop.
+        num_patches (`int`): of a crop.
+        vision_aspect_ratio (`str`, *optional*): of LLaVA-OneVision.
+    """
+    side = round(num_patches**0.5)
+    rows, columns = get_anyres_image_grid_shape(list(size), image_grid_pinpoints, crop_size)
+    height, width = unpad_image(torch.empty(1, rows * side, columns * side, device="meta"), list(size)).shape[1:]
+    if vision_aspect_ratio is not None:
+        ratio = math.sqrt(height * width / (max_num_crops(vision_aspect_ratio) * num_patches))
+        if ratio > 1.1:  # as LLaVA-OneVision shrinks its patches
+            height, width = int(height // ratio), int(width // ratio)
+    return num_patches + height * (width + 1)
+
+
 def _group_images(images: Any, num_conversations: int) -> list[list[Any]]:
     """
     The images of each conversation; or of all, where there is a single image or none.
@@ -836,4 +854,4 @@ def _describe(probability: torch.Tensor, predicted_iou: float, label: str, mask_
     return {"mask": mask, "score": score, "predicted_iou": predicted_iou, "label": label, "box": box}
 
 
-__all__ = ["LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs"]
+__all__ = ["LiteLVLMProcessor", "LiteLVLMProcessorKwargs", "LiteLVLMTextKwargs", "num_tokens_in_crops"]

@@ -435,9 +435,9 @@ def retained_patches(
     similarity_aware = torch.zeros_like(kept)
     if method == "litelvlm":
         signals = PruningSignals(
-            similarity=output.similarity,
-            contribution=output.contribution,
-            text_mask=inputs["guide_attention_mask"].bool().flatten(2).any(dim=-1),
+            similarity=output.similarity[:1],
+            contribution=output.contribution[:1],
+            text_mask=inputs["guide_attention_mask"][:1].bool().flatten(2).any(dim=-1),
         )
         similarity_aware = similarity_aware_patches(signals, output.retained_indices.shape[1], config)[0].cpu()
     return (kept & similarity_aware).view(side, side), (kept & ~similarity_aware).view(side, side)

@@ -22,7 +22,9 @@ from litelvlm.benchmark.costs import (
     kv_cache_bytes,
     language_model_macs,
     model_flops,
+    num_visual_tokens,
 )
+from litelvlm.benchmark.counting import count
 from litelvlm.benchmark.presets import PRESETS, build_model
 
 
@@ -75,14 +77,26 @@ def test_siglips_texts_are_counted_with_their_padding():
     assert flops["clip"] > flops["plain_clip"] and model_flops(config, 128, None)["clip"] == flops["plain_clip"]
 
 
+def test_images_in_crops_are_counted_with_all_their_crops():
+    """640 x 480 pixels become 768 x 768: four crops and the whole, and 40 lines of 54 patches with their ends."""
+    config = PRESETS["llava-onevision-7b"].make_config()
+    assert num_visual_tokens(config) == 729 + 40 * 55 and config.num_retained_tokens == num_visual_tokens(config) // 3
+    assert count(PRESETS["llava-onevision-7b"])["num_visual_tokens"] == num_visual_tokens(config)
+    flops, one = model_flops(config, 128, 976), model_flops(PRESETS["llava-interleave-7b"].make_config(), 128, 243)
+    assert flops["plain_clip"] == 5 * one["plain_clip"] and flops["guide"] == one["guide"]
+    # Keys and values of seven queries each are one: 2 * 28 layers * 4 heads of 128 * 2 bytes a token
+    assert kv_cache_bytes(config, 1, torch.bfloat16) == 57344
+    assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 128 + 976), rel=1e-5)
+
+
 def test_presets_have_the_published_sizes():
     """
     Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64; a
-    Qwen1.5 of 7.72, SigLIP so400m of 0.88 without its last layer of 0.015; PaliGemma 2 of 3.03, with SigLIP's text
-    tower and head of 0.47.
+    Qwen1.5 of 7.72 or a Qwen2 of 7.62, SigLIP so400m of 0.88 without its last layer of 0.015; PaliGemma 2 of 3.03,
+    with SigLIP's text tower and head of 0.47.
     """
     sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19, "llava-interleave-7b": 8.61}
-    sizes["paligemma2-3b"] = 3.50
+    sizes |= {"llava-onevision-7b": 8.49, "paligemma2-3b": 3.50}
     for name, billions in sizes.items():
         preset = PRESETS[name]
         model = build_model(preset.make_config(), "meta", preset.dtype)

@@ -41,7 +41,7 @@ def test_card_in_the_repository_is_the_rendered_one(target):
 def test_target_has_every_value_that_the_template_names(target):
     template = Environment().parse((FOLDER / "card.md.jinja").read_text(encoding="utf-8"))
     rendered = {"card_data", "source", "name", "repository", "results", "tables", "giou"}
-    of_others = {"visual_tokens", "convert", "trained_on", "license_note", "citation"}  # of converted models
+    of_others = {"tokens", "convert", "trained_on", "license_note", "citation"}  # of converted models
     of_scratch = {"summary", "limits"}
     other_kind = of_scratch if TARGETS[target]["base_model"] else of_others
     assert meta.find_undeclared_variables(template) - rendered - other_kind <= TARGETS[target].keys()
@@ -58,7 +58,8 @@ def test_metadata_is_complete(target):
         assert data.base_model is None and data.license == "apache-2.0"
     else:
         model, clip = data.base_model
-        assert data.base_model_relation == "merge" and clip.startswith("openai/clip-")
+        assert data.base_model_relation == "merge" and clip.startswith(("openai/clip-", "google/siglip-"))
+        assert ("CLIP's joint space" in render_card(target)) == (clip.startswith("openai/clip-"))
         convert = f"litelvlm convert {TARGETS[target]['convert']}\n"
         assert convert in render_card(target) and target in convert.split()
         assert "source" in TARGETS[target] or model in convert.split()

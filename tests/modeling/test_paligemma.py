@@ -217,9 +217,7 @@ def test_methods_inside_the_language_model_are_refused(wrapped):
     model, processor = wrapped
     inputs = processor(IMAGES, QUESTIONS)
     for method in ("fastv", "pyramiddrop", "sparsevlm"):
-        with pytest.raises(
-            ValueError, match=f"'{method}', which .* 'paligemma' reads its prompt in both"
-        ):
+        with pytest.raises(ValueError, match=f"'{method}', which .* 'paligemma' reads its prompt in both"):
             model(**inputs, pruning_method=method)
     with torch.no_grad():
         for method in ("trim", "cdpruner", "divprune", "evtp", "random", "uniform"):

@@ -28,6 +28,7 @@ from transformers import LlavaProcessor
 from litelvlm import LiteLVLMForSegmentation, from_backbone
 from litelvlm.conversion.key_mappings import LLAVA_TYPES
 from litelvlm.modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
+from litelvlm.modeling.pruning_litelvlm import retained_patches
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 from litelvlm.serving.engines import encode
 
@@ -329,7 +330,10 @@ def test_model_with_sam_answers_about_several_images_in_text_only(make_text_mode
     processor.with_masks = False
     inputs = processor(GROUPS, QUESTIONS)
     tokens = model.generate(**inputs, **GENERATE)
-    assert torch.equal(tokens[:, inputs["input_ids"].shape[1]], model(**inputs).logits[:, -1].argmax(-1))
+    output = model(**inputs)
+    assert torch.equal(tokens[:, inputs["input_ids"].shape[1]], output.logits[:, -1].argmax(-1))
+    shown = torch.stack(retained_patches(model.config, "litelvlm", inputs, output)).any(dim=0)
+    assert shown.flatten().nonzero()[:, 0].tolist() == sorted(output.retained_indices[0].tolist())
     refused = r"`batch_num_images` is \[2, 1\], but a mask is .* use `generate`"
     pixels = {"sam_pixel_values": with_masks["sam_pixel_values"]}
     state = model.encode_image(inputs["pixel_values"], batch_num_images=inputs["batch_num_images"])

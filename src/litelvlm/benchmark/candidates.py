@@ -39,7 +39,7 @@ from ..modeling.guide_litelvlm import boundary_token_ids
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .costs import LiveMemory, guide_length
-from .presets import Preset
+from .presets import IMAGE_SIZE, Preset
 from .timing import StageClock
 
 # The candidate that Transformers' own classes make up
@@ -80,13 +80,13 @@ class Benchmark:
         if config.backbone_config.model_type != "llava":
             raise ValueError(
                 f"The model's backbone is {config.backbone_config.model_type!r}; the benchmark compares with "
-                "Transformers' LLaVA and measures 'llava' only."
+                "Transformers' LLaVA and measures 'llava' only; any other is counted, by `--device meta`."
             )
         self.model, self.config, self.preset = model, config, preset
         self.device: torch.device = model.device
         self.makes_masks = config.sam_config is not None
         self.processor = _make_processor(config)
-        pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), dtype=np.uint8)
         self.image = Image.fromarray(pixels)
         self.clock = StageClock(self.device)
         self._prunes = False  # of the latest run

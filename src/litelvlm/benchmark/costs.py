@@ -23,16 +23,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import SiglipConfig
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.processing_litelvlm import num_tokens_in_crops
 from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
-from .presets import build_model
+from .presets import IMAGE_SIZE, build_model
 
 
 def guide_length(config: LiteLVLMConfig) -> int:
     """Tokens of a question as the guide reads it, in every measurement: 24 of CLIP; SigLIP pads all texts alike."""
     guide = config.guide_config
     return guide.text_config.max_position_embeddings if isinstance(guide, SiglipConfig) else 24
+
+
+def num_visual_tokens(config: LiteLVLMConfig) -> int:
+    """Visual tokens of an image before pruning; of images in crops, of one of `IMAGE_SIZE`."""
+    if not config.has_crops:
+        return config.num_patches
+    backbone = config.backbone_config
+    limit = getattr(backbone, "vision_aspect_ratio", None)
+    size, num_patches = config.vision_config.image_size, config.num_patches_per_side**2
+    return num_tokens_in_crops(IMAGE_SIZE, backbone.image_grid_pinpoints, size, num_patches, limit)
 
 
 def language_model_macs(config: LiteLVLMConfig, num_tokens: int) -> int:
@@ -73,8 +85,9 @@ def model_flops(
     config: LiteLVLMConfig, num_text_tokens: int, num_retained_tokens: int | None, pruning_method: str = "litelvlm"
 ) -> dict[str, int]:
     """
-    Floating-point operations per stage for one image and one question of [`guide_length`] tokens, by torch's counter
-    on the meta device: exact for any size, without any weights in memory.
+    Floating-point operations per stage for one image (where it is cut into crops, of `IMAGE_SIZE`) and one question
+    of [`guide_length`] tokens, by torch's counter on the meta device: exact for any size, without any weights in
+    memory.
 
     Args:
         config: of the model; with one [SEG] if it has a SAM.
@@ -90,19 +103,24 @@ def model_flops(
     # Copied, since a configuration remembers the dtype and attention of the model made with it
     model = build_model(deepcopy(config), "meta")
     size, text = config.backbone_config.vision_config.image_size, config.get_text_config()
-    num_tokens = num_text_tokens + (num_retained_tokens or config.num_patches)
+    num_tokens = num_text_tokens + (num_retained_tokens or num_visual_tokens(config))
+    num_crops, image_sizes = 1, None
+    if config.has_crops:
+        num_crops = image_size_to_num_patches(IMAGE_SIZE, config.backbone_config.image_grid_pinpoints, size)
+        image_sizes = torch.tensor([IMAGE_SIZE])
     with torch.device("meta"):
-        pixel_values = torch.empty(1, 3, size, size)
+        crops = torch.empty(num_crops, 3, size, size)
         guide_ids = guide_mask = torch.zeros(1, 1, guide_length(config), dtype=torch.long)
         embeds = torch.empty(1, num_tokens, text.hidden_size)
     tower = model.model.backbone.vision_tower
-    flops = {"plain_clip": count_flops(lambda: tower(pixel_values))}
+    flops = {"plain_clip": count_flops(lambda: tower(crops))}
     plan = PruningPlan.resolve(
         model.config, num_retained_tokens, "none" if num_retained_tokens is None else pruning_method
     )
-    flops["clip"] = count_flops(lambda: model.model.encode_image(pixel_values, pruning_method=plan.method.name))
+    image = {"pixel_values": crops[None] if config.has_crops else crops, "image_sizes": image_sizes}
+    flops["clip"] = count_flops(lambda: model.model.encode_image(**image, pruning_method=plan.method.name))
     if plan.selector is not KEEP_ALL:
-        state = model.model.encode_image(pixel_values, pruning_method=plan.method.name)
+        state = model.model.encode_image(**image, pruning_method=plan.method.name)
         both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, plan))
         guide = count_flops(lambda: model.model.guide(guide_ids, guide_mask)) if plan.selector.needs_texts else 0
         flops |= {"guide": guide, "selection": both - guide}
@@ -160,4 +178,12 @@ class LiveMemory(TorchDispatchMode):
         self._live_bytes -= num_bytes
 
 
-__all__ = ["LiveMemory", "count_flops", "guide_length", "kv_cache_bytes", "language_model_macs", "model_flops"]
+__all__ = [
+    "LiveMemory",
+    "count_flops",
+    "guide_length",
+    "kv_cache_bytes",
+    "language_model_macs",
+    "model_flops",
+    "num_visual_tokens",
+]

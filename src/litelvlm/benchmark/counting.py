@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
-from .costs import kv_cache_bytes, language_model_macs, model_flops
+from .costs import kv_cache_bytes, language_model_macs, model_flops, num_visual_tokens
 from .environment import versions
 from .presets import Preset
 
@@ -44,7 +44,7 @@ def count(
     return {
         "dtype": str(preset.dtype).removeprefix("torch."),
         "versions": versions(),
-        "num_visual_tokens": config.num_patches,
+        "num_visual_tokens": num_visual_tokens(config),
         "num_text_tokens": preset.num_text_tokens,
         "rows": rows,
         "summary": {
@@ -55,7 +55,7 @@ def count(
 
 def count_row(config: LiteLVLMConfig, preset: Preset, method: str, budget: int | None) -> dict[str, Any]:
     """Tokens of the prompt in the language model, their cache bytes, and the operations of one candidate."""
-    num_tokens = preset.num_text_tokens + (config.num_patches if budget is None else budget)
+    num_tokens = preset.num_text_tokens + (num_visual_tokens(config) if budget is None else budget)
     return {
         "num_rows": num_tokens,
         "kv_cache_bytes": kv_cache_bytes(config, num_tokens, preset.dtype),
@@ -74,7 +74,8 @@ def check_candidates(
         ValueError: a method or budget that the model cannot take, or the method `"none"`.
     """
     methods = list(methods)
-    budgets = [config.num_patches // 3, config.num_patches // 9] if budgets is None else list(budgets)
+    number = num_visual_tokens(config)
+    budgets = [number // 3, number // 9] if budgets is None else list(budgets)
     if "none" in methods:
         raise ValueError("The method 'none' is always measured; name methods that prune.")
     for method in methods:

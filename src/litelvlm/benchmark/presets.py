@@ -15,8 +15,9 @@
 Models of known size with random weights, for measuring speed: time and memory do not depend on what weights say.
 
 Published shapes: LLaVA-1.5 (arXiv 2310.03744), LISA (arXiv 2308.00692), GLaMM (arXiv 2311.03356), CLIP ViT-L/14
-(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT-Interleave (arXiv 2407.07895) with Qwen1.5-7B, SigLIP
-so400m (arXiv 2303.15343), and PaliGemma 2 (arXiv 2412.03555) with Gemma 2 2B (arXiv 2408.00118).
+(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT-Interleave (arXiv 2407.07895) with Qwen1.5-7B,
+LLaVA-OneVision (arXiv 2408.03326) with Qwen2-7B, SigLIP so400m (arXiv 2303.15343), and PaliGemma 2 (arXiv 2412.03555)
+with Gemma 2 2B (arXiv 2408.00118).
 """
 
 from collections.abc import Callable
@@ -27,6 +28,9 @@ import torch
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+
+# Height and width of the image that is measured with
+IMAGE_SIZE = (480, 640)
 
 
 @dataclass(frozen=True)
@@ -112,20 +116,38 @@ def _siglip_tower(image_size: int, num_layers: int) -> dict[str, Any]:
     return {"image_size": image_size, "patch_size": 14} | _SO400M | tower
 
 
-def _interleave() -> LiteLVLMConfig:
-    """llava-interleave: SigLIP so400m at 384 pixels without its last layer, in front of Qwen1.5."""
+def _siglip_lvlm(backbone: dict[str, Any], num_retained_tokens: int) -> LiteLVLMConfig:
+    """SigLIP so400m at 384 pixels without its last layer, in front of a language model."""
     return LiteLVLMConfig(
         backbone_config={
-            "model_type": "llava",
             "vision_config": _siglip_tower(384, 26),
-            "text_config": _llama() | {"model_type": "qwen2", "vocab_size": 152000},
             "image_token_index": 151646,
-            "image_seq_length": 729,
             "vision_feature_layer": -1,
             "vision_feature_select_strategy": "full",
-        },
+        }
+        | backbone,
         guide_config=_siglip(384),
-        num_retained_tokens=243,
+        num_retained_tokens=num_retained_tokens,
+    )
+
+
+def _interleave() -> LiteLVLMConfig:
+    """llava-interleave, in front of Qwen1.5."""
+    text_config = _llama() | {"model_type": "qwen2", "vocab_size": 152000}
+    return _siglip_lvlm({"model_type": "llava", "text_config": text_config, "image_seq_length": 729}, 243)
+
+
+def _onevision() -> LiteLVLMConfig:
+    """LLaVA-OneVision in up to 36 crops, shrunk to nine crops' worth of tokens, in front of Qwen2."""
+    text_config = {"model_type": "qwen2", "vocab_size": 152128, "hidden_size": 3584, "intermediate_size": 18944}
+    text_config |= {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+    text_config |= {"max_position_embeddings": 32768}
+    lines = range(384, 2305, 384)
+    crops = {"image_grid_pinpoints": [[height, width] for height in lines for width in lines]}
+    # A third of the tokens of an image of `IMAGE_SIZE`
+    return _siglip_lvlm(
+        {"model_type": "llava_onevision", "text_config": text_config, "vision_aspect_ratio": "anyres_max_9"} | crops,
+        976,
     )
 
 
@@ -190,6 +212,7 @@ PRESETS: dict[str, Preset] = {
     "lisa-7b": Preset(lambda: _lvlm(224, _llama(), projector_type="linear"), torch.bfloat16),
     "lisa-13b": Preset(lambda: _lvlm(224, _llama(5120, 13824, 40), projector_type="linear"), torch.bfloat16),
     "llava-interleave-7b": Preset(_interleave, torch.bfloat16),
+    "llava-onevision-7b": Preset(_onevision, torch.bfloat16),
     "paligemma2-3b": Preset(_paligemma_2, torch.bfloat16, num_text_tokens=20, num_new_tokens=20),
     "llava-1.5-7b": Preset(lambda: _lvlm(336, _llama(), masks=False), torch.bfloat16),
 }
@@ -204,4 +227,4 @@ def build_model(
         return LiteLVLMForSegmentation._from_config(config, dtype=dtype).eval()
 
 
-__all__ = ["PRESETS", "Preset", "build_model"]
+__all__ = ["IMAGE_SIZE", "PRESETS", "Preset", "build_model"]
