@@ -14,10 +14,13 @@
 """Objects in PaliGemma's answers: a box as four <loc> tokens, a mask as 16 <seg> tokens, and a name."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-NUM_CODES_OF_MASK = 16
-_NUM_LOCATIONS, _NUM_CODES = 1024, 128
+import torch
+from torch import nn
+
+_NUM_LOCATIONS, _NUM_CODES, _CODES_OF_MASK = 1024, 128, 16
 _OBJECT = re.compile(r"((?:<loc\d{4}>\s*)*)((?:<seg\d{3}>\s*)*)([^;<]*)")
 
 
@@ -40,7 +43,7 @@ def read_locations(answer: str, size: tuple[int, int]) -> list[dict[str, Any]]:
         if not locations and not codes:
             continue
         no_box = _why_not("<loc>", locations, 4, _NUM_LOCATIONS)
-        no_codes = _why_not("<seg>", codes, NUM_CODES_OF_MASK, _NUM_CODES) if codes else None
+        no_codes = _why_not("<seg>", codes, _CODES_OF_MASK, _NUM_CODES) if codes else None
         box = None
         if no_box is None:
             height, width = size
@@ -64,6 +67,35 @@ def read_locations(answer: str, size: tuple[int, int]) -> list[dict[str, Any]]:
     return objects
 
 
+@torch.no_grad()
+def add_masks(
+    objects: list[dict[str, Any]], size: tuple[int, int], mask_decoder: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """
+    Adds to each of [`read_locations`] its `mask`, `(height, width)`, bool, and `score`, the mean probability of the
+    mask's pixels (0 of an empty mask); both `None` without a box or codes.
+
+    Args:
+        objects (`list[dict]`): what an answer names.
+        size (`tuple[int, int]`): height and width of the image.
+        mask_decoder ([`LiteLVLMMaskDecoder`]): from codes to masks of values from -1 to 1.
+    """
+    for entry in objects:
+        entry |= {"mask": None, "score": None}
+        if entry["box"] is None or entry["codes"] is None:
+            continue
+        left, top, right, bottom = entry["box"]
+        device = getattr(mask_decoder, "device", None)
+        values = mask_decoder(torch.tensor([entry["codes"]], device=device)).float()
+        values = nn.functional.interpolate(
+            values[:, None], (bottom - top, right - left), mode="bilinear", antialias=True
+        )
+        probability = torch.zeros(*size, device=values.device)
+        probability[top:bottom, left:right] = (values[0, 0] * 0.5 + 0.5).clamp(0, 1)
+        mask = probability > 0.5
+        entry |= {"mask": mask, "score": probability[mask].mean().item() if mask.any() else 0.0}
+
+
 def _why_not(token: str, values: list[int], number: int, limit: int) -> str | None:
     if len(values) != number:
         what = "a box" if token == "<loc>" else "a mask"
@@ -71,4 +103,4 @@ def _why_not(token: str, values: list[int], number: int, limit: int) -> str | No
     return f"{token} of {max(values)}, where the last is {limit - 1}" if max(values) >= limit else None
 
 
-__all__ = ["NUM_CODES_OF_MASK", "read_locations"]
+__all__ = ["add_masks", "read_locations"]

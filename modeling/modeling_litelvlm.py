@@ -816,8 +816,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             **kwargs,
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        # CODEPATH: PaliGemma 2 bounds its logits as Gemma 2 does; no other LVLM has its language model's bound
         softcap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
+        # CODEPATH: PaliGemma 2 bounds its logits as Gemma 2 does; no other LVLM has its language model's bound
         if self.config.has_prefix and softcap is not None:
             logits = torch.tanh(logits / softcap) * softcap
 

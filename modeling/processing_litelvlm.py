@@ -57,7 +57,7 @@ from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
 from .images_litelvlm import load_rgb
-from .locations_litelvlm import read_locations
+from .locations_litelvlm import add_masks, read_locations
 
 # In the configurations of CLIP's first checkpoints: Transformers then takes the highest id of a text for its end
 _LEGACY_EOS_TOKEN_ID = 2
@@ -590,7 +590,11 @@ class LiteLVLMProcessor(ProcessorMixin):
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def post_process_locations(
-        self, sequences: Any, inputs: Any, target_sizes: torch.Tensor | Sequence[Sequence[int]]
+        self,
+        sequences: Any,
+        inputs: Any,
+        target_sizes: torch.Tensor | Sequence[Sequence[int]],
+        mask_decoder: Any = None,
     ) -> list[list[dict[str, Any]]]:
         """
         The objects that PaliGemma's answers name by <loc> and <seg> tokens.
@@ -598,9 +602,11 @@ class LiteLVLMProcessor(ProcessorMixin):
         Args:
             sequences, inputs: as in [`decode_answers`].
             target_sizes (`torch.Tensor` of shape `(B, 2)`): height and width of the image of each answer.
+            mask_decoder ([`LiteLVLMMaskDecoder`], *optional*): makes masks of the codes.
 
         Returns:
-            `list[list[dict]]`: of each answer what [`read_locations`] reads in it.
+            `list[list[dict]]`: of each answer what [`read_locations`] reads in it, and with a decoder what
+            [`add_masks`] adds.
 
         Raises:
             ValueError: another number of sizes than of answers.
@@ -608,7 +614,11 @@ class LiteLVLMProcessor(ProcessorMixin):
         answers, sizes = self.decode_answers(sequences, inputs), torch.as_tensor(target_sizes).tolist()
         if len(answers) != len(sizes):
             raise ValueError(f"There are {len(answers)} answers and {len(sizes)} `target_sizes`; give one for each.")
-        return [read_locations(answer, size) for answer, size in zip(answers, sizes, strict=True)]
+        results = [read_locations(answer, size) for answer, size in zip(answers, sizes, strict=True)]
+        if mask_decoder is not None:
+            for objects, size in zip(results, sizes, strict=True):
+                add_masks(objects, size, mask_decoder)
+        return results
 
     def explain_no_masks(self, outputs: Any, inputs: Any) -> list[str | None]:
         """

@@ -32,6 +32,7 @@ _FACE = {
     "LiteLVLMConfig": "configuration.configuration_litelvlm",
     "LiteLVLMForConditionalGeneration": "modeling.modeling_litelvlm",
     "LiteLVLMForSegmentation": "modeling.modeling_litelvlm",
+    "LiteLVLMMaskDecoder": "modeling.mask_decoder_litelvlm",
     "LiteLVLMModel": "modeling.modeling_litelvlm",
     "LiteLVLMProcessor": "modeling.processing_litelvlm",
     "ReferringSegmentationPipeline": "modeling.pipeline_litelvlm",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .backbone import from_backbone
     from .baselines import average_tokens
     from .configuration.configuration_litelvlm import LiteLVLMConfig
+    from .modeling.mask_decoder_litelvlm import LiteLVLMMaskDecoder
     from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation, LiteLVLMModel
     from .modeling.pipeline_litelvlm import ReferringSegmentationPipeline
     from .modeling.processing_litelvlm import LiteLVLMProcessor
@@ -82,6 +84,7 @@ __all__ = [
     "LiteLVLMConfig",
     "LiteLVLMForConditionalGeneration",
     "LiteLVLMForSegmentation",
+    "LiteLVLMMaskDecoder",
     "LiteLVLMModel",
     "LiteLVLMProcessor",
     "ReferringSegmentationPipeline",

@@ -48,12 +48,7 @@ def test_answers_without_tokens_name_no_object(answer):
         ("<loc0001><loc0002><loc0003><loc1024> cat", None, False, "<loc> of 1024, where the last is 1023"),
         (f"{BOX}{'<seg128>' * 16} cat", [200, 25, 400, 75], False, "<seg> of 128, where the last is 127"),
         (
-            (
-                "<loc0001><seg001> cat",
-                None,
-                False,
-                "1 <loc> in a row, where a box has 4; 1 <seg> in a row, where a mask has 16",
-            ),
+            "<loc0001><seg001> cat",
             None,
             False,
             "1 <loc> in a row, where a box has 4; 1 <seg> in a row, where a mask has 16",

@@ -27,7 +27,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="make a LiteLVLM folder of a LISA, GLaMM or LLaVA checkpoint",
         description="Reads the checkpoint shard by shard; the folder appears when everything in it is written.",
     )
-    parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of the checkpoint")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="folder or Hub id of the checkpoint, or PaliGemma's mask decoder (.npz)"
+    )
     parser.add_argument("dest", metavar="DEST", help="the folder to make")
     parser.add_argument("--kind", help="lisa, sesame, gsva, lisa-plus, read, glamm or llava (default: found out)")
     parser.add_argument(
@@ -45,14 +47,26 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..conversion.convert import convert
+    from ..conversion.mask_decoder import convert_mask_decoder
 
     names = ("kind", "clip", "tokenizer", "conversation", "seg_token_id", "dtype", "max_shard_size")
+    if options.source.endswith(".npz"):
+        if given := [name for name in names[:5] if getattr(options, name) is not None]:
+            raise ValueError(
+                f"--{given[0].replace('_', '-')} is of a checkpoint, but {options.source!r} is a mask decoder; leave "
+                "it out."
+            )
+        return convert_mask_decoder(options.source, options.dest)
     return convert(options.source, options.dest, **{name: getattr(options, name) for name in names})
 
 
 def show(report: dict[str, Any]) -> None:
     from ..conversion.convert import REPORT
 
+    if report["kind"] == "mask-decoder":
+        print(f"kind:         PaliGemma's mask decoder, {report['num_parameters'] / 1e6:,.1f} million parameters")
+        print(f"left out:     {len(report['left_out'])} arrays that are not the decoder's")
+        return
     print(
         f"kind:         {report['kind']}, {report['num_parameters'] / 1e6:,.1f} million parameters, {report['dtype']}"
     )
