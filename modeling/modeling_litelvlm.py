@@ -654,7 +654,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         # CODEPATH: PaliGemma's language model reads its prompt in both directions, all others in one
         if self.config.has_prefix:
             cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
-            inputs = add_prefix(inputs, prompt, cache, self.config)
+            inputs = add_prefix(inputs, prompt, cache, self.config.first_position, language_model.config)
         return language_model(**inputs, **kwargs), prompt.source_positions
 
 

@@ -71,6 +71,3 @@ def write_paligemma(kind: str, folder: Path, image_size: int = 32) -> tuple[Any,
     lvlm.save_pretrained(folder / "lvlm")
     processor.save_pretrained(folder / "lvlm")
     return lvlm, processor
-
-
-__all__ = ["SLIDING_WINDOW", "write_paligemma"]

@@ -224,6 +224,14 @@ def test_methods_inside_the_language_model_are_refused(wrapped):
             assert torch.isfinite(model(**inputs, pruning_method=method).logits).all(), method
 
 
+@pytest.mark.parametrize("paligemma", ["gemma2"], indirect=True)
+def test_flash_attention_is_refused_as_it_reads_in_one_direction(wrapped):
+    model, processor = wrapped
+    model.model.backbone.language_model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match=r"'flash_attention_2', which knows no mask.* 'sdpa' or 'eager'"):
+        model(**processor(IMAGES[0], QUESTIONS[0]))
+
+
 def test_only_one_question_and_its_whole_answer_are_taken(wrapped):
     _, processor = wrapped
     with pytest.raises(ValueError, match="PaliGemma reads one message of the user and answers it"):
