@@ -26,7 +26,16 @@ from .versions_litelvlm import CACHE_NAME
 # What only the mask decoder reads: masks are decoded once, after the answer
 _FOR_MASKS = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
 # What only the first step reads, whose prompt holds the image
-_FOR_PROMPT = ("image_state", "image_sizes", "guide_input_ids", "guide_attention_mask")
+_FOR_PROMPT = (
+    "image_state",
+    "image_sizes",
+    "image_grid_thw",
+    "guide_pixel_values",
+    "guide_input_ids",
+    "guide_attention_mask",
+)
+# Of b images for B prompts, in which patches of all images may follow each other
+_OF_IMAGES = ("pixel_values", "image_grid_thw", "guide_pixel_values")
 
 # What an output says of the tokens that were kept
 SELECTION = ("retained_indices", "num_retained_tokens", "similarity", "contribution")
@@ -85,10 +94,11 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             and int(cache.get_seq_length()) > 0
             and self._is_about_image(input_ids, inputs_embeds, cache, kwargs)
         ):
+            unless = "" if self.config.has_external_guide else ", or `pruning_method='none'` in every turn"
             raise ValueError(
                 f"`generate` got a prompt with an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache "
                 "entries than tokens, so a cached conversation cannot be continued; pass the whole conversation with "
-                "its image and without a cache instead, or `pruning_method='none'` in every turn."
+                f"its image and without a cache instead{unless}."
             )
         if _has_image(kwargs):
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
@@ -104,12 +114,37 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         max_cache_length: int,
     ) -> None:
         """As in [`GenerationMixin`], with a static cache for the tokens that pruning leaves."""
-        # Images in crops have different numbers of tokens, of which the first is not known yet
-        if _has_image(model_kwargs) and not self.config.has_crops:
+        # Where images have different numbers of tokens, the first's is not known yet
+        if _has_image(model_kwargs) and not self.config.has_varying_lengths:
             max_cache_length -= self._plan(model_kwargs).num_dropped
         super()._prepare_cache_for_generation(
             generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
         )
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any]) -> Any:
+        """As in [`GenerationMixin`]; those of Qwen-VL's visual tokens are rows and columns of their image."""
+        if not self.config.has_external_guide or not _has_image(model_kwargs):
+            return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+        inputs_embeds, input_ids = model_kwargs.get("inputs_embeds"), model_kwargs.get("input_ids", inputs_tensor)
+        is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
+        state = model_kwargs.get("image_state")
+        grids = model_kwargs.get("image_grid_thw") if state is None else state.image_grid_thw
+        return self.model.grid_position_ids(is_image, grids, model_kwargs.get("attention_mask"))
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """As in [`GenerationMixin`], without copies of Qwen-VL's images: each serves several prompts in a row."""
+        if not self.config.has_external_guide:
+            return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+        kept = {name: model_kwargs.pop(name) for name in _OF_IMAGES if name in model_kwargs}
+        position_ids = model_kwargs.pop("position_ids", None)
+        if position_ids is not None:  # `(B, L)` or `(3, B, L)`
+            kept["position_ids"] = position_ids.repeat_interleave(expand_size, dim=position_ids.ndim - 2)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return input_ids, model_kwargs | kept
 
     def _update_model_kwargs_for_generation(
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

@@ -45,15 +45,16 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple, logging
 from transformers.utils.import_utils import torch_compilable_check
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
+from ..configuration.configuration_litelvlm import TEXTLESS_TOWERS, LiteLVLMConfig, OpenCLIPGuideConfig
 from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
-from .guide_litelvlm import LiteLVLMGuide, default_guide, load_parent
+from .guide_external_litelvlm import LiteLVLMExternalGuide, map_onto_grids
+from .guide_litelvlm import LiteLVLMGuide, class_token_attention, default_guide, load_parent
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
-from .prompt_litelvlm import CachedPrompt, Prompt, check_shape, find_token
+from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
     LayerwisePruner,
@@ -88,7 +89,7 @@ _PUSH_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr"
 # What Transformers' quantizers call the modules that they leave alone, and ours: with the prefix of a model with a
 # head, and without
 _SKIP_OPTIONS = ("modules_to_not_convert", "llm_int8_skip_modules")
-_OF_BACKBONE = ("backbone.vision_tower", "backbone.multi_modal_projector", "guide")
+_OF_BACKBONE = ("backbone.vision_tower", "backbone.visual", "backbone.multi_modal_projector", "guide")
 _FULL_PRECISION = [*_OF_BACKBONE, *(f"model.{name}" for name in _OF_BACKBONE), "lm_head", "seg_head", "sam"]
 
 # Arguments of every `forward` below
@@ -100,6 +101,10 @@ _SHARED_ARGUMENTS = r"""
         each image serves B / b samples in a row.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For images in crops: height and width of each before it was cut.
+    image_grid_thw (`torch.LongTensor` of shape `(b, 3)`):
+        For Qwen-VL, whose `pixel_values` are the patches of all images: frames (1), rows and columns of each.
+    guide_pixel_values (`torch.Tensor` of shape `(b, 3, S, S)`):
+        For Qwen-VL: the whole images as the external guide takes them.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
         Texts for CLIP, one sentence or several for each question about the image, padded on the right.
     guide_attention_mask (`torch.LongTensor` of the same shape):
@@ -147,6 +152,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         "CLIPVisionModel",  # trf-ignore: TRF022
         "SiglipVisionModel",  # trf-ignore: TRF022
         "LiteLVLMGuide",
+        "LiteLVLMExternalGuide",
         "LiteLVLMOpenCLIPGuide",
         "LiteLVLMSiglipGuide",
         "SamMaskDecoder",  # trf-ignore: TRF022
@@ -247,6 +253,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         # CODEPATH: llava-interleave and LLaVA-OneVision have SigLIP's tower, without its head
         elif isinstance(config.guide_config, SiglipConfig):
             self.guide = LiteLVLMSiglipGuide(config.guide_config)
+        # CODEPATH: Qwen-VL's tower was trained with no text tower
+        elif config.has_external_guide:
+            self.guide = LiteLVLMExternalGuide(config.guide_config)
         else:
             self.guide = LiteLVLMGuide(config.guide_config, vision_config)
         self.post_init()
@@ -268,6 +277,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of CLIP's last layer only the class token's query and the patches' keys
@@ -280,6 +291,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, before they were cut.
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
                 `"none"` leaves all of them out.
+            image_grid_thw, guide_pixel_values: of Qwen-VL, as in `forward`.
 
         Raises:
             ValueError: images for SAM, an unknown method, shapes that do not fit the backbone, or a method that does
@@ -291,11 +303,18 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "LiteLVLMForSegmentation."
             )
         selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
-        return self._encode(pixel_values, image_sizes, selector)
+        return self._encode(pixel_values, image_sizes, selector, image_grid_thw, guide_pixel_values)
 
     def _encode(
-        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor | None, selector: TokenSelector
+        self,
+        pixel_values: torch.Tensor,
+        image_sizes: torch.Tensor | None,
+        selector: TokenSelector,
+        image_grid_thw: torch.Tensor | None,
+        guide_pixel_values: torch.Tensor | None,
     ) -> LiteLVLMImageState:
+        if self.config.has_external_guide:
+            return self._encode_any_size(pixel_values, image_grid_thw, guide_pixel_values, selector)
         in_crops = self.config.has_crops
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
             wanted_shape = (
@@ -337,10 +356,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             return state
         if num_class_tokens:
             state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(patches[0]))
-            last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
-            attention = layers[-1].self_attn
-            query = attention.q_proj(last_input[:, 0])
-            key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+            query, key, value = class_token_attention(layers[-1], hidden_states[len(layers) - 1])
             state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
         else:
             state.patch_embeds, query, key, value = self.guide.read_patches(patches[0])
@@ -371,6 +387,81 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         packed = {name: self._pack(value, image_sizes) for name, value in per_crop.items()}
         return LiteLVLMImageState(is_patch=kind > 0, is_token=kind >= 0, **packed)
 
+    def _encode_any_size(
+        self,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor | None,
+        guide_pixel_values: torch.Tensor | None,
+        selector: TokenSelector,
+    ) -> LiteLVLMImageState:
+        """Images at their own sizes by a Qwen-VL, and as squares by the external guide."""
+        host = self.config.backbone_config.model_type
+        if image_grid_thw is None or pixel_values.ndim != 2 or len(pixel_values) != image_grid_thw.prod(-1).sum():
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)} and `image_grid_thw` is {image_grid_thw}; a "
+                f"{host!r} takes the patches of all images, (patches, values), and the grid of each, whose products "
+                "add up to the number of patches."
+            )
+        if (image_grid_thw[:, 0] != 1).any():
+            raise ValueError("`image_grid_thw` holds several frames; videos are not supported, ask about single ones.")
+        if selector.vision_layers:
+            raise ValueError(
+                f"`pruning_method` is {selector.name!r}, which looks into CLIP's vision tower, but that of a {host!r} "
+                "is not CLIP's; choose another method."
+            )
+        features = self.backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
+        image_features = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
+        counts = torch.tensor([[len(one)] for one in features], device=image_features.device)
+        is_token = torch.arange(image_features.shape[1], device=image_features.device) < counts
+        state = LiteLVLMImageState(image_features, is_patch=is_token, is_token=is_token, image_grid_thw=image_grid_thw)
+        if selector is KEEP_ALL:
+            return state
+        if guide_pixel_values is None or len(guide_pixel_values) != len(image_grid_thw):
+            raise ValueError(
+                f"`guide_pixel_values` is {None if guide_pixel_values is None else tuple(guide_pixel_values.shape)}; "
+                f"the guide of a {host!r} is a CLIP that sees each image by itself. Pass the processor's output "
+                "whole, or `pruning_method='none'`."
+            )
+        grids = (image_grid_thw[:, 1:] // self.config.vision_config.spatial_merge_size).tolist()
+        patch_embeds, *attention = self.guide.read_image(guide_pixel_values)
+        state.patch_embeds = map_onto_grids(patch_embeds, grids)
+        state.contribution = map_onto_grids(class_token_contribution(*attention), grids)
+        state.cosine_contribution = map_onto_grids(cosine_class_token_contribution(*attention), grids)
+        return state
+
+    def grid_position_ids(
+        self, is_image: torch.Tensor, image_grid_thw: torch.Tensor | None, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """
+        Positions of Qwen-VL's tokens before pruning, as its own `get_rope_index` has them (M-RoPE).
+
+        Args:
+            is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders.
+            image_grid_thw (`torch.LongTensor` of shape `(b, 3)`): of b images, each of which serves B / b prompts.
+            attention_mask (`torch.Tensor` of shape `(B, L)`, *optional*): 0 for padding.
+
+        Returns:
+            `torch.LongTensor` of shape `(3, B, L)`: in time, by rows and by columns.
+
+        Raises:
+            ValueError: no grids, or the samples do not hold the placeholders of one image each.
+        """
+        if image_grid_thw is None:
+            raise ValueError("`image_grid_thw` is None, so tokens have no rows; pass the processor's output whole.")
+        grids = image_grid_thw.repeat_interleave(max(1, len(is_image) // len(image_grid_thw)), 0)
+        if len(grids) != len(is_image):
+            raise ValueError(
+                f"There are {len(image_grid_thw)} images for {len(is_image)} prompts; allowed are one image per "
+                "prompt, or an equal number of prompts in a row for each image."
+            )
+        counts = grids.prod(-1) // self.config.vision_config.spatial_merge_size**2
+        check_placeholders(is_image, counts.tolist(), self.config)
+        # Of ids it reads only how many there are
+        position_ids, _ = self.backbone.get_rope_index(
+            is_image.long(), is_image.int(), image_grid_thw=grids, attention_mask=attention_mask
+        )
+        return position_ids
+
     @property
     def _packs_projected(self) -> bool:
         return self.config.backbone_config.model_type == "llava_onevision"
@@ -378,7 +469,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     @property
     def _projector(self) -> nn.Module:
         """From the `image_features` of an image state to the language model's width."""
-        return nn.Identity() if self._packs_projected else self.backbone.multi_modal_projector
+        if self._packs_projected or self.config.has_external_guide:  # what Qwen-VL's tower gives is merged already
+            return nn.Identity()
+        return self.backbone.multi_modal_projector
 
     def _pack(self, values: torch.Tensor, image_sizes: torch.Tensor, padding: float = 0.0) -> torch.Tensor:
         """
@@ -486,7 +579,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             image_features=image_state.image_features,
             class_features=image_state.class_features,
             layer_inputs=image_state.layer_inputs,
-            vision_tower=self.backbone.vision_tower,
+            vision_tower=getattr(self.backbone, "vision_tower", None),
             projector=self._projector,
             guide=self.guide,
         )
@@ -495,9 +588,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         """Visual tokens for the language model, `(B, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
         visual_tokens = self._projector(tokens.take(image_state.image_features))
         if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
-            # All tokens of images in crops: each line of patches ends with the backbone's own embedding
-            is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
-            visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
+            if self.config.has_crops:  # each line of patches ends with the backbone's own embedding
+                is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
+                visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
             visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
         return visual_tokens
 
@@ -509,6 +602,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -521,10 +616,15 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         _check_given_once(image_state, pixel_values=pixel_values)
+        if kwargs.get("pixel_values_videos") is not None:
+            raise ValueError("`pixel_values_videos` is given, but videos are not supported; ask about single frames.")
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
         is_image, embed = None, self.get_input_embeddings()
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
+            if self.config.has_external_guide and position_ids is None:
+                grids = image_grid_thw if image_state is None else image_state.image_grid_thw
+                position_ids = self.grid_position_ids(is_image, grids, attention_mask)
         prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config)
         cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
         cached: CachedPrompt | None = getattr(cache, "pruned_prompt", None)
@@ -543,7 +643,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "conversation with its image and without a cache.",
             )
         if image_state is None:
-            image_state = self._encode(pixel_values, image_sizes, plan.selector)
+            image_state = self._encode(pixel_values, image_sizes, plan.selector, image_grid_thw, guide_pixel_values)
         image_state = image_state.without_sam().repeat_for(len(is_image))
         tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
         prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
@@ -553,9 +653,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
-        if plan.drops_tokens and outputs.get(CACHE_NAME) is not None:
+        # Also of an un-pruned prompt with M-RoPE, whose positions no later call can tell from the number of its tokens
+        if (plan.drops_tokens or self.config.has_external_guide) and outputs.get(CACHE_NAME) is not None:
             outputs[CACHE_NAME].pruned_prompt = CachedPrompt(prompt, plan.method)
-        # A flat list of tokens is that of images in crops, whose numbers of tokens differ
+        # A flat list of tokens is that of images whose numbers of tokens differ
         per_image = visual_tokens if visual_tokens.ndim == 3 else visual_tokens.split(image_state.num_tokens())
         return LiteLVLMModelOutput(
             **outputs,
@@ -626,9 +727,10 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
 
         Args:
             backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM with CLIP's or SigLIP's tower, such as
-                `"llava-hf/llava-1.5-7b-hf"`, or such a model that is loaded already.
+                `"llava-hf/llava-1.5-7b-hf"`, or of a Qwen2-VL or Qwen2.5-VL; or such a model that is loaded already.
             guide (`str`, *optional*): Hub id or folder of the CLIP or SigLIP checkpoint that the LVLM's vision tower
-                comes from; by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
+                comes from, or of any CLIP for Qwen-VL's; by default the OpenAI CLIP of the vision tower's sizes, see
+                [`default_guide`].
             dtype: as in `from_pretrained`.
             kwargs: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`; all others, such as `revision` or
                 `device_map`, are handed to the backbone's `from_pretrained`. Those that say how to reach the Hub, such
@@ -655,7 +757,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             guide = default_guide(vision_config)
         parent = load_parent(guide, vision_config, dtype=lvlm.dtype, **reaching)
         guide_config: Any = parent.config
-        if isinstance(parent, CLIPModel):
+        # CODEPATH: a text tower belongs to CLIP's vision tower; beside Qwen-VL's stands a whole CLIP
+        is_external = vision_config.model_type in TEXTLESS_TOWERS
+        if is_external:
+            config_fields.setdefault("position_mode", "original")
+        elif isinstance(parent, CLIPModel):
             guide_config = parent.config.text_config
             vision_config.projection_dim = guide_config.projection_dim = parent.config.projection_dim
         config = cls.config_class(
@@ -666,8 +772,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         # The modules themselves are handed over, with the hooks of a `device_map`: no second copy of the weights
         model.model.backbone, model.lm_head = lvlm.model, lvlm.lm_head
         model.model.guide.take_from(parent)
-        tower = lvlm.model.vision_tower
-        hook = getattr(tower.embeddings, "_hf_hook", None)
+        tower = lvlm.model.visual if is_external else lvlm.model.vision_tower
+        hook = getattr(tower.patch_embed if is_external else tower.embeddings, "_hf_hook", None)
         model.model.guide.to(tower.device if hook is None else hook.execution_device)
         model.generation_config = lvlm.generation_config
         model.tie_weights()
@@ -693,6 +799,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Encodes images once, for any number of questions: pass the result as `image_state` in their place.
@@ -703,11 +811,14 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
                 [`LiteLVLMForSegmentation`] only.
             image_sizes (`torch.LongTensor` of shape `(B, 2)`, *optional*): of images in crops, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
+            image_grid_thw, guide_pixel_values: of Qwen-VL, as in `forward`.
 
         Raises:
             ValueError: as [`LiteLVLMModel.encode_image`], and images for SAM where the model has none.
         """
-        return self.model.encode_image(pixel_values, sam_pixel_values, image_sizes, pruning_method)
+        return self.model.encode_image(
+            pixel_values, sam_pixel_values, image_sizes, pruning_method, image_grid_thw, guide_pixel_values
+        )
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -717,6 +828,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -736,6 +849,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             image_sizes=image_sizes,
+            image_grid_thw=image_grid_thw,
+            guide_pixel_values=guide_pixel_values,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
@@ -782,8 +897,16 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         sam_pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
-        image_state = super().encode_image(pixel_values, image_sizes=image_sizes, pruning_method=pruning_method)
+        image_state = super().encode_image(
+            pixel_values,
+            image_sizes=image_sizes,
+            pruning_method=pruning_method,
+            image_grid_thw=image_grid_thw,
+            guide_pixel_values=guide_pixel_values,
+        )
         if sam_pixel_values is not None:
             self._check_makes_masks()
             image_state.sam_image_embeddings = self.sam.encode_image(sam_pixel_values)
@@ -797,6 +920,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         sam_pixel_values: torch.Tensor | None = None,
@@ -817,6 +942,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             image_sizes=image_sizes,
+            image_grid_thw=image_grid_thw,
+            guide_pixel_values=guide_pixel_values,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,

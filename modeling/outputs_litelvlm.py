@@ -29,7 +29,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import ModelOutput, auto_docstring
 
 # What a processor makes of images, and `encode_image` a [`LiteLVLMImageState`]
-IMAGE_INPUTS = ("pixel_values", "sam_pixel_values", "image_sizes")
+IMAGE_INPUTS = ("pixel_values", "sam_pixel_values", "image_sizes", "image_grid_thw", "guide_pixel_values")
 
 
 def _shapes(output: ModelOutput) -> str:
@@ -53,7 +53,7 @@ class LiteLVLMImageState(ModelOutput):
 
     Args:
         image_features (`torch.Tensor` of shape `(B, N, D)`): the vision tower's patches, before the projector; of
-            LLaVA-OneVision behind it.
+            LLaVA-OneVision behind it, and of Qwen-VL its merged tokens, padded where another image has more.
         patch_embeds (`torch.Tensor` of shape `(B, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(B, N)`, float32): contribution of each patch to the class token by the
             paper's rule; `None` if not pruned.
@@ -65,6 +65,8 @@ class LiteLVLMImageState(ModelOutput):
         is_patch (`torch.BoolTensor` of shape `(B, N)`): for an image in crops, which of its placeholders are patches;
             the others are ends of lines, or padding where another image has more. `None` where all are patches.
         is_token (`torch.BoolTensor` of shape `(B, N)`): patches and ends of lines; `None` likewise.
+        image_grid_thw (`torch.LongTensor` of shape `(B, 3)`): of Qwen-VL, frames, rows and columns of each image's
+            patches before they were merged.
         sam_image_embeddings (`torch.Tensor` of shape `(B, C, h, h)`): SAM's image embeddings, where asked for.
     """
 
@@ -76,6 +78,7 @@ class LiteLVLMImageState(ModelOutput):
     layer_inputs: torch.Tensor | None = None
     is_patch: torch.Tensor | None = None
     is_token: torch.Tensor | None = None
+    image_grid_thw: torch.Tensor | None = None
     sam_image_embeddings: torch.Tensor | None = None
 
     def __repr__(self) -> str:
@@ -134,7 +137,7 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
         source_positions (`torch.LongTensor` of shape `(B, R)`): for each token that the language model saw, its
             position in `input_ids`; `None` where nothing was pruned.
         attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
+        position_ids (`torch.LongTensor` of shape `(B, R)`, of Qwen-VL `(3, B, R)`): as the language model got them.
         image_outputs ([`BaseModelOutputWithPooling`]): its `pooler_output` lists, per sample, the visual tokens that
             the language model was given, `(K, hidden_size)`. The vision tower does not run to its end here, so that
             its hidden states and attentions are those of `get_image_features`.

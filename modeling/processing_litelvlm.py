@@ -30,6 +30,7 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     BatchFeature,
+    CLIPImageProcessor,
     PreTrainedModel,
     ProcessorMixin,
     SamImageProcessor,
@@ -39,7 +40,12 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 from transformers.utils.chat_template_utils import _get_template_variables
 
-from ..configuration.configuration_litelvlm import VISION_TOWERS, max_num_crops, num_patches_per_side
+from ..configuration.configuration_litelvlm import (
+    TEXTLESS_TOWERS,
+    VISION_TOWERS,
+    max_num_crops,
+    num_patches_per_side,
+)
 from .chat_litelvlm import (
     LLAVA_V1_CHAT_TEMPLATE,
     QUESTION_TEMPLATES,
@@ -51,6 +57,7 @@ from .chat_litelvlm import (
 )
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .damage_litelvlm import naming_damage
+from .guide_external_litelvlm import guide_image_options
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
@@ -102,6 +109,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             as long as they are.
         vision_aspect_ratio (`str`, *optional*): of LLaVA-OneVision, such as `"anyres_max_9"`: how many crops' worth of
             tokens an image may have before it is shrunk.
+        guide_image_options (`dict`, *optional*): for an external guide, the options of the [`CLIPImageProcessor`] that
+            prepares whole images for it.
     """
 
     valid_processor_kwargs = LiteLVLMProcessorKwargs
@@ -121,6 +130,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         rejection_token: str | None = None,
         guide_length: int | None = None,
         vision_aspect_ratio: str | None = None,
+        guide_image_options: dict[str, Any] | None = None,
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
@@ -130,6 +140,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         self.rejection_token = rejection_token
         self.guide_length = guide_length
         self.vision_aspect_ratio = vision_aspect_ratio
+        self.guide_image_options = guide_image_options
         if tokenizer is not None:  # many name no side, and an answer goes on from the last token of its prompt
             tokenizer.padding_side = "left"
         # In a saved folder the code stands beside this processor's files
@@ -147,6 +158,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         names = ["input_ids", "attention_mask", "pixel_values", "guide_input_ids", "guide_attention_mask"]
         if hasattr(self.image_processor, "image_grid_pinpoints"):
             names.append("image_sizes")
+        if self.guide_image_options is not None:
+            names += ["image_grid_thw", "guide_pixel_values"]
         return names + (["sam_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
 
     # trf-ignore: TRF057
@@ -179,7 +192,8 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Returns:
             [`BatchFeature`] with B conversations of up to T turns about b images: `input_ids`, `attention_mask`
-            (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`;
+            (and `labels`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values` `(b, 3, S, S)`, or of
+            Qwen-VL `(patches, values)` with `image_grid_thw` `(b, 3)` and `guide_pixel_values` `(b, 3, S, S)`;
             `guide_input_ids` and `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates;
             `sam_pixel_values` `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height,
             width); `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute `text_labels`
@@ -339,6 +353,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         prepared = {} if images is None else self._encode_images(images, len(conversations), image_options)
         # Of images in crops, each has a number of tokens of its own
         counts = [self._num_image_tokens(size) for size in prepared.get("image_sizes", torch.empty(0, 2)).tolist()]
+        if "image_grid_thw" in prepared:
+            counts = (prepared["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2).tolist()
         counts = counts or [self.num_image_tokens]
         encoded = [
             encode_conversation(
@@ -414,7 +430,11 @@ class LiteLVLMProcessor(ProcessorMixin):
                     f"side is at most {most} times as long as the other."
                 )
         prepared = self.image_processor(loaded, return_tensors="pt", **options)
-        data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
+        known = ("pixel_values", "image_sizes", "image_grid_thw")
+        data = {name: prepared[name] for name in known if name in prepared}
+        if self.guide_image_options is not None:
+            for_guide = CLIPImageProcessor(**self.guide_image_options)
+            data["guide_pixel_values"] = for_guide(loaded, return_tensors="pt")["pixel_values"]
         if self.with_masks:
             prepared = self.sam_image_processor(loaded, return_tensors="pt")
             data["sam_pixel_values"] = prepared["pixel_values"]
@@ -630,10 +650,12 @@ class LiteLVLMProcessor(ProcessorMixin):
         else:
             source, config = backbone, AutoConfig.from_pretrained(backbone, **kwargs)
         vision_config: Any = getattr(config, "vision_config", None)
-        if getattr(vision_config, "model_type", None) not in VISION_TOWERS:
+        tower = getattr(vision_config, "model_type", None)
+        is_external = tower in TEXTLESS_TOWERS
+        if tower not in VISION_TOWERS and not is_external:
             raise ValueError(
                 f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's or SigLIP's vision "
-                "tower; allowed are LVLMs with one, such as LLaVA."
+                "tower; allowed are LVLMs with one, such as LLaVA, and Qwen2-VL and Qwen2.5-VL."
             )
         if guide is None:
             guide = default_guide(vision_config)
@@ -645,17 +667,19 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_length = None
         if vision_config.model_type == "siglip_vision_model":
             guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
+        sizes = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}
         return cls(
             own.image_processor,
             own.tokenizer,
             AutoTokenizer.from_pretrained(guide, **reaching),
             chat_template=chat_template,
             image_token=own.image_token,
-            num_image_tokens=num_patches_per_side(vision_config) ** 2,
+            **sizes,
             question_template="{}",
             with_masks=False,
             guide_length=guide_length,
             vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
+            guide_image_options=guide_image_options(guide, **reaching) if is_external else None,
         )
 
     @classmethod
@@ -708,7 +732,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         """
         vocab = self.tokenizer.get_vocab()
         known = [
-            ("visual tokens of an image", self.num_image_tokens, config.num_patches_per_side**2),
+            *self._sizes(config),
             ("id of the image's placeholder", vocab.get(self.image_token), config.image_token_id),
         ]
         if self.with_masks and config.sam_config is not None:
@@ -716,7 +740,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
         known.append(("limit of an image in crops", self.vision_aspect_ratio, limit))
         is_siglip = isinstance(config.guide_config, SiglipConfig)
-        guide = config.guide_config.text_config if is_siglip else config.guide_config
+        guide = getattr(config.guide_config, "text_config", config.guide_config)
         length = guide.max_position_embeddings if is_siglip else None
         known.append(("length of the guide's texts", self.guide_length, length))
         vocab_size = getattr(guide, "vocab_size", None)
@@ -732,6 +756,17 @@ class LiteLVLMProcessor(ProcessorMixin):
                     f"The {what} is {of_processor} in the processor, but {of_model} in the model's config.json; load "
                     "both from the same folder."
                 )
+
+    def _sizes(self, config: Any) -> list[tuple[str, Any, Any]]:
+        """What an image's size makes of it: its name, here, and in the configuration of a model."""
+        side = None if self.guide_image_options is None else self.guide_image_options["size"]["height"]
+        if not config.has_external_guide:
+            tokens = ("visual tokens of an image", self.num_image_tokens, config.num_patches_per_side**2)
+            return [tokens, ("size of the guide's images", side, None)]
+        of_guide = ("size of the guide's images", side, config.guide_config.vision_config.image_size)
+        own = (getattr(self.image_processor, "patch_size", None), getattr(self.image_processor, "merge_size", None))
+        vision = config.vision_config
+        return [of_guide, ("size of patches and how many merge", own, (vision.patch_size, vision.spatial_merge_size))]
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
