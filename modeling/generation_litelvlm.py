@@ -166,10 +166,12 @@ class LiteLVLMGenerationMixin(GenerationMixin):
     ) -> bool:
         """
         Whether a prompt has an image, or is that of a conversation whose pruned image is in the cache already: as the
-        cache says, whatever the method of this call.
+        cache says, whatever the method of this call. Behind an image of Qwen-VL every token's position is about it.
         """
         if _has_image(kwargs):
             return True
+        if self.config.has_external_guide:
+            return hasattr(cache, "pruned_prompt")
         is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
         return hasattr(cache, "pruned_prompt") and bool(is_image.any())
 

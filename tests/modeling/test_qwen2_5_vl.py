@@ -13,14 +13,30 @@
 # limitations under the License.
 """Qwen2.5-VL and Qwen2-VL, whose tower knows no text, with a CLIP beside it as the guide, against Transformers."""
 
+import io
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from litelvlm import LiteLVLMConfig, LiteLVLMForSegmentation, LiteLVLMProcessor, from_backbone
+from litelvlm.commands.loading import parse_budget
+from litelvlm.configuration.configuration_litelvlm import TEXTLESS_TOWERS
+from litelvlm.conversion import convert
+from litelvlm.conversion.export import VisionSide
+from litelvlm.conversion.key_mappings import LLAVA_TYPES
+from litelvlm.conversion.llava_hf import export_llava
+from litelvlm.evaluation.clip import load_clip
 from litelvlm.modeling.guide_external_litelvlm import map_onto_grids
 from litelvlm.modeling.outputs_litelvlm import IMAGE_INPUTS
+from litelvlm.modeling.pruning_litelvlm import retained_patches
+from litelvlm.modeling.versions_litelvlm import CACHE_NAME
+from litelvlm.serving.engines import encode
+from litelvlm.verification import check_forward
 
 from ..qwen import HOSTS, write_clip, write_qwen
 
@@ -205,12 +221,14 @@ def test_a_cache_goes_on_behind_the_positions_of_its_image(wrapped, method):
     whole["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 4), value=1)
     expected = model(**whole, pruning_method=method).logits[:, -4:]
     first = model(**inputs, pruning_method=method, use_cache=True)
-    cache = first.get("cache") or first["past_key_values"]
-    name = "cache" if first.get("cache") is not None else "past_key_values"
-    going_on = model(input_ids=answer, **{name: cache}).logits
-    torch.testing.assert_close(going_on, expected, rtol=1e-4, atol=1e-4)
+    cache = first[CACHE_NAME]
     # Its length alone would have given other positions
     assert int(first.position_ids.max()) + 1 != cache.get_seq_length()
+    going_on = model(input_ids=answer, **{CACHE_NAME: cache}).logits
+    torch.testing.assert_close(going_on, expected, rtol=1e-4, atol=1e-4)
+    # `generate` counts positions before the model sees the cache
+    with pytest.raises(ValueError, match=r"cannot be continued; pass the whole conversation .* instead\."):
+        model.generate(input_ids=answer, **{CACHE_NAME: cache}, max_new_tokens=1)
 
 
 def test_one_image_is_asked_several_questions_and_gives_several_answers(wrapped):
@@ -263,21 +281,97 @@ def test_conversations_and_answers_to_learn_from(wrapped):
 
 @torch.no_grad()
 @pytest.mark.parametrize("qwen", HOSTS, indirect=True)
-def test_saved_folders_are_what_from_backbone_wraps(wrapped, tmp_path):
+def test_converted_and_saved_folders_are_what_from_backbone_wraps(qwen, wrapped, tmp_path):
+    report = convert(qwen[3] / "lvlm", tmp_path / "converted", clip=qwen[3] / "clip")
+    assert report["vision_tower"] == "from the checkpoint; the guide has one of its own" and report["processor"]
+    assert [entry["key"] for entry in report["dropped"]] == ["logit_scale"]
     expected = wrapped[0](**wrapped[1](IMAGES, QUESTIONS)).logits
     for part in wrapped:
         part.save_pretrained(tmp_path / "saved")
-    model = LiteLVLMForSegmentation.from_pretrained(tmp_path / "saved")
-    processor = LiteLVLMProcessor.from_pretrained(tmp_path / "saved")
-    processor.check_fits(model.config)
-    assert model.config.num_retained_tokens == 6
-    assert torch.equal(model(**processor(IMAGES, QUESTIONS)).logits, expected)
+    for name in ("converted", "saved"):
+        model = LiteLVLMForSegmentation.from_pretrained(tmp_path / name, num_retained_tokens=6)
+        processor = LiteLVLMProcessor.from_pretrained(tmp_path / name)
+        processor.check_fits(model.config)
+        assert torch.equal(model(**processor(IMAGES, QUESTIONS)).logits, expected)
     processor.image_processor.merge_size = 1
     with pytest.raises(ValueError, match=r"how many merge is \(4, 1\) in the processor, but \(4, 2\)"):
         processor.check_fits(model.config)
     processor.guide_image_options = None
     with pytest.raises(ValueError, match=r"size of the guide's images is None in the processor, but 32"):
         processor.check_fits(model.config)
+
+
+def test_a_saved_folder_loads_without_the_package(wrapped, tmp_path):
+    model, processor = wrapped
+    inputs = processor(IMAGES, QUESTIONS)
+    for part in wrapped:
+        part.save_pretrained(tmp_path / "saved")
+    torch.save({"inputs": dict(inputs), "tokens": model.generate(**inputs, **GENERATE)}, tmp_path / "expected.pt")
+    for i, image in enumerate(IMAGES):
+        image.save(tmp_path / f"{i}.png")
+    code = (
+        "import sys, importlib.abc, torch\n"
+        "class Missing(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'litelvlm':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from transformers import AutoModel, AutoProcessor\n"
+        f"folder, questions = {str(tmp_path)!r}, {QUESTIONS!r}\n"
+        "model = AutoModel.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
+        "processor = AutoProcessor.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
+        "expected = torch.load(folder + '/expected.pt')\n"
+        "inputs = processor([f'{folder}/{i}.png' for i in range(3)], questions)\n"
+        "assert all(torch.equal(inputs[name], value) for name, value in expected['inputs'].items())\n"
+        f"assert torch.equal(model.generate(**inputs, **{GENERATE!r}), expected['tokens'])\n"
+        "print('same')\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+def test_service_answers_about_images_of_any_size_and_again_from_their_states(wrapped):
+    pytest.importorskip("cachetools")
+    from litelvlm.serving.worker import Question, Worker
+
+    model, processor = wrapped
+    worker, options = Worker(model, processor), {"max_new_tokens": 6}
+    for image in IMAGES * 2:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        content = [{"type": "image"}, {"type": "text", "text": "the dog"}]
+        question = Question(file.getvalue(), messages=({"role": "user", "content": content},), options=options)
+        (answered,) = worker.answer([worker.prepare(question)])
+        asked = [{"role": "user", "content": [{"type": "image", "image": image}, content[1]]}]
+        inputs = processor.apply_chat_template(asked, tokenize=True, return_dict=True)
+        expected = processor.decode_answers(model.generate(**inputs, **options, do_sample=False), inputs)
+        assert [result["answer"] for result in answered["results"]] == expected
+        assert answered["num_prompt_tokens"] == inputs["input_ids"].shape[1]
+
+
+def test_what_needs_one_map_of_patches_or_another_engine_is_refused(wrapped, tmp_path):
+    model, processor = wrapped
+    with pytest.raises(ValueError, match="give the engine the checkpoint that was wrapped"):
+        export_llava(model, processor, tmp_path / "exported")
+    with pytest.raises(ValueError, match="tokens have rows and columns, but another engine"):
+        encode(model, processor, IMAGES[0], QUESTIONS[0])
+    with pytest.raises(ValueError, match="no square map to show"):
+        retained_patches(model.config, "litelvlm", {}, None)
+    with pytest.raises(ValueError, match=r"no Qwen-VL\), has a vision side"):
+        VisionSide(model)
+    with pytest.raises(ValueError, match="different numbers of tokens; allowed are numbers, and all"):
+        parse_budget("192/576", model.config)
+    for part in wrapped:
+        part.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="name its CLIP instead"):
+        load_clip(str(tmp_path / "saved"))
+    check_forward(model, processor)
+
+
+def test_hosts_are_those_that_the_configuration_and_conversion_know():
+    assert sorted(HOSTS) == sorted(name for name in TEXTLESS_TOWERS if not name.endswith("_vision"))
+    assert set(HOSTS) < set(LLAVA_TYPES)  # which the README's table is compared with
 
 
 @torch.no_grad()

@@ -42,12 +42,13 @@ def export_llava(
         `architecture`, `num_parameters`, `dtype` and `seg_token_id` (`None` of a model without masks).
 
     Raises:
-        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision.
+        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision or
+            Qwen-VL.
     """
-    if model.config.backbone_config.model_type == "llava_onevision":
+    if (kind := model.config.backbone_config.model_type) == "llava_onevision" or model.config.has_external_guide:
         raise ValueError(
-            "The backbone is LLaVA-OneVision, whose processor reads videos too, which is not kept here; give the "
-            "engine the checkpoint that was wrapped."
+            f"The backbone is a {kind!r}, whose processor reads videos too, which is not kept here; give the engine "
+            "the checkpoint that was wrapped."
         )
     if getattr(model.config, "quantization_config", None) is not None:
         raise ValueError("The weights are quantised; export the model in full precision, and let the engine quantise.")
