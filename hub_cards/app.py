@@ -83,7 +83,7 @@ class Answer:
         run ([`Run`]): with that method.
         whole ([`Run`]): with all tokens.
         patches (`tuple[np.ndarray, np.ndarray]`, *optional*): similarity-aware and context-aware, `(S, S)`, bool;
-            `None` where images have different numbers of patches, as in crops: no single map.
+            `None` for images in crops, which have no single map of patches.
         num_retained_tokens (`int`): that the language model saw.
         encoding_ms (`float`): for the image's state.
         is_kept (`bool`): whether that state is of a former question.
@@ -113,8 +113,8 @@ def code_of(model: Any, name: str) -> ModuleType:
 def list_methods(model: Any) -> list[str]:
     """Pruning methods that this model can be asked with, and `"none"`."""
     pruning = code_of(model, "pruning_litelvlm")
-    names = pruning.list_pruning_methods(before=True if model.config.has_varying_lengths else None)
-    if model.config.has_varying_lengths:
+    names = pruning.list_pruning_methods(before=True if model.config.has_crops else None)
+    if model.config.has_crops:
         names = [name for name in names if not pruning.get_pruning_method(name).vision_layers]
     return [*names, "none"]
 
@@ -174,7 +174,7 @@ def ask(
     run = answer(model, processor, inputs, state, method, budget)
     whole = run if method == "none" else answer(model, processor, inputs, state, "none", None)
     patches = None
-    if not model.config.has_varying_lengths:
+    if not model.config.has_crops:
         retained_patches = code_of(model, "pruning_litelvlm").retained_patches
         similarity_aware, context_aware = retained_patches(model.config, method, inputs, run.outputs)
         patches = similarity_aware.numpy(), context_aware.numpy()
@@ -305,7 +305,7 @@ def describe(shown: Answer, config: Any) -> str:
     """The numbers of an answer as Markdown; nothing in it was written by who asks."""
     kept = f"**{shown.num_retained_tokens} of {config.num_patches}** visual tokens kept"
     if shown.patches is None:
-        kept += "; images have different numbers of patches, which are no single map"
+        kept += "; the image is cut into crops, which have no single map of patches"
     elif shown.method == "litelvlm":
         kept += ": " + ", ".join(
             f"{int(patches.sum())} {kind}"
@@ -356,7 +356,12 @@ def build(
         model, processor: of one checkpoint.
         examples (`list[list[str]]`, *optional*): paths of images, each with a text.
         to_coco (*optional*): `litelvlm.outputs.to_coco`, where the package is; without, no JSON is offered.
+
+    Raises:
+        ValueError: a Qwen-VL, whose images have no number of tokens that a page could offer to choose from.
     """
+    if model.config.has_external_guide:
+        raise ValueError("The demo shows what is kept of one number of tokens, but a Qwen-VL's images have their own.")
     warm_up(model, processor)
     config = model.config
     num_patches, methods = config.num_patches, list_methods(model)

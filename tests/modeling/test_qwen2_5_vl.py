@@ -63,6 +63,13 @@ def wrapped(qwen):
     return from_backbone(qwen[3] / "lvlm", qwen[3] / "clip", num_retained_tokens=6)
 
 
+def generated(model, inputs, **options):
+    """Tokens and the logits of each step: random weights may choose the same tokens by other positions."""
+    options = GENERATE | options
+    output = model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+    return output.sequences, torch.stack(output.logits, dim=1)
+
+
 def of_lvlm(inputs, config):
     """What the LVLM itself takes of the processor's inputs."""
     kinds = (inputs["input_ids"] == config.image_token_id).int()
@@ -105,8 +112,8 @@ def test_without_pruning_logits_and_answers_are_qwens(qwen, wrapped, number):
     theirs = of_lvlm(inputs, model.config)
     assert bool(theirs["attention_mask"].all()) == (number == 1)  # of three images two are padded, on the left
     assert torch.equal(model(**inputs, pruning_method="none").logits, lvlm(**theirs).logits)
-    expected = lvlm.generate(**theirs, **GENERATE)
-    assert torch.equal(model.generate(**inputs, **GENERATE, pruning_method="none"), expected)
+    for ours, expected in zip(generated(model, inputs, pruning_method="none"), generated(lvlm, theirs), strict=True):
+        assert torch.equal(ours, expected)
 
 
 @torch.no_grad()
@@ -180,14 +187,14 @@ def test_mapping_keeps_means_where_it_is_coarser_and_slopes_where_it_is_finer():
 def test_batch_of_different_sizes_gives_what_single_calls_give(wrapped):
     model, processor = wrapped
     together = model(**processor(IMAGES, QUESTIONS))
-    answers = model.generate(**processor(IMAGES, QUESTIONS), **GENERATE)
+    answers = generated(model, processor(IMAGES, QUESTIONS))[1]
     for i, question in enumerate(QUESTIONS):
         inputs = processor(IMAGES[i], question)
         alone = model(**inputs)
         assert torch.equal(together.retained_indices[i], alone.retained_indices[0])
         length = alone.logits.shape[1]
         torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)
-        assert torch.equal(answers[i, -6:], model.generate(**inputs, **GENERATE)[0, -6:])
+        torch.testing.assert_close(answers[i], generated(model, inputs)[1][0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("qwen", HOSTS, indirect=True)
@@ -195,20 +202,19 @@ def test_batch_of_different_sizes_gives_what_single_calls_give(wrapped):
 def test_generation_is_forward_with_a_cache_and_without(wrapped, method):
     model, processor = wrapped
     inputs = processor(IMAGES, QUESTIONS)
-    options = GENERATE | {"pruning_method": method}
-    cached = model.generate(**inputs, **options)
-    assert torch.equal(cached, model.generate(**inputs, **options, use_cache=False))
-    assert torch.equal(cached, model.generate(**inputs, **options, cache_implementation="static"))
-    # Token by token, each by a prompt of its own
-    sequences = inputs["input_ids"]
-    for _ in range(6):
-        prompt = dict(inputs) | {"input_ids": sequences}
-        added = sequences.shape[1] - inputs["input_ids"].shape[1]
-        prompt["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, added), value=1)
+    sequences, logits = generated(model, inputs, pruning_method=method)
+    for options in ({"use_cache": False}, {"cache_implementation": "static"}):
+        others, other_logits = generated(model, inputs, pruning_method=method, **options)
+        assert torch.equal(others, sequences), options
+        torch.testing.assert_close(other_logits, logits, rtol=1e-4, atol=1e-4)
+    # Each token by the prompt before it
+    length = inputs["input_ids"].shape[1]
+    for i in range(6):
+        prompt = dict(inputs) | {"input_ids": sequences[:, : length + i]}
+        prompt["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, i), value=1)
         with torch.no_grad():
-            step = model(**prompt, pruning_method=method).logits[:, -1].argmax(-1)
-        sequences = torch.cat([sequences, step[:, None]], dim=1)
-    assert torch.equal(cached, sequences)
+            step = model(**prompt, pruning_method=method).logits[:, -1]
+        torch.testing.assert_close(logits[:, i], step, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -235,17 +241,23 @@ def test_one_image_is_asked_several_questions_and_gives_several_answers(wrapped)
     model, processor = wrapped
     inputs = processor(IMAGES[1], QUESTIONS)
     assert len(inputs["image_grid_thw"]) == 1 and len(inputs["input_ids"]) == 3
-    answers = model.generate(**inputs, **GENERATE)
+    answers = generated(model, inputs)
     for i, question in enumerate(QUESTIONS):
-        alone = model.generate(**processor(IMAGES[1], question), **GENERATE)
-        assert torch.equal(answers[i, -6:], alone[0, -6:])
+        alone = generated(model, processor(IMAGES[1], question))[1]
+        torch.testing.assert_close(answers[1][i], alone[0], rtol=1e-4, atol=1e-4)
     images = {name: inputs.pop(name) for name in IMAGE_INPUTS if name in inputs}
     state = model.encode_image(**images)
-    assert torch.equal(model.generate(**inputs, image_state=state, **GENERATE), answers)
+    for ours, expected in zip(generated(model, inputs, image_state=state), answers, strict=True):
+        assert torch.equal(ours, expected)
     batch = processor(IMAGES, QUESTIONS)
-    torch.manual_seed(0)
-    several = model.generate(**batch, max_new_tokens=4, do_sample=True, num_return_sequences=2)
-    assert len(several) == 6 and not torch.equal(several[0], several[1])
+    twice = processor([image for image in IMAGES for _ in range(2)], [text for text in QUESTIONS for _ in range(2)])
+    sampled = []
+    for prompts, number in ((batch, 2), (twice, 1)):
+        torch.manual_seed(0)
+        sampled.append(generated(model, prompts, do_sample=True, num_return_sequences=number))
+    several = sampled[0][0]
+    assert torch.equal(several, sampled[1][0]) and not torch.equal(several[0], several[1])
+    torch.testing.assert_close(sampled[0][1], sampled[1][1], rtol=1e-4, atol=1e-4)
     beams = model.generate(**batch, max_new_tokens=4, num_beams=2, do_sample=False)
     assert len(beams) == 3
     assert len(processor.decode_answers(several, batch)) == 6
@@ -255,10 +267,10 @@ def test_one_image_is_asked_several_questions_and_gives_several_answers(wrapped)
 def test_inputs_embeds_stand_in_for_ids(wrapped):
     model, processor = wrapped
     inputs = processor(IMAGES, QUESTIONS)
-    expected, answers = model(**inputs).logits, model.generate(**inputs, **GENERATE)
+    expected, answers = model(**inputs).logits, generated(model, inputs)[1]
     embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
     torch.testing.assert_close(model(**inputs, inputs_embeds=embeds).logits, expected)
-    assert torch.equal(model.generate(**inputs, inputs_embeds=embeds, **GENERATE), answers[:, -6:])
+    torch.testing.assert_close(generated(model, inputs | {"inputs_embeds": embeds})[1], answers)
 
 
 @torch.no_grad()
@@ -367,6 +379,12 @@ def test_what_needs_one_map_of_patches_or_another_engine_is_refused(wrapped, tmp
     with pytest.raises(ValueError, match="name its CLIP instead"):
         load_clip(str(tmp_path / "saved"))
     check_forward(model, processor)
+
+
+def test_the_demo_refuses_images_of_any_number_of_tokens(wrapped):
+    app = pytest.importorskip("litelvlm.hub_cards.app")
+    with pytest.raises(ValueError, match="a Qwen-VL's images have their own"):
+        app.build(*wrapped)
 
 
 def test_hosts_are_those_that_the_configuration_and_conversion_know():
