@@ -313,6 +313,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         image_grid_thw: torch.Tensor | None,
         guide_pixel_values: torch.Tensor | None,
     ) -> LiteLVLMImageState:
+        # CODEPATH: Qwen-VL sees an image at its own size, CLIP's and SigLIP's towers as squares
         if self.config.has_external_guide:
             return self._encode_any_size(pixel_values, image_grid_thw, guide_pixel_values, selector)
         in_crops = self.config.has_crops
@@ -469,7 +470,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     @property
     def _projector(self) -> nn.Module:
         """From the `image_features` of an image state to the language model's width."""
-        if self._packs_projected or self.config.has_external_guide:  # what Qwen-VL's tower gives is merged already
+        # CODEPATH: what Qwen-VL's tower gives, and LLaVA-OneVision packs, is projected already
+        if self._packs_projected or self.config.has_external_guide:
             return nn.Identity()
         return self.backbone.multi_modal_projector
 
@@ -588,7 +590,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         """Visual tokens for the language model, `(B, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
         visual_tokens = self._projector(tokens.take(image_state.image_features))
         if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
-            if self.config.has_crops:  # each line of patches ends with the backbone's own embedding
+            # CODEPATH: each line of patches in crops ends with the backbone's own embedding, no line of Qwen-VL does
+            if self.config.has_crops:
                 is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
                 visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
             visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
@@ -622,6 +625,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         is_image, embed = None, self.get_input_embeddings()
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
+            # CODEPATH: Qwen-VL has M-RoPE, the others count their tokens
             if self.config.has_external_guide and position_ids is None:
                 grids = image_grid_thw if image_state is None else image_state.image_grid_thw
                 position_ids = self.grid_position_ids(is_image, grids, attention_mask)
@@ -653,7 +657,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
-        # Also of an un-pruned prompt with M-RoPE, whose positions no later call can tell from the number of its tokens
+        # CODEPATH: the positions behind Qwen-VL's image cannot be told from the number of tokens, pruned or not
         if (plan.drops_tokens or self.config.has_external_guide) and outputs.get(CACHE_NAME) is not None:
             outputs[CACHE_NAME].pruned_prompt = CachedPrompt(prompt, plan.method)
         # A flat list of tokens is that of images whose numbers of tokens differ
