@@ -638,7 +638,7 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Raises:
             ValueError: an unknown option, a model that does not know where it was loaded from, a vision tower that is
-                neither CLIP's nor SigLIP's or of sizes not known, or an LVLM without a chat template.
+                none of CLIP's, SigLIP's and Qwen-VL's or of sizes not known, or an LVLM without a chat template.
         """
         for name in kwargs:
             if name not in LOADING_OPTIONS:
