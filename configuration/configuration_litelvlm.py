@@ -20,7 +20,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig, SamConfig, SiglipConfig
+from transformers import AutoConfig, CLIPConfig, CLIPTextConfig, PreTrainedConfig, SamConfig, SiglipConfig
 
 # Names that `pruning_method` may take. The registry of methods adds to it; it stands here so that a configuration can
 # be checked without the code of any method.
@@ -35,6 +35,9 @@ _PRUNING_CHOICES = {
 
 # The vision towers that an LVLM may have, and how its patches are taken out of what each gives
 VISION_TOWERS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
+# Those that were trained with no text tower, so that a CLIP beside them guides the pruning; Transformers before 5.24
+# keeps the shorter names of older files
+TEXTLESS_TOWERS = ("qwen2_vl_vision", "qwen2_5_vl_vision", "qwen2_vl", "qwen2_5_vl")
 
 # Keys of a saved or given configuration that are no fields but mean something to Transformers
 _TRANSFORMERS_KEYS = {
@@ -112,10 +115,11 @@ class LiteLVLMConfig(PreTrainedConfig):
 
     Args:
         backbone_config (`LlavaConfig` or the configuration of any LVLM with CLIP's or SigLIP's tower, or `dict`):
-            The wrapped LVLM. Defaults to LLaVA-1.5-7B.
-        guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`], `SiglipConfig` or `dict`, *optional*):
+            The wrapped LVLM; also a Qwen2-VL or Qwen2.5-VL, with an external guide. Defaults to LLaVA-1.5-7B.
+        guide_config (`CLIPTextConfig`, [`OpenCLIPGuideConfig`], `SiglipConfig`, `CLIPConfig` or `dict`, *optional*):
             The CLIP text tower trained with the backbone's vision tower, or a whole OpenCLIP model; for SigLIP's tower
-            the SigLIP that it was made of. Defaults to the text tower of CLIP ViT-L/14.
+            the SigLIP that it was made of. A whole `CLIPConfig` is an external guide, for a tower that was trained
+            with no text tower: that CLIP sees the image by itself. Defaults to the text tower of CLIP ViT-L/14.
         sam_config (`SamConfig` or `dict`, *optional*):
             The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
         projector_type (`str`, *optional*, defaults to `"mlp"`):
@@ -139,7 +143,8 @@ class LiteLVLMConfig(PreTrainedConfig):
             order; `"raster"`: all retained tokens in raster order.
         position_mode (`str`, *optional*, defaults to `"consecutive"`):
             Position ids in the language model: `"consecutive"` (reference) or `"original"`, the positions that the
-            retained tokens have in the un-pruned sequence.
+            retained tokens have in the un-pruned sequence. Qwen2-VL and Qwen2.5-VL must have `"original"`: their
+            positions are rows and columns of the image (M-RoPE), which no count of tokens replaces.
         seg_token_id (`int`, *optional*):
             Id of the [SEG] token; required with SAM.
         mask_embedding_size (`int`, *optional*, defaults to 256):
@@ -193,6 +198,7 @@ class LiteLVLMConfig(PreTrainedConfig):
             CLIPTextConfig,
             OpenCLIPGuideConfig,
             SiglipConfig,
+            CLIPConfig,
         )
         if self.sam_config is not None:
             self.sam_config = _as_config(self.sam_config, SamConfig)
@@ -240,8 +246,23 @@ class LiteLVLMConfig(PreTrainedConfig):
         return hasattr(self.backbone_config, "image_grid_pinpoints")
 
     @property
+    def has_external_guide(self) -> bool:
+        """Whether a CLIP beside the vision tower guides the pruning, which sees the image by itself."""
+        return isinstance(self.guide_config, CLIPConfig)
+
+    @property
+    def has_varying_lengths(self) -> bool:
+        """Whether images have different numbers of tokens: those in crops, and those that are seen at any size."""
+        return self.has_crops or self.has_external_guide
+
+    @property
     def num_patches(self) -> int:
-        """Patches per image before pruning (N); of images in crops, the most that an image may have."""
+        """
+        Patches per image before pruning (N); of images in crops, the most that an image may have; of images at any
+        size, which only the image processor limits, the language model's positions.
+        """
+        if self.has_external_guide:
+            return self.get_text_config().max_position_embeddings
         size = self.vision_config.image_size
         pinpoints = self.backbone_config.image_grid_pinpoints if self.has_crops else []
         num_crops = max(((height // size) * (width // size) for height, width in pinpoints), default=0)
@@ -349,6 +370,11 @@ class LiteLVLMConfig(PreTrainedConfig):
         # In every call, not only at first: fields may be set on a loaded configuration
         for name, allowed in _PRUNING_CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
+        if self.has_external_guide and self.position_mode != "original":
+            raise ValueError(
+                f"`position_mode` is {self.position_mode!r}; a {self.backbone_config.model_type!r} places visual "
+                "tokens by the rows and columns of their image, so that only 'original' is allowed."
+            )
         if self.num_context_tokens is not None:
             most = budget if method == "litelvlm" else self.num_retained_tokens
             _check_integer("num_context_tokens", self.num_context_tokens, 0, most, "or None for the rule's share")
@@ -365,6 +391,36 @@ class LiteLVLMConfig(PreTrainedConfig):
         """Raises a `ValueError` that names the first field whose value cannot be used."""
         vision_config: Any = getattr(self.backbone_config, "vision_config", None)
         tower = getattr(vision_config, "model_type", None)
+        if tower in TEXTLESS_TOWERS or self.has_external_guide:
+            self._check_external_guide(tower)
+        else:
+            self._check_tower_and_guide(tower)
+        check_choice("projector_type", self.projector_type, ("mlp", "linear"))
+        self.resolve_pruning()
+        for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
+            weight = getattr(self, name)
+            if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not weight >= 0:
+                raise ValueError(f"`{name}` is {weight!r}; allowed are numbers of at least 0.")
+        self._check_mask_fields()
+
+    def _check_external_guide(self, tower: str | None) -> None:
+        host = self.backbone_config.model_type
+        if tower not in TEXTLESS_TOWERS:
+            raise ValueError(
+                f"`guide_config` is a CLIPConfig, a guide that sees the image by itself, but the vision tower is "
+                f"{tower!r}; allowed is the text tower that it was trained with."
+            )
+        if not self.has_external_guide:
+            raise ValueError(
+                f"`guide_config` is a {type(self.guide_config).__name__}, but the vision tower of a {host!r} was "
+                "trained with no text tower; allowed is a whole CLIPConfig."
+            )
+        if self.sam_config is not None:
+            raise ValueError(f"`sam_config` is given, but a {host!r} answers in text only; leave it out.")
+        if self.projector_type != "mlp":
+            raise ValueError(f"`projector_type` is {self.projector_type!r}; a {host!r} has its own, 'mlp'.")
+
+    def _check_tower_and_guide(self, tower: str | None) -> None:
         if tower not in VISION_TOWERS:
             raise ValueError(
                 f"`backbone_config` is a {self.backbone_config.model_type!r} configuration whose vision tower is "
@@ -389,13 +445,6 @@ class LiteLVLMConfig(PreTrainedConfig):
             self._check_siglip_guide()
         else:
             self._check_clip_guide()
-        check_choice("projector_type", self.projector_type, ("mlp", "linear"))
-        self.resolve_pruning()
-        for name in ("ce_loss_weight", "bce_loss_weight", "dice_loss_weight"):
-            weight = getattr(self, name)
-            if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not weight >= 0:
-                raise ValueError(f"`{name}` is {weight!r}; allowed are numbers of at least 0.")
-        self._check_mask_fields()
 
     def _check_clip_guide(self) -> None:
         vision_config: Any = self.vision_config
@@ -502,6 +551,7 @@ def _without_origin(value: Any) -> Any:
 
 __all__ = [
     "PRUNING_METHODS",
+    "TEXTLESS_TOWERS",
     "VISION_TOWERS",
     "LiteLVLMConfig",
     "OpenCLIPGuideConfig",

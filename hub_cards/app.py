@@ -356,7 +356,12 @@ def build(
         model, processor: of one checkpoint.
         examples (`list[list[str]]`, *optional*): paths of images, each with a text.
         to_coco (*optional*): `litelvlm.outputs.to_coco`, where the package is; without, no JSON is offered.
+
+    Raises:
+        ValueError: a Qwen-VL, whose images have no number of tokens that a page could offer to choose from.
     """
+    if model.config.has_external_guide:
+        raise ValueError("The demo shows what is kept of one number of tokens, but a Qwen-VL's images have their own.")
     warm_up(model, processor)
     config = model.config
     num_patches, methods = config.num_patches, list_methods(model)

@@ -32,12 +32,14 @@ _FOR_PROMPT = (
     "image_state",
     "image_sizes",
     "batch_num_images",
+    "image_grid_thw",
+    "guide_pixel_values",
     "guide_input_ids",
     "guide_attention_mask",
     "token_type_ids",
 )
-# What has a row for each image, and not for each prompt
-_PER_IMAGE = ("pixel_values", "image_sizes")
+# What has a row for each image, and not for each prompt; of Qwen-VL the patches of all images follow each other
+_PER_IMAGE = ("pixel_values", "image_sizes", "image_grid_thw", "guide_pixel_values")
 
 # What an output says of the tokens that were kept
 SELECTION = ("retained_indices", "num_retained_tokens", "similarity", "contribution")
@@ -99,10 +101,11 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             and int(cache.get_seq_length()) > 0
             and self._is_about_image(input_ids, inputs_embeds, cache, kwargs)
         ):
+            unless = "" if self.config.has_external_guide else ", or `pruning_method='none'` in every turn"
             raise ValueError(
                 f"`generate` got a prompt with an image and a filled `{CACHE_NAME}`. A pruned prompt has fewer cache "
                 "entries than tokens, so a cached conversation cannot be continued; pass the whole conversation with "
-                "its image and without a cache instead, or `pruning_method='none'` in every turn."
+                f"its image and without a cache instead{unless}."
             )
         if _has_image(kwargs) or "token_type_ids" in model_inputs:
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
@@ -118,8 +121,8 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         max_cache_length: int,
     ) -> None:
         """As in [`GenerationMixin`], with a static cache for the tokens that pruning leaves."""
-        # Images in crops have different numbers of tokens, of which the first is not known yet
-        if _has_image(model_kwargs) and not self.config.has_crops:
+        # Where images have different numbers of tokens, the first's is not known yet
+        if _has_image(model_kwargs) and not self.config.has_varying_lengths:
             state = model_kwargs.get("image_state")
             counts = model_kwargs.get("batch_num_images") if state is None else state.batch_num_images
             fewest = 1 if counts is None else int(counts.min())
@@ -128,19 +131,39 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
         )
 
+    def _prepare_position_ids_for_generation(self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any]) -> Any:
+        """As in [`GenerationMixin`]; those of Qwen-VL's visual tokens are rows and columns of their image."""
+        if not self.config.has_external_guide or not _has_image(model_kwargs):
+            return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+        inputs_embeds, input_ids = model_kwargs.get("inputs_embeds"), model_kwargs.get("input_ids", inputs_tensor)
+        is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
+        state = model_kwargs.get("image_state")
+        grids = model_kwargs.get("image_grid_thw") if state is None else state.image_grid_thw
+        return self.model.grid_position_ids(is_image, grids, model_kwargs.get("attention_mask"))
+
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, **model_kwargs: Any
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """As in [`GenerationMixin`], but several images of a conversation stay together."""
-        counts, images = model_kwargs.get("batch_num_images"), {}
-        if counts is not None and expand_size > 1:
-            for name in _PER_IMAGE:
-                if (values := model_kwargs.pop(name, None)) is not None:
-                    images[name] = repeat_groups(values, counts.tolist(), expand_size)
+        """
+        As in [`GenerationMixin`], but several images of a conversation stay together, and of Qwen-VL's there are no
+        copies: each serves several prompts in a row.
+        """
+        counts, kept = model_kwargs.get("batch_num_images"), {}
+        if expand_size > 1 and (counts is not None or self.config.has_external_guide):
+            kept = {name: model_kwargs.pop(name) for name in _PER_IMAGE if model_kwargs.get(name) is not None}
+        if counts is not None:
+            kept = {name: repeat_groups(values, counts.tolist(), expand_size) for name, values in kept.items()}
+        if (
+            expand_size > 1
+            and (position_ids := model_kwargs.get("position_ids")) is not None
+            and position_ids.ndim == 3
+        ):
+            # M-RoPE: samples are the second dimension
+            kept["position_ids"] = model_kwargs.pop("position_ids").repeat_interleave(expand_size, dim=1)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, **model_kwargs
         )
-        return input_ids, model_kwargs | images
+        return input_ids, model_kwargs | kept
 
     def _update_model_kwargs_for_generation(
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
@@ -169,10 +192,12 @@ class LiteLVLMGenerationMixin(GenerationMixin):
     ) -> bool:
         """
         Whether a prompt has an image, or is that of a conversation whose pruned image is in the cache already: as the
-        cache says, whatever the method of this call.
+        cache says, whatever the method of this call. Behind an image of Qwen-VL every token's position is about it.
         """
         if _has_image(kwargs):
             return True
+        if self.config.has_external_guide:
+            return hasattr(cache, "pruned_prompt")
         is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, self.get_input_embeddings())
         return hasattr(cache, "pruned_prompt") and bool(is_image.any())
 

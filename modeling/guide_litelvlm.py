@@ -27,6 +27,7 @@ from transformers import (
     SiglipModel,
 )
 
+from ..configuration.configuration_litelvlm import TEXTLESS_TOWERS
 from .hub_litelvlm import HUB_OPTIONS
 
 # The CLIP checkpoints that the LLaVA family was built on, by width, patch size and image size of the vision tower
@@ -34,6 +35,8 @@ _KNOWN_CLIPS = {
     (1024, 14, 224): "openai/clip-vit-large-patch14",
     (1024, 14, 336): "openai/clip-vit-large-patch14-336",
 }
+# For towers that come from no CLIP: the one that the paper measured
+_EXTERNAL_CLIP = "openai/clip-vit-large-patch14-336"
 
 
 class LiteLVLMGuide(nn.Module):
@@ -78,13 +81,31 @@ class LiteLVLMGuide(nn.Module):
         return self.visual_projection(patches)
 
 
+def class_token_attention(layer: nn.Module, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """
+    How the class token asks the patches in a layer of CLIP's vision tower, over the full width.
+
+    Args:
+        layer (`nn.Module`): of the tower.
+        hidden_states (`torch.Tensor` of shape `(B, 1 + N, D)`): what enters it.
+
+    Returns:
+        The query `(B, D)` of the class token, and the keys and values of the patches, `(B, N, D)` each.
+    """
+    inputs, attention = layer.layer_norm1(hidden_states), layer.self_attn
+    return attention.q_proj(inputs[:, 0]), attention.k_proj(inputs[:, 1:]), attention.v_proj(inputs[:, 1:])
+
+
 def default_guide(vision_config: Any) -> str:
     """
-    The Hub id of the CLIP checkpoint that a vision tower of these sizes comes from in the LLaVA family.
+    The Hub id of the CLIP checkpoint that a vision tower of these sizes comes from in the LLaVA family, or of the one
+    that the paper measured, for a tower that comes from none.
 
     Raises:
         ValueError: no known CLIP has these sizes, or several do.
     """
+    if vision_config.model_type in TEXTLESS_TOWERS:
+        return _EXTERNAL_CLIP
     sizes = (vision_config.hidden_size, vision_config.patch_size, vision_config.image_size)
     if vision_config.model_type == "siglip_vision_model":
         raise ValueError(
@@ -101,7 +122,7 @@ def default_guide(vision_config: Any) -> str:
 
 def load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> CLIPModel | SiglipModel:
     """
-    The CLIP or SigLIP that a vision tower comes from.
+    The CLIP or SigLIP that a vision tower comes from, or any CLIP for a tower that comes from none.
 
     Raises:
         ValueError: it is another kind of model, or of other sizes.
@@ -116,7 +137,8 @@ def load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> C
             f"{vision_config.model_type!r}; allowed is the {parent_class.config_class.model_type!r} model that it "
             "comes from."
         )
-    for size in ("hidden_size", "patch_size", "image_size"):
+    comes_from_it = vision_config.model_type not in TEXTLESS_TOWERS
+    for size in ("hidden_size", "patch_size", "image_size") if comes_from_it else ():
         of_guide, of_backbone = getattr(config.vision_config, size), getattr(vision_config, size)
         # PaliGemma's towers of 448 and 896 pixels were trained on from SigLIP's of 224; the guide knows no positions
         is_enlarged = size == "image_size" and parent_class is SiglipModel and of_backbone % of_guide == 0
@@ -136,4 +158,4 @@ def boundary_token_ids(text_config: CLIPTextConfig) -> tuple[int, int]:
     return text_config.bos_token_id, text_config.eos_token_id
 
 
-__all__ = ["LiteLVLMGuide", "boundary_token_ids", "default_guide", "load_parent"]
+__all__ = ["LiteLVLMGuide", "boundary_token_ids", "class_token_attention", "default_guide", "load_parent"]

@@ -46,16 +46,17 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple, logging
 from transformers.utils.import_utils import torch_compilable_check
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
+from ..configuration.configuration_litelvlm import TEXTLESS_TOWERS, LiteLVLMConfig, OpenCLIPGuideConfig
 from .damage_litelvlm import is_finite, naming_damage
 from .generation_litelvlm import SELECTION, GenerationRecord, LiteLVLMGenerationMixin
-from .guide_litelvlm import LiteLVLMGuide, default_guide, load_parent
+from .guide_external_litelvlm import LiteLVLMExternalGuide, map_onto_grids
+from .guide_litelvlm import LiteLVLMGuide, class_token_attention, default_guide, load_parent
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
 from .prefix_litelvlm import add_prefix
-from .prompt_litelvlm import CachedPrompt, Prompt, check_shape, find_token
+from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
     LayerwisePruner,
@@ -90,7 +91,7 @@ _PUSH_OPTIONS = ("repo_id", "commit_message", "private", "revision", "create_pr"
 # What Transformers' quantizers call the modules that they leave alone, and ours: with the prefix of a model with a
 # head, and without
 _SKIP_OPTIONS = ("modules_to_not_convert", "llm_int8_skip_modules")
-_OF_BACKBONE = ("backbone.vision_tower", "backbone.multi_modal_projector", "guide")
+_OF_BACKBONE = ("backbone.vision_tower", "backbone.visual", "backbone.multi_modal_projector", "guide")
 _FULL_PRECISION = [*_OF_BACKBONE, *(f"model.{name}" for name in _OF_BACKBONE), "lm_head", "seg_head", "sam"]
 
 # Arguments of every `forward` below
@@ -105,6 +106,10 @@ _SHARED_ARGUMENTS = r"""
         For images in crops: height and width of each before it was cut.
     batch_num_images (`torch.LongTensor` of shape `(B,)`):
         Images of each sample, where not every sample has one. Each is pruned by itself, to `num_retained_tokens`.
+    image_grid_thw (`torch.LongTensor` of shape `(b, 3)`):
+        For Qwen-VL, whose `pixel_values` are the patches of all images: frames (1), rows and columns of each.
+    guide_pixel_values (`torch.Tensor` of shape `(b, 3, S, S)`):
+        For Qwen-VL: the whole images as the external guide takes them.
     guide_input_ids (`torch.LongTensor` of shape `(B, T, G)` or `(B, T, sentences, G)`):
         Texts for CLIP, one sentence or several for each question about the images, padded on the right.
     guide_attention_mask (`torch.LongTensor` of the same shape):
@@ -154,6 +159,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         "CLIPVisionModel",  # trf-ignore: TRF022
         "SiglipVisionModel",  # trf-ignore: TRF022
         "LiteLVLMGuide",
+        "LiteLVLMExternalGuide",
         "LiteLVLMOpenCLIPGuide",
         "LiteLVLMSiglipGuide",
         "SamMaskDecoder",  # trf-ignore: TRF022
@@ -254,6 +260,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         # CODEPATH: llava-interleave and LLaVA-OneVision have SigLIP's tower, without its head
         elif isinstance(config.guide_config, SiglipConfig):
             self.guide = LiteLVLMSiglipGuide(config.guide_config)
+        # CODEPATH: Qwen-VL's tower was trained with no text tower
+        elif config.has_external_guide:
+            self.guide = LiteLVLMExternalGuide(config.guide_config)
         else:
             self.guide = LiteLVLMGuide(config.guide_config, vision_config)
         self.post_init()
@@ -276,6 +285,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
         batch_num_images: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Runs the vision tower as far as needed: of CLIP's last layer only the class token's query and the patches' keys
@@ -289,6 +300,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
                 `"none"` leaves all of them out.
             batch_num_images (`torch.LongTensor`, *optional*): as in `forward`.
+            image_grid_thw, guide_pixel_values: of Qwen-VL, as in `forward`.
 
         Raises:
             ValueError: images for SAM, an unknown method, shapes that do not fit the backbone, numbers of images that
@@ -300,7 +312,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "LiteLVLMForSegmentation."
             )
         selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
-        return self._encode(pixel_values, image_sizes, batch_num_images, selector)
+        return self._encode(pixel_values, image_sizes, batch_num_images, selector, image_grid_thw, guide_pixel_values)
 
     def _encode(
         self,
@@ -308,7 +320,17 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         image_sizes: torch.Tensor | None,
         batch_num_images: torch.Tensor | None,
         selector: TokenSelector,
+        image_grid_thw: torch.Tensor | None,
+        guide_pixel_values: torch.Tensor | None,
     ) -> LiteLVLMImageState:
+        # CODEPATH: Qwen-VL sees an image at its own size, CLIP's and SigLIP's towers as squares
+        if self.config.has_external_guide:
+            if batch_num_images is not None:
+                raise ValueError(
+                    f"`batch_num_images` is given, but a {self.config.backbone_config.model_type!r} takes one image "
+                    "per conversation here; ask about each image by itself."
+                )
+            return self._encode_any_size(pixel_values, image_grid_thw, guide_pixel_values, selector)
         in_crops = self.config.has_crops
         if pixel_values.ndim != 4 + in_crops or (image_sizes is None) == in_crops:
             wanted_shape = (
@@ -361,10 +383,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             return state
         if num_class_tokens:
             state.patch_embeds = self.guide.encode_patches(pixel_values, tower.post_layernorm(patches[0]))
-            last_input = layers[-1].layer_norm1(hidden_states[len(layers) - 1])
-            attention = layers[-1].self_attn
-            query = attention.q_proj(last_input[:, 0])
-            key, value = attention.k_proj(last_input[:, 1:]), attention.v_proj(last_input[:, 1:])
+            query, key, value = class_token_attention(layers[-1], hidden_states[len(layers) - 1])
             state.class_features = torch.cat([hidden_states[i][:, 0] for i in wanted], dim=-1)
         else:
             state.patch_embeds, query, key, value = self.guide.read_patches(patches[0])
@@ -414,6 +433,81 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         pinpoints = self.config.backbone_config.image_grid_pinpoints
         return image_size_to_num_patches(size, pinpoints, self.config.vision_config.image_size)
 
+    def _encode_any_size(
+        self,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor | None,
+        guide_pixel_values: torch.Tensor | None,
+        selector: TokenSelector,
+    ) -> LiteLVLMImageState:
+        """Images at their own sizes by a Qwen-VL, and as squares by the external guide."""
+        host = self.config.backbone_config.model_type
+        if image_grid_thw is None or pixel_values.ndim != 2 or len(pixel_values) != image_grid_thw.prod(-1).sum():
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)} and `image_grid_thw` is {image_grid_thw}; a "
+                f"{host!r} takes the patches of all images, (patches, values), and the grid of each, whose products "
+                "add up to the number of patches."
+            )
+        if (image_grid_thw[:, 0] != 1).any():
+            raise ValueError("`image_grid_thw` holds several frames; videos are not supported, ask about single ones.")
+        if selector.vision_layers:
+            raise ValueError(
+                f"`pruning_method` is {selector.name!r}, which looks into CLIP's vision tower, but that of a {host!r} "
+                "is not CLIP's; choose another method."
+            )
+        features = self.backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
+        image_features = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
+        # On the CPU: the host has to know how many tokens there are
+        is_token = torch.arange(image_features.shape[1]) < torch.tensor([[len(one)] for one in features])
+        state = LiteLVLMImageState(image_features, is_patch=is_token, is_token=is_token, image_grid_thw=image_grid_thw)
+        if selector is KEEP_ALL:
+            return state
+        if guide_pixel_values is None or len(guide_pixel_values) != len(image_grid_thw):
+            raise ValueError(
+                f"`guide_pixel_values` is {None if guide_pixel_values is None else tuple(guide_pixel_values.shape)}; "
+                f"the guide of a {host!r} is a CLIP that sees each image by itself. Pass the processor's output "
+                "whole, or `pruning_method='none'`."
+            )
+        grids = (image_grid_thw[:, 1:] // self.config.vision_config.spatial_merge_size).tolist()
+        patch_embeds, *attention = self.guide.read_image(guide_pixel_values)
+        state.patch_embeds = map_onto_grids(patch_embeds, grids)
+        state.contribution = map_onto_grids(class_token_contribution(*attention), grids)
+        state.cosine_contribution = map_onto_grids(cosine_class_token_contribution(*attention), grids)
+        return state
+
+    def grid_position_ids(
+        self, is_image: torch.Tensor, image_grid_thw: torch.Tensor | None, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """
+        Positions of Qwen-VL's tokens before pruning, as its own `get_rope_index` has them (M-RoPE).
+
+        Args:
+            is_image (`torch.BoolTensor` of shape `(B, L)`): the placeholders.
+            image_grid_thw (`torch.LongTensor` of shape `(b, 3)`): of b images, each of which serves B / b prompts.
+            attention_mask (`torch.Tensor` of shape `(B, L)`, *optional*): 0 for padding.
+
+        Returns:
+            `torch.LongTensor` of shape `(3, B, L)`: in time, by rows and by columns.
+
+        Raises:
+            ValueError: no grids, or the samples do not hold the placeholders of one image each.
+        """
+        if image_grid_thw is None:
+            raise ValueError("`image_grid_thw` is None, so tokens have no rows; pass the processor's output whole.")
+        grids = image_grid_thw.repeat_interleave(max(1, len(is_image) // len(image_grid_thw)), 0)
+        if len(grids) != len(is_image):
+            raise ValueError(
+                f"There are {len(image_grid_thw)} images for {len(is_image)} prompts; allowed are one image per "
+                "prompt, or an equal number of prompts in a row for each image."
+            )
+        counts = grids.prod(-1) // self.config.vision_config.spatial_merge_size**2
+        check_placeholders(is_image, counts.tolist(), self.config)
+        # Of ids it reads only how many there are
+        position_ids, _ = self.backbone.get_rope_index(
+            is_image.long(), is_image.int(), image_grid_thw=grids, attention_mask=attention_mask
+        )
+        return position_ids
+
     @property
     def _packs_projected(self) -> bool:
         return self.config.backbone_config.model_type == "llava_onevision"
@@ -421,7 +515,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
     @property
     def _projector(self) -> nn.Module:
         """From the `image_features` of an image state to the language model's width."""
-        return nn.Identity() if self._packs_projected else self.backbone.multi_modal_projector
+        # CODEPATH: what Qwen-VL's tower gives, and LLaVA-OneVision packs, is projected already
+        if self._packs_projected or self.config.has_external_guide:
+            return nn.Identity()
+        return self.backbone.multi_modal_projector
 
     def _pack(
         self, values: tuple[torch.Tensor, ...], image_sizes: list[list[int]], padding: float = 0.0
@@ -538,7 +635,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             image_features=image_state.image_features,
             class_features=image_state.class_features,
             layer_inputs=image_state.layer_inputs,
-            vision_tower=self.backbone.vision_tower,
+            vision_tower=getattr(self.backbone, "vision_tower", None),
             projector=self._projector,
             guide=self.guide,
         )
@@ -547,9 +644,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         """Visual tokens for the language model, `(I, K, hidden_size)`, or `(tokens, hidden_size)` of crops."""
         visual_tokens = self._projector(tokens.take(image_state.image_features))
         if tokens.indices is None and image_state.is_patch is not None and image_state.is_token is not None:
-            # All tokens of images in crops: each line of patches ends with the backbone's own embedding
-            is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
-            visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
+            # CODEPATH: each line of patches in crops ends with the backbone's own embedding, no line of Qwen-VL does
+            if self.config.has_crops:
+                is_patch = image_state.is_patch[..., None].to(visual_tokens.device)
+                visual_tokens = visual_tokens.where(is_patch, self.backbone.image_newline.to(visual_tokens.dtype))
             visual_tokens = visual_tokens[image_state.is_token.to(visual_tokens.device)]
         return visual_tokens
 
@@ -562,6 +660,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         batch_num_images: torch.LongTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -575,6 +675,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         _check_given_once(image_state, pixel_values=pixel_values, batch_num_images=batch_num_images)
+        if kwargs.get("pixel_values_videos") is not None:
+            raise ValueError("`pixel_values_videos` is given, but videos are not supported; ask about single frames.")
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
         is_image, embed = None, self.get_input_embeddings()
         if pixel_values is not None or image_state is not None:
@@ -582,6 +684,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if image_state is not None:
             image_state = image_state.without_sam().repeat_for(len(is_image))
             batch_num_images = image_state.batch_num_images
+            # CODEPATH: Qwen-VL has M-RoPE, the others count their tokens
+            if self.config.has_external_guide and position_ids is None:
+                grids = image_grid_thw if image_state is None else image_state.image_grid_thw
+                position_ids = self.grid_position_ids(is_image, grids, attention_mask)
         prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config, batch_num_images)
         prompt = replace(prompt, token_type_ids=token_type_ids)
         cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
@@ -601,7 +707,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "conversation with its image and without a cache.",
             )
         if image_state is None:
-            image_state = self._encode(pixel_values, image_sizes, batch_num_images, plan.selector)
+            image_state = self._encode(
+                pixel_values, image_sizes, batch_num_images, plan.selector, image_grid_thw, guide_pixel_values
+            )
             image_state = image_state.repeat_for(len(is_image))
         tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
         prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
@@ -611,9 +719,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
-        if plan.drops_tokens and outputs.get(CACHE_NAME) is not None:
+        # CODEPATH: the positions behind Qwen-VL's image cannot be told from the number of tokens, pruned or not
+        if (plan.drops_tokens or self.config.has_external_guide) and outputs.get(CACHE_NAME) is not None:
             outputs[CACHE_NAME].pruned_prompt = CachedPrompt(prompt, plan.method)
-        # A flat list of tokens is that of images in crops, whose numbers of tokens differ
+        # A flat list of tokens is that of images whose numbers of tokens differ
         per_image = visual_tokens if visual_tokens.ndim == 3 else visual_tokens.split(image_state.num_tokens())
         return LiteLVLMModelOutput(
             **outputs,
@@ -689,9 +798,10 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
 
         Args:
             backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM with CLIP's or SigLIP's tower, such as
-                `"llava-hf/llava-1.5-7b-hf"`, or such a model that is loaded already.
+                `"llava-hf/llava-1.5-7b-hf"`, or of a Qwen2-VL or Qwen2.5-VL; or such a model that is loaded already.
             guide (`str`, *optional*): Hub id or folder of the CLIP or SigLIP checkpoint that the LVLM's vision tower
-                comes from; by default the OpenAI CLIP of the vision tower's sizes, see [`default_guide`].
+                comes from, or of any CLIP for Qwen-VL's; by default the OpenAI CLIP of the vision tower's sizes, see
+                [`default_guide`].
             dtype: as in `from_pretrained`.
             kwargs: fields of [`LiteLVLMConfig`], such as `num_retained_tokens=64`; all others, such as `revision` or
                 `device_map`, are handed to the backbone's `from_pretrained`. Those that say how to reach the Hub, such
@@ -718,7 +828,11 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             guide = default_guide(vision_config)
         parent = load_parent(guide, vision_config, dtype=lvlm.dtype, **reaching)
         guide_config: Any = parent.config
-        if isinstance(parent, CLIPModel):
+        # CODEPATH: a text tower belongs to CLIP's vision tower; beside Qwen-VL's stands a whole CLIP
+        is_external = vision_config.model_type in TEXTLESS_TOWERS
+        if is_external:
+            config_fields.setdefault("position_mode", "original")
+        elif isinstance(parent, CLIPModel):
             guide_config = parent.config.text_config
             vision_config.projection_dim = guide_config.projection_dim = parent.config.projection_dim
         config = cls.config_class(
@@ -729,8 +843,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         # The modules themselves are handed over, with the hooks of a `device_map`: no second copy of the weights
         model.model.backbone, model.lm_head = lvlm.model, lvlm.lm_head
         model.model.guide.take_from(parent)
-        tower = lvlm.model.vision_tower
-        hook = getattr(tower.embeddings, "_hf_hook", None)
+        tower = lvlm.model.visual if is_external else lvlm.model.vision_tower
+        hook = getattr(tower.patch_embed if is_external else tower.embeddings, "_hf_hook", None)
         model.model.guide.to(tower.device if hook is None else hook.execution_device)
         model.generation_config = lvlm.generation_config
         model.tie_weights()
@@ -757,6 +871,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
         batch_num_images: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         """
         Encodes images once, for any number of questions: pass the result as `image_state` in their place.
@@ -768,12 +884,21 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             image_sizes (`torch.LongTensor` of shape `(I, 2)`, *optional*): of images in crops, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
             batch_num_images (`torch.LongTensor`, *optional*): images of each conversation, as in `forward`.
+            image_grid_thw, guide_pixel_values: of Qwen-VL, as in `forward`.
 
         Raises:
             ValueError: as [`LiteLVLMModel.encode_image`], and images for SAM where the model has none, or for several
                 images of a conversation.
         """
-        return self.model.encode_image(pixel_values, sam_pixel_values, image_sizes, pruning_method, batch_num_images)
+        return self.model.encode_image(
+            pixel_values,
+            sam_pixel_values,
+            image_sizes,
+            pruning_method,
+            batch_num_images,
+            image_grid_thw,
+            guide_pixel_values,
+        )
 
     @can_return_tuple
     @auto_docstring(custom_args=_SHARED_ARGUMENTS + _LABEL_ARGUMENTS)
@@ -784,6 +909,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         batch_num_images: torch.LongTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         image_state: LiteLVLMImageState | None = None,
@@ -805,6 +932,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             pixel_values=pixel_values,
             image_sizes=image_sizes,
             batch_num_images=batch_num_images,
+            image_grid_thw=image_grid_thw,
+            guide_pixel_values=guide_pixel_values,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,
@@ -857,10 +986,14 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         image_sizes: torch.Tensor | None = None,
         pruning_method: str | None = None,
         batch_num_images: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
     ) -> LiteLVLMImageState:
         if sam_pixel_values is not None:
             self._check_makes_masks(batch_num_images)
-        image_state = super().encode_image(pixel_values, None, image_sizes, pruning_method, batch_num_images)
+        image_state = super().encode_image(
+            pixel_values, None, image_sizes, pruning_method, batch_num_images, image_grid_thw, guide_pixel_values
+        )
         if sam_pixel_values is not None:
             image_state.sam_image_embeddings = self.sam.encode_image(sam_pixel_values)
         return image_state
@@ -874,6 +1007,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         batch_num_images: torch.LongTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        guide_pixel_values: torch.Tensor | None = None,
         guide_input_ids: torch.LongTensor | None = None,
         guide_attention_mask: torch.Tensor | None = None,
         sam_pixel_values: torch.Tensor | None = None,
@@ -898,6 +1033,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             pixel_values=pixel_values,
             image_sizes=image_sizes,
             batch_num_images=batch_num_images,
+            image_grid_thw=image_grid_thw,
+            guide_pixel_values=guide_pixel_values,
             guide_input_ids=guide_input_ids,
             guide_attention_mask=guide_attention_mask,
             image_state=image_state,

@@ -30,7 +30,14 @@ from transformers.modeling_outputs import (
 from transformers.utils import ModelOutput, auto_docstring
 
 # What a processor makes of images, and `encode_image` a [`LiteLVLMImageState`]
-IMAGE_INPUTS = ("pixel_values", "sam_pixel_values", "image_sizes", "batch_num_images")
+IMAGE_INPUTS = (
+    "pixel_values",
+    "sam_pixel_values",
+    "image_sizes",
+    "batch_num_images",
+    "image_grid_thw",
+    "guide_pixel_values",
+)
 
 
 def _shapes(output: ModelOutput) -> str:
@@ -59,7 +66,8 @@ class LiteLVLMImageState(ModelOutput):
 
     Args:
         image_features (`torch.Tensor` of shape `(I, N, D)`): the vision tower's patches, before the projector; of
-            LLaVA-OneVision behind it, of PaliGemma behind the tower's last norm.
+            LLaVA-OneVision behind it, of PaliGemma behind the tower's last norm, and of Qwen-VL its merged
+            tokens, padded where another image has more.
         patch_embeds (`torch.Tensor` of shape `(I, N, P)`): the patches in CLIP's joint space; `None` if not pruned.
         contribution (`torch.Tensor` of shape `(I, N)`, float32): contribution of each patch to the class token by the
             paper's rule; `None` if not pruned.
@@ -72,6 +80,8 @@ class LiteLVLMImageState(ModelOutput):
             the others are ends of lines, or padding where another image has more. `None` where all are patches. It
             stays on the CPU, as the next one, so that tokens are counted without a device sync.
         is_token (`torch.BoolTensor` of shape `(I, N)`): patches and ends of lines; `None` likewise.
+        image_grid_thw (`torch.LongTensor` of shape `(I, 3)`): of Qwen-VL, frames, rows and columns of each image's
+            patches before they were merged.
         sam_image_embeddings (`torch.Tensor` of shape `(I, C, h, h)`): SAM's image embeddings, where asked for.
         batch_num_images (`torch.LongTensor` of shape `(B,)`): images of each conversation; `None` where each has one.
     """
@@ -84,6 +94,7 @@ class LiteLVLMImageState(ModelOutput):
     layer_inputs: torch.Tensor | None = None
     is_patch: torch.Tensor | None = None
     is_token: torch.Tensor | None = None
+    image_grid_thw: torch.Tensor | None = None
     sam_image_embeddings: torch.Tensor | None = None
     batch_num_images: torch.Tensor | None = None
 
@@ -157,7 +168,7 @@ class LiteLVLMModelOutput(BaseModelOutputWithPast):
         source_positions (`torch.LongTensor` of shape `(B, R)`): for each token that the language model saw, its
             position in `input_ids`; `None` where nothing was pruned.
         attention_mask (`torch.Tensor` of shape `(B, R)`): as the language model got it.
-        position_ids (`torch.LongTensor` of shape `(B, R)`): as the language model got them.
+        position_ids (`torch.LongTensor` of shape `(B, R)`, of Qwen-VL `(3, B, R)`): as the language model got them.
         image_outputs ([`BaseModelOutputWithPooling`]): its `pooler_output` lists, per image, the visual tokens that
             the language model was given, `(K, hidden_size)`. The vision tower does not run to its end here, so that
             its hidden states and attentions are those of `get_image_features`.

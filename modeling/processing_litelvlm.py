@@ -31,6 +31,7 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     BatchFeature,
+    CLIPImageProcessor,
     PreTrainedModel,
     ProcessorMixin,
     SamImageProcessor,
@@ -40,7 +41,12 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 from transformers.utils.chat_template_utils import _get_template_variables
 
-from ..configuration.configuration_litelvlm import VISION_TOWERS, max_num_crops, num_patches_per_side
+from ..configuration.configuration_litelvlm import (
+    TEXTLESS_TOWERS,
+    VISION_TOWERS,
+    max_num_crops,
+    num_patches_per_side,
+)
 from .chat_litelvlm import (
     LLAVA_V1_CHAT_TEMPLATE,
     PALIGEMMA_CHAT_TEMPLATE,
@@ -53,6 +59,7 @@ from .chat_litelvlm import (
 )
 from .conversation_litelvlm import batch_conversations, build_messages, encode_conversation, render_conversation
 from .damage_litelvlm import naming_damage
+from .guide_external_litelvlm import guide_image_options
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
@@ -106,6 +113,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         vision_aspect_ratio (`str`, *optional*): of LLaVA-OneVision, such as `"anyres_max_9"`: how many crops' worth of
             tokens an image may have before it is shrunk.
         with_token_types (`bool`): whether to give `token_type_ids`, 1 in answers and else 0, for PaliGemma.
+        guide_image_options (`dict`, *optional*): for an external guide, the options of the [`CLIPImageProcessor`] that
+            prepares whole images for it.
     """
 
     valid_processor_kwargs = LiteLVLMProcessorKwargs
@@ -126,6 +135,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_length: int | None = None,
         vision_aspect_ratio: str | None = None,
         with_token_types: bool = False,
+        guide_image_options: dict[str, Any] | None = None,
     ):
         self.image_token = image_token
         self.num_image_tokens = num_image_tokens
@@ -136,6 +146,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         self.guide_length = guide_length
         self.vision_aspect_ratio = vision_aspect_ratio
         self.with_token_types = with_token_types
+        self.guide_image_options = guide_image_options
         if tokenizer is not None:  # many name no side, and an answer goes on from the last token of its prompt
             tokenizer.padding_side = "left"
         # In a saved folder the code stands beside this processor's files
@@ -155,6 +166,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             names.append("image_sizes")
         if self.with_token_types:
             names.append("token_type_ids")
+        if self.guide_image_options is not None:
+            names += ["image_grid_thw", "guide_pixel_values"]
         return names + (["sam_pixel_values", "original_sizes", "reshaped_input_sizes"] if self.with_masks else [])
 
     # trf-ignore: TRF057
@@ -189,7 +202,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         Returns:
             [`BatchFeature`] with B conversations of up to T turns about b images: `input_ids`, `attention_mask`
             (`labels`, `token_type_ids`) of shape `(B, L)`, padded on the tokenizer's side; `pixel_values`
-            `(b, 3, S, S)`, and `batch_num_images` `(B,)` where conversations have several; `guide_input_ids` and
+            `(b, 3, S, S)`, or of Qwen-VL `(patches, values)` with `image_grid_thw` `(b, 3)` and `guide_pixel_values`
+            `(b, 3, S, S)`; `batch_num_images` `(B,)` where conversations have several; `guide_input_ids` and
             `guide_attention_mask` `(B, T, G)`, or `(B, T, sentences, G)` for templates; `sam_pixel_values`
             `(b, 3, S', S')` with `original_sizes` and `reshaped_input_sizes` `(b, 2)` as (height, width);
             `mask_labels`, a list of `(num_masks, h, h)` with -1 where SAM pads. Its attribute `text_labels` keeps the
@@ -354,8 +368,12 @@ class LiteLVLMProcessor(ProcessorMixin):
             )
         prepared = self._encode_images(images, image_options) if any(images) else {}
         # Of images in crops, each has a number of tokens of its own
-        sizes = iter(prepared["image_sizes"].tolist()) if "image_sizes" in prepared else repeat(None)
-        counts = [[self._num_image_tokens(next(sizes), len(group)) for _ in group] for group in images]
+        if "image_grid_thw" in prepared:
+            merged = prepared["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
+            counts = [[number] for number in merged.tolist()]
+        else:
+            sizes = iter(prepared["image_sizes"].tolist()) if "image_sizes" in prepared else repeat(None)
+            counts = [[self._num_image_tokens(next(sizes), len(group)) for _ in group] for group in images]
         encoded = [
             encode_conversation(messages, self.tokenizer, self.image_token, numbers, **rendering)
             for messages, numbers in zip(conversations, _for_each(counts, conversations), strict=True)
@@ -417,6 +435,11 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"A conversation holds {max(counts)} images, but a mask is one of the only image of its conversation; "
                 "give one image, or set `processor.with_masks = False` for answers in text."
             )
+        if self.guide_image_options is not None and max(counts) > 1:
+            raise ValueError(
+                f"A conversation holds {max(counts)} images, but with an external guide one is allowed; ask about "
+                "each image by itself."
+            )
         most = self.sam_image_processor.size["longest_edge"]
         for image in (image for group in loaded for image in group):
             if max(image.size) > most * min(image.size):
@@ -425,9 +448,13 @@ class LiteLVLMProcessor(ProcessorMixin):
                     f"side is at most {most} times as long as the other."
                 )
         prepared = self.image_processor(loaded, return_tensors="pt", **options)
-        data = {name: prepared[name] for name in ("pixel_values", "image_sizes") if name in prepared}
+        known = ("pixel_values", "image_sizes", "image_grid_thw")
+        data = {name: prepared[name] for name in known if name in prepared}
         if max(counts) > 1:
             data["batch_num_images"] = torch.tensor(counts)
+        if self.guide_image_options is not None:
+            for_guide = CLIPImageProcessor(**self.guide_image_options)
+            data["guide_pixel_values"] = for_guide([group[0] for group in loaded], return_tensors="pt")["pixel_values"]
         if self.with_masks:
             prepared = self.sam_image_processor([group[0] for group in loaded], return_tensors="pt")
             data["sam_pixel_values"] = prepared["pixel_values"]
@@ -659,7 +686,7 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Raises:
             ValueError: an unknown option, a model that does not know where it was loaded from, a vision tower that is
-                neither CLIP's nor SigLIP's or of sizes not known, or an LVLM without a chat template.
+                none of CLIP's, SigLIP's and Qwen-VL's or of sizes not known, or an LVLM without a chat template.
         """
         for name in kwargs:
             if name not in LOADING_OPTIONS:
@@ -671,10 +698,12 @@ class LiteLVLMProcessor(ProcessorMixin):
         else:
             source, config = backbone, AutoConfig.from_pretrained(backbone, **kwargs)
         vision_config: Any = getattr(config, "vision_config", None)
-        if getattr(vision_config, "model_type", None) not in VISION_TOWERS:
+        tower = getattr(vision_config, "model_type", None)
+        is_external = tower in TEXTLESS_TOWERS
+        if tower not in VISION_TOWERS and not is_external:
             raise ValueError(
                 f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's or SigLIP's vision "
-                "tower; allowed are LVLMs with one, such as LLaVA."
+                "tower; allowed are LVLMs with one, such as LLaVA, and Qwen2-VL and Qwen2.5-VL."
             )
         if guide is None:
             guide = default_guide(vision_config)
@@ -688,18 +717,20 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_length = None
         if vision_config.model_type == "siglip_vision_model":
             guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
+        sizes = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}
         return cls(
             own.image_processor,
             own.tokenizer,
             AutoTokenizer.from_pretrained(guide, **reaching),
             chat_template=chat_template,
             image_token=own.image_token,
-            num_image_tokens=num_patches_per_side(vision_config) ** 2,
+            **sizes,
             question_template="{}",
             with_masks=False,
             guide_length=guide_length,
             vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
             with_token_types=is_paligemma,
+            guide_image_options=guide_image_options(guide, **reaching) if is_external else None,
         )
 
     @classmethod
@@ -752,7 +783,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         """
         vocab = self.tokenizer.get_vocab()
         known = [
-            ("visual tokens of an image", self.num_image_tokens, config.num_patches_per_side**2),
+            *self._sizes(config),
             ("id of the image's placeholder", vocab.get(self.image_token), config.image_token_id),
         ]
         if self.with_masks and config.sam_config is not None:
@@ -761,7 +792,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         known.append(("mark of answers by `token_type_ids`", self.with_token_types, config.has_prefix))
         known.append(("limit of an image in crops", self.vision_aspect_ratio, limit))
         is_siglip = isinstance(config.guide_config, SiglipConfig)
-        guide = config.guide_config.text_config if is_siglip else config.guide_config
+        guide = getattr(config.guide_config, "text_config", config.guide_config)
         length = guide.max_position_embeddings if is_siglip else None
         known.append(("length of the guide's texts", self.guide_length, length))
         vocab_size = getattr(guide, "vocab_size", None)
@@ -777,6 +808,17 @@ class LiteLVLMProcessor(ProcessorMixin):
                     f"The {what} is {of_processor} in the processor, but {of_model} in the model's config.json; load "
                     "both from the same folder."
                 )
+
+    def _sizes(self, config: Any) -> list[tuple[str, Any, Any]]:
+        """What an image's size makes of it: its name, here, and in the configuration of a model."""
+        side = None if self.guide_image_options is None else self.guide_image_options["size"]["height"]
+        if not config.has_external_guide:
+            tokens = ("visual tokens of an image", self.num_image_tokens, config.num_patches_per_side**2)
+            return [tokens, ("size of the guide's images", side, None)]
+        of_guide = ("size of the guide's images", side, config.guide_config.vision_config.image_size)
+        own = (getattr(self.image_processor, "patch_size", None), getattr(self.image_processor, "merge_size", None))
+        vision = config.vision_config
+        return [of_guide, ("size of patches and how many merge", own, (vision.patch_size, vision.spatial_merge_size))]
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any

@@ -42,7 +42,8 @@ class Prompt:
     Args:
         input_ids (`torch.LongTensor` of shape `(B, R)`, *optional*): `None` where embeddings are given instead.
         attention_mask (`torch.Tensor` of shape `(B, R)`, *optional*): 0 for padding.
-        position_ids (`torch.LongTensor` of shape `(B, R)`, *optional*): `None` leaves them to the language model.
+        position_ids (`torch.LongTensor` of shape `(B, R)` or `(3, B, R)`, *optional*): `None` leaves them to the
+            language model; three are those of Qwen-VL, in time and by rows and columns of the image.
         is_image (`torch.BoolTensor` of shape `(B, R)`, *optional*): the visual tokens; `None` without an image.
         is_padded (`bool`): whether any token is masked, as far as that is known without a device sync.
         has_gaps (`bool`): whether positions jump, where tokens were dropped between them.
@@ -78,14 +79,13 @@ class Prompt:
 
         Raises:
             ValueError: a sample does not hold the placeholders of exactly one image, or of as many as
-                `batch_num_images` says. For images in crops, whose numbers of placeholders differ, [`Prompt.keep`]
-                looks at that.
+                `batch_num_images` says. Where their numbers differ by the image, [`Prompt.keep`] looks at that.
         """
         if is_image is None:
             return cls(input_ids, attention_mask, position_ids, is_padded=attention_mask is not None)
         check_shape("batch_num_images", batch_num_images, is_image.shape[:1])
         is_right = all_visible = is_image.new_ones(())
-        if not config.has_crops:
+        if not config.has_varying_lengths:
             per_image = config.num_patches if batch_num_images is None else config.num_patches * batch_num_images
             is_right = (is_image.sum(dim=-1) == per_image).all()
         if attention_mask is not None:
@@ -118,16 +118,12 @@ class Prompt:
                 this prompt.
         """
         if isinstance(num_tokens, list):
-            wanted = _sum_per_sample(num_tokens, self.num_images)
-            counts = torch.as_tensor(wanted, device=self._is_image.device)
-            torch_compilable_check(
-                (self._is_image.sum(dim=-1) == counts).all(), _wrong_placeholders(wanted, config.image_token_id)
-            )
+            check_placeholders(self._is_image, _sum_per_sample(num_tokens, self.num_images), config)
         if tokens.indices is None:  # all stay
             return self
         shape = self._is_image.shape
         check_shape("attention_mask", self.attention_mask, shape)
-        check_shape("position_ids", self.position_ids, shape, (1, shape[1]))
+        check_shape("position_ids", self.position_ids, shape, (1, shape[1]), *self._grid_shapes(config))
         check_shape("token_type_ids", self.token_type_ids, shape)
         indices = tokens.indices.to(self._is_image.device)
         source, is_image, is_padding = retained_positions(self._is_image, indices, num_tokens, self.num_images)
@@ -159,7 +155,13 @@ class Prompt:
     def _original_positions(self, source: torch.Tensor, first: int) -> torch.Tensor:
         """Positions in the un-pruned prompt; without padding those are simply the indices of its tokens."""
         positions = _count(self.attention_mask, first) if self.position_ids is None else self.position_ids
-        return source + first if positions is None else positions.expand(source.shape[0], -1).gather(1, source)
+        if positions is None:
+            return source + first
+        axes = positions.shape[:-2]  # none, or three
+        return positions.expand(*axes, *source.shape[:1], -1).gather(-1, source.expand(*axes, -1, -1))
+
+    def _grid_shapes(self, config: LiteLVLMConfig) -> list[tuple[int, ...]]:
+        return [(3, *self._is_image.shape)] if config.has_external_guide else []
 
     def scatter(self, inputs_embeds: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """
@@ -241,7 +243,7 @@ class CachedPrompt:
                 "and the `attention_mask` of the pruned prompt's output with a 1 for each token since, or none."
             )
         if position_ids is None and before.position_ids is not None:
-            num_ahead = before.position_ids[:, -1:] + 1 - before.position_ids.shape[1]
+            num_ahead = before.position_ids[..., -1:] + 1 - before.position_ids.shape[-1]
             position_ids = num_ahead + torch.arange(num_cached, length, device=num_ahead.device)
         return Prompt(prompt.input_ids, attention_mask, position_ids, is_padded=attention_mask is not None)
 
@@ -310,6 +312,13 @@ def _count(attention_mask: Any, first: int) -> Any:
     return None if attention_mask is None else (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0) + first
 
 
+def check_placeholders(is_image: torch.Tensor, num_tokens: list[int], config: LiteLVLMConfig) -> None:
+    """Raises a `ValueError` if samples, `(B, L)`, do not hold these numbers of placeholders."""
+    counts = torch.as_tensor(num_tokens, device=is_image.device)
+    message = _wrong_placeholders(num_tokens, config.image_token_id)
+    torch_compilable_check((is_image.sum(dim=-1) == counts).all(), message)
+
+
 def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str:
     which = "each" if isinstance(num_tokens, int) else "all"
     return (
@@ -325,4 +334,4 @@ def check_shape(name: str, values: torch.Tensor | None, *allowed: tuple[int, ...
         raise ValueError(f"`{name}` has shape {tuple(values.shape)}; for these conversations it is to be {shapes}.")
 
 
-__all__ = ["CachedPrompt", "Prompt", "check_shape", "find_token", "retained_positions"]
+__all__ = ["CachedPrompt", "Prompt", "check_placeholders", "check_shape", "find_token", "retained_positions"]

@@ -421,10 +421,10 @@ def retained_patches(
         CPU.
 
     Raises:
-        ValueError: the model cuts images into crops, which have no single map of patches.
+        ValueError: images have different numbers of patches, as in crops, which are no square map.
     """
-    if config.has_crops:
-        raise ValueError("The model cuts images into crops, which have no single map of patches to show.")
+    if config.has_varying_lengths:
+        raise ValueError("The model's images have different numbers of patches, which are no square map to show.")
     side = config.num_patches_per_side
     kept = torch.zeros(side * side, dtype=torch.bool)
     if output.retained_indices is None:

@@ -36,8 +36,8 @@ def from_backbone(
     Args:
         backbone (`str` or [`PreTrainedModel`]): Hub id or folder, such as `"llava-hf/llava-1.5-7b-hf"`, or a model
             that is loaded already.
-        guide (`str`, *optional*): Hub id or folder of its CLIP or SigLIP, by default OpenAI's CLIP of the vision
-            tower's sizes.
+        guide (`str`, *optional*): Hub id or folder of its CLIP or SigLIP, or of any CLIP for a Qwen-VL; by default
+            OpenAI's CLIP of the vision tower's sizes, for a Qwen-VL that of ViT-L/14 at 336 pixels.
         processor (`str`, *optional*): Hub id or folder of the LVLM that the processor is read from, for a loaded model
             that does not know its own; by default the backbone, of a loaded model its `name_or_path`.
         kwargs: as in [`LiteLVLMForConditionalGeneration.from_backbone`], such as `num_retained_tokens=192` or

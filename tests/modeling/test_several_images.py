@@ -139,7 +139,7 @@ def test_every_host_of_the_readmes_table_is_tried():
     rows = "".join(re.findall(r"^\| .*\| yes, of several images too \|.*$", readme, flags=re.MULTILINE))
     named = {kind for kind in LLAVA_TYPES if re.search(rf"\b{kind.replace('_', '-')}\b", rows)}
     tried = {*HOSTS, *WRAPPED, "paligemma"}  # PaliGemma in its own file
-    assert named == tried == set(LLAVA_TYPES)
+    assert named == tried == set(LLAVA_TYPES) - {"qwen2_vl", "qwen2_5_vl"}  # which refuse them
 
 
 @torch.no_grad()

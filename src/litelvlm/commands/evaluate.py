@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         raise ValueError("--device-map spreads one model over all devices; leave it out where processes share them.")
     device = state.device if options.device is None else pick_device(options.device)
     model, processor = load_model(options, device)
+    if model.config.sam_config is None:
+        raise ValueError("The model answers in text only, so there are no masks to evaluate; take one with a SAM.")
     runs = plan(options.protocol, options.methods, options.num_retained_tokens or list(BUDGETS), model.config)
     data = load_data(options, model.config)
     report = evaluate(

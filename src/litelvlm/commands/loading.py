@@ -85,6 +85,11 @@ def parse_budget(text: str, config: LiteLVLMConfig) -> int | None:
         raise ValueError(
             f"--num-retained-tokens holds {text!r}; allowed are numbers, shares such as 192/576, and all."
         ) from None
+    if "/" in text and config.has_external_guide:
+        raise ValueError(
+            f"--num-retained-tokens holds {text!r}, but the images of a {config.backbone_config.model_type!r} have "
+            "different numbers of tokens; allowed are numbers, and all."
+        )
     retained = int(value) if "/" not in text and value.denominator == 1 else round(value * config.num_patches)
     config.resolve_pruning(retained)
     return retained

@@ -26,7 +26,12 @@ from transformers import (
     SiglipConfig,
 )
 
-from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig, num_patches_per_side
+from ..configuration.configuration_litelvlm import (
+    TEXTLESS_TOWERS,
+    LiteLVLMConfig,
+    OpenCLIPGuideConfig,
+    num_patches_per_side,
+)
 from .key_mappings import LLAVA, KeyMapping
 
 # Of Llama's fields, those that LISA's and GLaMM's configurations may hold; all others are LLaVA's first layout's own
@@ -85,6 +90,9 @@ def build_config(
 
 def _config_of_llava(source: dict[str, Any], clip: CLIPConfig | OpenCLIPGuideConfig | SiglipConfig) -> LiteLVLMConfig:
     """The source is in Transformers' format: its configuration is the backbone's."""
+    if source.get("model_type") in TEXTLESS_TOWERS:
+        backbone = AutoConfig.for_model(**source)
+        return LiteLVLMConfig(backbone_config=backbone, guide_config=clip, position_mode="original")
     if isinstance(clip, CLIPConfig):
         source = source | {"vision_config": source["vision_config"] | {"projection_dim": clip.projection_dim}}
     if isinstance(clip, SiglipConfig):  # the guide has its own, and the language model sees what is before it

@@ -56,13 +56,13 @@ def convert(
 
     Args:
         source (`str` or `Path`): folder or Hub id of LISA, one in its layout, GLaMM (official layout), LLaVA,
-            VipLLaVA, LLaVA-NeXT, LLaVA-OneVision or PaliGemma (Transformers').
+            VipLLaVA, LLaVA-NeXT, LLaVA-OneVision, PaliGemma, Qwen2-VL or Qwen2.5-VL (Transformers').
         dest (`str` or `Path`): the folder to make; must not exist.
         kind (`str`, *optional*): a name in `KEY_MAPPINGS`; found out by default.
         clip (`str` or `Path`, *optional*): folder or Hub id of the CLIP or SigLIP that the vision tower comes from, in
-            Transformers' format, or an OpenCLIP model as `"open_clip:ARCHITECTURE/TAG"`, `"hf-hub:ORG/NAME"` or
-            `"local-dir:FOLDER"`; the one that the source's configuration names by default. Gives the guide, and the
-            vision tower where the source has none.
+            Transformers' format, or for Qwen-VL of any CLIP; or an OpenCLIP model as
+            `"open_clip:ARCHITECTURE/TAG"`, `"hf-hub:ORG/NAME"` or `"local-dir:FOLDER"`; the one that the source's
+            configuration names by default. Gives the guide, and the vision tower where the source has none.
         tokenizer (`str` or `Path`, *optional*): folder or Hub id of the language model's tokenizer; the source's own
             by default. Without any, the folder holds the model only.
         conversation (`str`, *optional*): the form of conversations that LISA was trained on, `"llava_v1"` or

@@ -33,15 +33,16 @@ class VisionSide(nn.Module):
         model: with a plain LLaVA or VipLLaVA as backbone; its configured method and budget are used.
 
     Raises:
-        ValueError: the model prunes nothing, or takes images in crops.
+        ValueError: the model prunes nothing, or its images have different numbers of tokens.
     """
 
     def __init__(self, model: LiteLVLMForSegmentation):
         super().__init__()
         plan = PruningPlan.resolve(model.config)
-        if plan.selector is KEEP_ALL or model.config.has_crops:
+        if plan.selector is KEEP_ALL or model.config.has_varying_lengths:
             raise ValueError(
-                "Only a model that prunes, and whose images are not in crops, has a vision side to export."
+                "Only a model that prunes, and whose images all have as many tokens (no crops, no Qwen-VL), has a "
+                "vision side to export."
             )
         self.model, self.plan = model.model, plan
 

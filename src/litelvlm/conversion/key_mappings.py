@@ -125,6 +125,9 @@ LLAVA = KeyMapping(
         (r"^language_model\.model\.", "model.backbone.language_model."),
         (r"^(?:model\.)?(vision_tower\.|multi_modal_projector\.|image_newline$)", r"model.backbone.\1"),
         (r"^model\.language_model\.", "model.backbone.language_model."),
+        # Qwen-VL's
+        (r"^model\.(embed_tokens|layers|norm)\.", r"model.backbone.language_model.\1."),
+        (r"^(?:model\.)?visual\.", "model.backbone.visual."),
         (r"^(model\.backbone\.vision_tower\.)vision_model\.", r"\1"),
     ),
     (
@@ -132,7 +135,7 @@ LLAVA = KeyMapping(
         (r"vision_tower\.(vision_model\.)?head\.", "not used by the language model; the guide's is SigLIP's"),
     ),
 )
-LLAVA_TYPES = ("llava", "vipllava", "llava_next", "llava_onevision", "paligemma")
+LLAVA_TYPES = ("llava", "vipllava", "llava_next", "llava_onevision", "paligemma", "qwen2_vl", "qwen2_5_vl")
 KEY_MAPPINGS = {mapping.name: mapping for mapping in (LISA, SESAME, GSVA, LISA_PLUS, READ, GLAMM, LLAVA)}
 
 # CLIP in Transformers' format: the guide, and the vision tower where the checkpoint has none
@@ -145,6 +148,11 @@ CLIP = KeyMapping(
         (r"^visual_projection\.", "model.guide.visual_projection."),
     ),
     ((r"^logit_scale$", "scales the loss of CLIP's training, not the similarity"), *_RECOMPUTED),
+)
+
+# CLIP as an external guide, which keeps its vision tower
+EXTERNAL_CLIP = KeyMapping(
+    "external_clip", ((r"^vision_model\.", "model.guide.vision_model."), *CLIP.renames[1:]), CLIP.dropped
 )
 
 # SigLIP in Transformers' format: the guide, with what follows the layers of the vision tower
@@ -196,7 +204,8 @@ def detect_layout(config: dict[str, Any], keys: Iterable[str], names: Iterable[s
     raise ValueError(
         f"The checkpoint's kind cannot be told (`model_type` {config.get('model_type')!r}, first key "
         f"{keys[0] if keys else None!r}); allowed are LISA, those in its layout, and GLaMM, and LLaVA, "
-        "VipLLaVA, LLaVA-NeXT, LLaVA-OneVision or PaliGemma in Transformers' format. Save it in one of these layouts "
+        "VipLLaVA, LLaVA-NeXT, LLaVA-OneVision, PaliGemma or Qwen-VL in Transformers' format. Save it in one of these "
+        "layouts "
         "first."
     )
 
@@ -208,6 +217,7 @@ def _last_part(name: str) -> str:
 
 __all__ = [
     "CLIP",
+    "EXTERNAL_CLIP",
     "GLAMM",
     "GSVA",
     "KEY_MAPPINGS",

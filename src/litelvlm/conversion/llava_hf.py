@@ -25,8 +25,11 @@ from ..modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from .destination import making
 
+_VIDEOS = "whose processor reads videos too, which is not kept here"
 _NOT_EXPORTED = {
-    "llava_onevision": "LLaVA-OneVision, whose processor reads videos too, which is not kept here",
+    "llava_onevision": f"LLaVA-OneVision, {_VIDEOS}",
+    "qwen2_vl": f"Qwen2-VL, {_VIDEOS}",
+    "qwen2_5_vl": f"Qwen2.5-VL, {_VIDEOS}",
     "paligemma": "PaliGemma, which reads its prompt in both directions, as no engine reads the embeddings of a prompt",
 }
 
@@ -47,8 +50,8 @@ def export_llava(
         `architecture`, `num_parameters`, `dtype` and `seg_token_id` (`None` of a model without masks).
 
     Raises:
-        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision or
-            PaliGemma.
+        ValueError: there is something at `dest`, the weights are quantised, or the backbone is LLaVA-OneVision,
+            PaliGemma or Qwen-VL.
     """
     kind = model.config.backbone_config.model_type
     if kind in _NOT_EXPORTED:

@@ -22,7 +22,7 @@ import torch
 from transformers import SiglipConfig
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig, OpenCLIPGuideConfig
-from .key_mappings import CLIP, OPEN_CLIP, SIGLIP, KeyMapping
+from .key_mappings import CLIP, EXTERNAL_CLIP, OPEN_CLIP, SIGLIP, KeyMapping
 from .weights import CheckpointReader, Source, largest_difference
 
 _VISION_TOWER = "model.backbone.vision_tower."
@@ -89,6 +89,8 @@ def plan_tensors(
 def _mapping_of_guide(config: LiteLVLMConfig) -> KeyMapping:
     if isinstance(config.guide_config, OpenCLIPGuideConfig):
         return OPEN_CLIP
+    if config.has_external_guide:
+        return EXTERNAL_CLIP
     if not isinstance(config.guide_config, SiglipConfig):
         return CLIP
     depths = config.vision_config.num_hidden_layers, config.guide_config.vision_config.num_hidden_layers
@@ -100,11 +102,11 @@ def _mapping_of_guide(config: LiteLVLMConfig) -> KeyMapping:
 def _origin_of_vision_tower(
     sources: dict[str, Source], checkpoint: CheckpointReader, clip: CheckpointReader, clip_mapping: KeyMapping
 ) -> str:
+    if clip_mapping in (OPEN_CLIP, EXTERNAL_CLIP):
+        return "from the checkpoint; the guide has one of its own"
     own = [name for name, source in sources.items() if name.startswith(_VISION_TOWER) and source.reader is checkpoint]
     if not own:
         return "from the CLIP checkpoint"
-    if clip_mapping is OPEN_CLIP:
-        return "from the checkpoint; the guide has one of its own"
     clip_keys = {clip_mapping.rename(key): key for key in clip.meta}
     # SigLIP's last norm is the guide's, and a tower for larger images has more positions
     own = [

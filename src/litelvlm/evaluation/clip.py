@@ -66,8 +66,8 @@ def load_clip(name: str, dtype: str | torch.dtype = "auto") -> tuple[LiteLVLMMod
         processor.check_fits(model.config)
     except (OSError, ValueError) as error:
         raise ValueError(f"The model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    if model.config.has_crops:
-        raise ValueError(f"{name!r} cuts its images into crops, which have no single map; name its CLIP instead.")
+    if model.config.has_varying_lengths:
+        raise ValueError(f"{name!r} has images of different numbers of patches, no one map; name its CLIP instead.")
     processor.with_masks = False
     return model.eval(), processor
 

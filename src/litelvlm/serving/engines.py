@@ -109,6 +109,11 @@ def encode(
             f"`pruning_method` is {plan.method.name!r}, which prunes inside the language model, but another engine "
             "runs that; choose a method that prunes before it, or 'none'."
         )
+    if config.has_external_guide:
+        raise ValueError(
+            f"The backbone is a {config.backbone_config.model_type!r}, whose visual tokens have rows and columns, but "
+            "another engine numbers the tokens that it is given one by one."
+        )
     if config.position_mode == "original" and plan.drops_tokens:
         raise ValueError(
             "`position_mode` is 'original', but another engine numbers the tokens that are left one by one; set "

@@ -149,8 +149,8 @@ class Worker:
             raise RefusedError(422, str(error)) from error
         texts = question.texts or (inputs.text_labels[0][-1],)
         images = {name: inputs.pop(name) for name in (*IMAGE_INPUTS, *_SIZES) if name in inputs}
-        # The tokens of images in crops differ in number, and conversations have one guide text for each turn
-        alone = key if self.model.config.has_crops else None
+        # Images may differ in the number of their tokens, and conversations have one guide text for each turn
+        alone = key if self.model.config.has_varying_lengths else None
         group = (bool(question.messages), tuple(sorted(options.items())), alone)
         return Item(key, group, annotator, texts, dict(inputs), {} if encoded else images, encoded)
 
@@ -176,8 +176,7 @@ class Worker:
         if encoded is None:
             processor, image = self.processor, _open(question.image)
         else:
-            height, width = encoded.sizes["image_sizes"][0].tolist() if self.model.config.has_crops else (1, 1)
-            processor, image = self._prompter, Image.new("RGB", (width, height))
+            processor, image = self._prompter, Image.new("RGB", self._size_of(encoded))
         if not question.messages:
             return processor(image, list(question.texts))
         messages = [
@@ -187,6 +186,15 @@ class Worker:
             for message in question.messages
         ]
         return processor.apply_chat_template(messages, tokenize=True, return_dict=True)
+
+    def _size_of(self, encoded: Encoded) -> tuple[int, int]:
+        """Width and height of an image that has as many placeholders."""
+        if encoded.state.image_grid_thw is not None:
+            _, rows, columns = encoded.state.image_grid_thw[0].tolist()
+            side = self.processor.image_processor.patch_size
+            return columns * side, rows * side
+        height, width = encoded.sizes["image_sizes"][0].tolist() if self.model.config.has_crops else (1, 1)
+        return width, height
 
     def _try(self, items: Sequence[Item]) -> list[dict[str, Any] | RefusedError]:
         try:
