@@ -121,7 +121,8 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         self, expand_size: int = 1, is_encoder_decoder: bool = False, **model_kwargs: Any
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
         """As in [`GenerationMixin`], but several images of a conversation stay together."""
-        counts, images = model_kwargs.get("batch_num_images"), {}
+        images: dict[str, Any] = {}
+        counts = model_kwargs.get("batch_num_images")
         if counts is not None and expand_size > 1:
             for name in _PER_IMAGE:
                 if (values := model_kwargs.pop(name, None)) is not None:
