@@ -148,18 +148,15 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         As in [`GenerationMixin`], but several images of a conversation stay together, and of Qwen-VL's there are no
         copies: each serves several prompts in a row.
         """
-        counts, kept = model_kwargs.get("batch_num_images"), {}
-        if expand_size > 1 and (counts is not None or self.config.has_external_guide):
-            kept = {name: model_kwargs.pop(name) for name in _PER_IMAGE if model_kwargs.get(name) is not None}
-        if counts is not None:
-            kept = {name: repeat_groups(values, counts.tolist(), expand_size) for name, values in kept.items()}
-        if (
-            expand_size > 1
-            and (position_ids := model_kwargs.get("position_ids")) is not None
-            and position_ids.ndim == 3
-        ):
-            # M-RoPE: samples are the second dimension
-            kept["position_ids"] = model_kwargs.pop("position_ids").repeat_interleave(expand_size, dim=1)
+        kept: dict[str, Any] = {}
+        if expand_size > 1:
+            counts, position_ids = model_kwargs.get("batch_num_images"), model_kwargs.get("position_ids")
+            if counts is not None or self.config.has_external_guide:
+                kept = {name: model_kwargs.pop(name) for name in _PER_IMAGE if model_kwargs.get(name) is not None}
+            if counts is not None:
+                kept = {name: repeat_groups(values, counts.tolist(), expand_size) for name, values in kept.items()}
+            if position_ids is not None and position_ids.ndim == 3:  # M-RoPE: samples are the second dimension
+                kept["position_ids"] = model_kwargs.pop("position_ids").repeat_interleave(expand_size, dim=1)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, **model_kwargs
         )

@@ -86,8 +86,8 @@ class Prompt:
         check_shape("batch_num_images", batch_num_images, is_image.shape[:1])
         is_right = all_visible = is_image.new_ones(())
         if not config.has_varying_lengths:
-            per_image = config.num_patches if batch_num_images is None else config.num_patches * batch_num_images
-            is_right = (is_image.sum(dim=-1) == per_image).all()
+            wanted = config.num_patches if batch_num_images is None else config.num_patches * batch_num_images
+            is_right = (is_image.sum(dim=-1) == wanted).all()
         if attention_mask is not None:
             all_visible = attention_mask.bool().all()
         message = _wrong_placeholders(config.num_patches, config.image_token_id)
@@ -98,10 +98,10 @@ class Prompt:
         if batch_num_images is not None:
             seen = torch.cat([seen, batch_num_images])
         # The only device sync; keep it before any kernel is launched
-        is_right, all_visible, *num_images = seen.tolist()
+        is_right, all_visible, *counts = seen.tolist()
         if not is_right:
             raise ValueError(message)
-        num_images = None if batch_num_images is None else num_images
+        num_images = None if batch_num_images is None else counts
         return cls(input_ids, attention_mask, position_ids, is_image, not all_visible, num_images=num_images)
 
     def keep(self, tokens: RetainedTokens, num_tokens: int | list[int], config: LiteLVLMConfig) -> "Prompt":

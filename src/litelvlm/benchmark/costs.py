@@ -117,7 +117,7 @@ def model_flops(
     plan = PruningPlan.resolve(
         model.config, num_retained_tokens, "none" if num_retained_tokens is None else pruning_method
     )
-    image = {"pixel_values": crops[None] if config.has_crops else crops, "image_sizes": image_sizes}
+    image: dict[str, Any] = {"pixel_values": crops[None] if config.has_crops else crops, "image_sizes": image_sizes}
     flops["clip"] = count_flops(lambda: model.model.encode_image(**image, pruning_method=plan.method.name))
     if plan.selector is not KEEP_ALL:
         state = model.model.encode_image(**image, pruning_method=plan.method.name)
