@@ -19,14 +19,16 @@ import re
 from pathlib import Path
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from .mask_decoder_litelvlm import LiteLVLMMaskDecoder
 from .pipeline_litelvlm import ReferringSegmentationPipeline
 
 # Options of `from_pretrained`: how to reach the Hub, and which files of one repository to read
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 LOADING_OPTIONS = (*HUB_OPTIONS, "code_revision", "revision", "subfolder", "trust_remote_code")
 
-# Transformers fetches a file of a repository only if another one imports it, and no model needs its pipeline
-_EVERYWHERE = (LiteLVLMConfig, ReferringSegmentationPipeline)
+# Transformers fetches a file of a repository only if another one imports it, and no model needs its pipeline, nor the
+# decoder of PaliGemma's masks
+_EVERYWHERE = (LiteLVLMConfig, LiteLVLMMaskDecoder, ReferringSegmentationPipeline)
 
 
 def export_code(directory: str | os.PathLike) -> list[str]:
