@@ -131,13 +131,14 @@ def load_parent(name: str | os.PathLike, vision_config: Any, **kwargs: Any) -> C
     parent_class = parents.get(vision_config.model_type, CLIPModel)
     reaching = {option: value for option, value in kwargs.items() if option in HUB_OPTIONS}
     config: Any = AutoConfig.from_pretrained(name, **reaching)
-    if config.model_type != parent_class.config_class.model_type:
+    wanted = parent_class.config_class.model_type
+    comes_from_it = vision_config.model_type not in TEXTLESS_TOWERS
+    if config.model_type != wanted:
+        which = f"the {wanted!r} model that it comes from" if comes_from_it else f"any {wanted!r} model"
         raise ValueError(
             f"`guide` {str(name)!r} is a {config.model_type!r} model, but the vision tower of the backbone is a "
-            f"{vision_config.model_type!r}; allowed is the {parent_class.config_class.model_type!r} model that it "
-            "comes from."
+            f"{vision_config.model_type!r}; allowed is {which}."
         )
-    comes_from_it = vision_config.model_type not in TEXTLESS_TOWERS
     for size in ("hidden_size", "patch_size", "image_size") if comes_from_it else ():
         of_guide, of_backbone = getattr(config.vision_config, size), getattr(vision_config, size)
         # PaliGemma's towers of 448 and 896 pixels were trained on from SigLIP's of 224; the guide knows no positions

@@ -32,6 +32,7 @@ from litelvlm.conversion.key_mappings import LLAVA_TYPES
 from litelvlm.conversion.llava_hf import export_llava
 from litelvlm.evaluation.clip import load_clip
 from litelvlm.modeling.guide_external_litelvlm import map_onto_grids
+from litelvlm.modeling.guide_litelvlm import default_guide
 from litelvlm.modeling.outputs_litelvlm import IMAGE_INPUTS
 from litelvlm.modeling.pruning_litelvlm import retained_patches
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
@@ -298,6 +299,9 @@ def test_converted_and_saved_folders_are_what_from_backbone_wraps(qwen, wrapped,
     assert report["vision_tower"] == "from the checkpoint; the guide has one of its own" and report["processor"]
     assert [entry["key"] for entry in report["dropped"]] == ["logit_scale"]
     expected = wrapped[0](**wrapped[1](IMAGES, QUESTIONS)).logits
+    loaded, processor = from_backbone(qwen[0], qwen[3] / "clip", processor=qwen[3] / "lvlm", num_retained_tokens=6)
+    assert torch.equal(loaded(**processor(IMAGES, QUESTIONS)).logits, expected)
+    assert loaded.model.backbone is qwen[0].model
     for part in wrapped:
         part.save_pretrained(tmp_path / "saved")
     for name in ("converted", "saved"):
@@ -447,8 +451,11 @@ def test_what_does_not_fit_is_refused(wrapped):
         model(**inputs)
 
 
-def test_configurations_that_do_not_fit_are_refused(wrapped, config_values):
+def test_guides_and_configurations_that_do_not_fit_are_refused(qwen, wrapped, config_values):
     config = wrapped[0].config
+    assert default_guide(config.vision_config) == "openai/clip-vit-large-patch14-336"
+    with pytest.raises(ValueError, match=r"is a 'qwen2_5_vl' model, but .* allowed is any 'clip' model"):
+        LiteLVLMForSegmentation.from_backbone(qwen[0], qwen[3] / "lvlm")
     fitting = {
         "backbone_config": config.backbone_config,
         "guide_config": config.guide_config,
