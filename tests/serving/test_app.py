@@ -119,7 +119,7 @@ def test_service_is_refused_before_ray_starts(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ray.init", lambda *args, **kwargs: pytest.fail("Ray is started"))
     (tmp_path / "token").write_text("short")
     config = json.loads((TINY_MODEL / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "config.json").write_text(json.dumps(config | {"sam_config": None, "seg_token_id": None}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pruning_method": "x"}))
     for arguments, message in (
         (["--port", "70000"], "--port is 70000"),
         (["--token-file", str(tmp_path / "token")], "8 characters or more"),
@@ -127,7 +127,7 @@ def test_service_is_refused_before_ray_starts(tmp_path, capsys, monkeypatch):
         (["--dtype", "float8"], "--dtype"),
         (["--batch-size", "0"], "`batch_size` is 0"),
         (["no/such/folder/x"], "There is no folder"),
-        ([str(tmp_path)], "answers in text only"),
+        ([str(tmp_path)], "`pruning_method` is 'x'"),
     ):
         assert main(["serve", *arguments]) == 2
         assert message in capsys.readouterr().err
