@@ -681,13 +681,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         is_image, embed = None, self.get_input_embeddings()
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
-        if image_state is not None:
-            image_state = image_state.without_sam().repeat_for(len(is_image))
-            batch_num_images = image_state.batch_num_images
-        # CODEPATH: Qwen-VL has M-RoPE, the others count their tokens
-        if self.config.has_external_guide and is_image is not None and position_ids is None:
-            grids = image_grid_thw if image_state is None else image_state.image_grid_thw
-            position_ids = self.grid_position_ids(is_image, grids, attention_mask)
+            if image_state is not None:
+                image_state = image_state.without_sam().repeat_for(len(is_image))
+                batch_num_images, image_grid_thw = image_state.batch_num_images, image_state.image_grid_thw
+            # CODEPATH: Qwen-VL has M-RoPE, the others count their tokens
+            if self.config.has_external_guide and position_ids is None:
+                position_ids = self.grid_position_ids(is_image, image_grid_thw, attention_mask)
         prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config, batch_num_images)
         prompt = replace(prompt, token_type_ids=token_type_ids)
         cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]

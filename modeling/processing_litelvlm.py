@@ -717,7 +717,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_length = None
         if vision_config.model_type == "siglip_vision_model":
             guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
-        sizes = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}
+        sizes: dict[str, Any] = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}
         return cls(
             own.image_processor,
             own.tokenizer,

@@ -235,10 +235,10 @@ class CachedPrompt:
             num_since = length - before.attention_mask.shape[1]
             attention_mask = nn.functional.pad(before.attention_mask, (0, num_since), value=1)
         # For a static cache `generate` makes masks of four dimensions, or one for each kind of attention
-        is_of_tokens = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
-        if is_of_tokens and tuple(attention_mask.shape) != (batch_size, length):
+        given = tuple(attention_mask.shape) if isinstance(attention_mask, torch.Tensor) else ()
+        if len(given) == 2 and given != (batch_size, length):
             raise ValueError(
-                f"The attention mask has shape {tuple(attention_mask.shape)}, but {(batch_size, length)} is wanted: a "
+                f"The attention mask has shape {given}, but {(batch_size, length)} is wanted: a "
                 f"pruned `{CACHE_NAME}` has {num_cached} entries, and {num_tokens} tokens come. Give the same samples "
                 "and the `attention_mask` of the pruned prompt's output with a 1 for each token since, or none."
             )

@@ -219,7 +219,7 @@ class Worker:
             results = iter(self._say(annotator, prompts, state, image_of))
         else:
             sizes = {name: torch.cat([found[key].sizes[name] for key in keys]) for name in _SIZES}
-            asked = [(None, text) for item in items for text in item.texts]
+            asked: list[tuple[str | None, str]] = [(None, text) for item in items for text in item.texts]
             results = iter(annotator.answer(Prepared(prompts | sizes, asked, image_of), state))
         return [
             {
