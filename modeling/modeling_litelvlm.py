@@ -300,7 +300,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             pruning_method (`str`, *optional*): whose signals to compute, by default those of the configured method;
                 `"none"` leaves all of them out.
             batch_num_images (`torch.LongTensor`, *optional*): as in `forward`.
-            image_grid_thw, guide_pixel_values: of Qwen-VL, as in `forward`.
+            image_grid_thw (`torch.LongTensor`, *optional*): of Qwen-VL, as in `forward`.
+            guide_pixel_values (`torch.Tensor`, *optional*): likewise.
 
         Raises:
             ValueError: images for SAM, an unknown method, shapes that do not fit the backbone, numbers of images that
@@ -571,6 +572,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             why = f"a {host!r} has images of different lengths"
         elif image_state.batch_num_images is not None:
             why = "`batch_num_images` is given, where it knows of one image per conversation"
+        # CODEPATH: PaliGemma reads a prefix in both directions, no other LVLM does
         elif self.config.has_prefix:
             why = f"a {host!r} reads its prompt in both directions"
         else:
@@ -883,7 +885,8 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             image_sizes (`torch.LongTensor` of shape `(I, 2)`, *optional*): of images in crops, as in `forward`.
             pruning_method (`str`, *optional*): the method that is to be used with the result, if not the configured.
             batch_num_images (`torch.LongTensor`, *optional*): images of each conversation, as in `forward`.
-            image_grid_thw, guide_pixel_values: of Qwen-VL, as in `forward`.
+            image_grid_thw (`torch.LongTensor`, *optional*): of Qwen-VL, as in `forward`.
+            guide_pixel_values (`torch.Tensor`, *optional*): likewise.
 
         Raises:
             ValueError: as [`LiteLVLMModel.encode_image`], and images for SAM where the model has none, or for several

@@ -627,7 +627,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         The objects that PaliGemma's answers name by <loc> and <seg> tokens.
 
         Args:
-            sequences, inputs: as in [`decode_answers`].
+            sequences (`torch.LongTensor`): as in [`decode_answers`].
+            inputs: likewise.
             target_sizes (`torch.Tensor` of shape `(B, 2)`): height and width of the image of each answer.
             mask_decoder ([`LiteLVLMMaskDecoder`], *optional*): makes masks of the codes.
 
