@@ -69,8 +69,16 @@ def guide_image_options(name: str | os.PathLike, **kwargs: Any) -> dict[str, Any
     Args:
         name (`str`): Hub id or folder of the CLIP.
         kwargs: those of `from_pretrained` that say how to reach the Hub.
+
+    Raises:
+        ValueError: it is no CLIP.
     """
     config: Any = AutoConfig.from_pretrained(name, **kwargs)
+    if not isinstance(config, CLIPConfig):
+        raise ValueError(
+            f"The guide {str(name)!r} is a {config.model_type!r}; beside a tower that was trained with no text tower "
+            "stands a CLIP, such as openai/clip-vit-large-patch14-336."
+        )
     own: Any = AutoImageProcessor.from_pretrained(name, **kwargs)
     side = config.vision_config.image_size
     moments = {"image_mean": list(own.image_mean), "image_std": list(own.image_std)}

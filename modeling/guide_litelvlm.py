@@ -36,7 +36,7 @@ _KNOWN_CLIPS = {
     (1024, 14, 336): "openai/clip-vit-large-patch14-336",
 }
 # For towers that come from no CLIP: the one that the paper measured
-_EXTERNAL_CLIP = "openai/clip-vit-large-patch14-336"
+EXTERNAL_CLIP = "openai/clip-vit-large-patch14-336"
 
 
 class LiteLVLMGuide(nn.Module):
@@ -105,7 +105,7 @@ def default_guide(vision_config: Any) -> str:
         ValueError: no known CLIP has these sizes, or several do.
     """
     if vision_config.model_type in TEXTLESS_TOWERS:
-        return _EXTERNAL_CLIP
+        return EXTERNAL_CLIP
     sizes = (vision_config.hidden_size, vision_config.patch_size, vision_config.image_size)
     if vision_config.model_type == "siglip_vision_model":
         raise ValueError(
@@ -159,4 +159,11 @@ def boundary_token_ids(text_config: CLIPTextConfig) -> tuple[int, int]:
     return text_config.bos_token_id, text_config.eos_token_id
 
 
-__all__ = ["LiteLVLMGuide", "boundary_token_ids", "class_token_attention", "default_guide", "load_parent"]
+__all__ = [
+    "EXTERNAL_CLIP",
+    "LiteLVLMGuide",
+    "boundary_token_ids",
+    "class_token_attention",
+    "default_guide",
+    "load_parent",
+]

@@ -624,7 +624,10 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if patch_mask is not None:
             torch_compilable_check(
                 (patch_mask.sum(dim=-1) >= plan.num_retained_tokens).all(),
-                f"An image has fewer patches than the {plan.num_retained_tokens} tokens to retain; ask for fewer.",
+                lambda: (
+                    f"An image has fewer patches than the {plan.num_retained_tokens} tokens to retain: they have "
+                    f"{patch_mask.sum(dim=-1).tolist()}; ask for fewer, or give larger images."
+                ),
             )
         return PruningSignals(
             similarity=patch_text_similarity(patch_embeds, text_embeds),
@@ -759,7 +762,9 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 **inputs,
                 **kwargs,
             )
-        uses_cache = kwargs.get("use_cache", self.config.get_text_config().use_cache) and not self.training
+        # A prefix's masks are made before the language model makes its cache
+        uses_cache = kwargs.get("use_cache", self.config.get_text_config().use_cache)
+        uses_cache = uses_cache and not self.training and not self.config.has_prefix
         inputs["attention_mask"] = prompt.mask_for_language_model(bool(uses_cache))
         # CODEPATH: PaliGemma's language model reads its prompt in both directions, all others in one
         if self.config.has_prefix:

@@ -639,7 +639,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         Raises:
             ValueError: another number of sizes than of answers.
         """
-        answers, sizes = self.decode_answers(sequences, inputs), torch.as_tensor(target_sizes).tolist()
+        answers, sizes = self.decode_answers(sequences, inputs), torch.as_tensor(target_sizes).long().tolist()
         if len(answers) != len(sizes):
             raise ValueError(f"There are {len(answers)} answers and {len(sizes)} `target_sizes`; give one for each.")
         results = [read_locations(answer, size) for answer, size in zip(answers, sizes, strict=True)]
@@ -791,6 +791,8 @@ class LiteLVLMProcessor(ProcessorMixin):
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
         limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
         known.append(("mark of answers by `token_type_ids`", self.with_token_types, config.has_prefix))
+        in_crops = hasattr(self.image_processor, "image_grid_pinpoints")
+        known.append(("cutting of images into crops", in_crops, config.has_crops))
         known.append(("limit of an image in crops", self.vision_aspect_ratio, limit))
         is_siglip = isinstance(config.guide_config, SiglipConfig)
         guide = getattr(config.guide_config, "text_config", config.guide_config)

@@ -57,7 +57,8 @@ def check_forward(model: LiteLVLMForSegmentation, processor: LiteLVLMProcessor) 
         ValueError: it gives numbers that are not finite.
     """
     answers = None if model.config.sam_config is None else [[ANSWER]]
-    inputs = processor(Image.new("RGB", (64, 64), "gray"), [["the object"]], answers=answers).to(model.device)
+    # Of a size that has more visual tokens than a budget, where these depend on the image
+    inputs = processor(Image.new("RGB", (640, 480), "gray"), [["the object"]], answers=answers).to(model.device)
     with torch.inference_mode():
         output = model(**{name: value for name, value in inputs.items() if name != "labels"})
     found = [output.logits, *(output.pred_masks or [])]

@@ -355,7 +355,7 @@ def test_coordinates_of_patches_in_crops_are_refused(make_wide_model):
     model, (images, texts, mask) = make_wide_model(), inputs()
     state = model.encode_image(images, pruning_method="evtp")
     state.is_patch = torch.ones(3, NUM_PATCHES, dtype=torch.bool)
-    with pytest.raises(ValueError, match="an image in crops has none"):
+    with pytest.raises(ValueError, match="images in crops or of any size have none"):
         model.select_tokens(state, texts, mask, PruningPlan.resolve(model.config, 6, "evtp"))
 
 

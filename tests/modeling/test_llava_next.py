@@ -195,3 +195,14 @@ def test_service_answers_about_images_in_crops_and_again_from_their_states(wrapp
         expected = lite_processor.decode_answers(wrapped.generate(**inputs, **OPTIONS, do_sample=False), inputs)
         assert [result["answer"] for result in answered["results"]] == expected
         assert answered["num_prompt_tokens"] == inputs["input_ids"].shape[1]
+
+
+def test_processor_that_cuts_images_does_not_fit_a_model_of_whole_ones(
+    make_text_model, lite_processor, wrapped, processor
+):
+    lite_processor.check_fits(wrapped.config)
+    with pytest.raises(ValueError, match="cutting of images into crops"):
+        lite_processor.check_fits(make_text_model(sam_config=None, seg_token_id=None).config)
+    processor.with_masks = False
+    with pytest.raises(ValueError, match="cutting of images into crops"):
+        processor.check_fits(wrapped.config)

@@ -147,6 +147,7 @@ def test_pruned_prompt_is_the_one_without_the_other_patches(paligemma, wrapped, 
         use_cache=False,
     )
     assert torch.equal(output.logits, expected)
+    assert torch.equal(model(**inputs).logits, expected)  # and as it goes into a cache
     loss = lvlm.loss_function(expected, inputs["labels"][:, rows], lvlm.config.text_config.vocab_size)
     assert torch.equal(output.loss, loss)
 

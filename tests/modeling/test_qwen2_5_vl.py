@@ -451,11 +451,15 @@ def test_what_does_not_fit_is_refused(wrapped):
         model(**inputs)
 
 
-def test_guides_and_configurations_that_do_not_fit_are_refused(qwen, wrapped, config_values):
+def test_guides_and_configurations_that_do_not_fit_are_refused(qwen, wrapped, config_values, tmp_path):
     config = wrapped[0].config
     assert default_guide(config.vision_config) == "openai/clip-vit-large-patch14-336"
     with pytest.raises(ValueError, match=r"is a 'qwen2_5_vl' model, but .* allowed is any 'clip' model"):
         LiteLVLMForSegmentation.from_backbone(qwen[0], qwen[3] / "lvlm")
+    with pytest.raises(ValueError, match=r"'qwen2_5_vl'; beside a tower .* stands a CLIP"):
+        LiteLVLMProcessor.from_backbone(qwen[3] / "lvlm", qwen[3] / "lvlm")
+    with pytest.raises(ValueError, match="to be the guide is a 'qwen2_5_vl'; allowed are CLIP"):
+        convert(qwen[3] / "lvlm", tmp_path / "converted", clip=qwen[3] / "lvlm")
     fitting = {
         "backbone_config": config.backbone_config,
         "guide_config": config.guide_config,
@@ -471,3 +475,9 @@ def test_guides_and_configurations_that_do_not_fit_are_refused(qwen, wrapped, co
     ):
         with pytest.raises(ValueError, match=message):
             LiteLVLMConfig(**fitting | changes)
+
+
+def test_guide_that_is_not_named_is_the_one_that_the_paper_measured(qwen, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[convert.__module__], "EXTERNAL_CLIP", str(qwen[3] / "clip"))
+    convert(qwen[3] / "lvlm", tmp_path / "converted")
+    assert LiteLVLMConfig.from_pretrained(tmp_path / "converted").has_external_guide

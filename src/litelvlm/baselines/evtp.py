@@ -44,7 +44,9 @@ def select_evtp(signals: PruningSignals, num_retained_tokens: int, config: LiteL
         ValueError: an image in crops, whose patches lie in no one square.
     """
     if signals.patch_mask is not None:
-        raise ValueError("`evtp` needs the patches of one square; an image in crops has none: choose another method.")
+        raise ValueError(
+            "`evtp` needs the patches of one square; images in crops or of any size have none; choose another method."
+        )
     features = unit_rows(signals.image_features).detach()
     side = math.isqrt(features.shape[1])
     along = torch.linspace(0, 1, side, device=features.device)

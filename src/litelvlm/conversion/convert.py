@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
-from ..configuration.configuration_litelvlm import check_choice
+from ..configuration.configuration_litelvlm import TEXTLESS_TOWERS, check_choice
 from ..hub import check_reachable, is_hub_id, public_name
 from ..modeling.damage_litelvlm import read_json
+from ..modeling.guide_litelvlm import EXTERNAL_CLIP
 from ..modeling.hub_litelvlm import export_code
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
@@ -99,6 +100,9 @@ def convert(
         conversation = guess_conversation(mapping, names)
     image_marks = source_config.get("mm_use_im_start_end", True)
     clip_name = clip or source_config.get("vision_tower") or source_config.get("mm_vision_tower")
+    tower = (source_config.get("vision_config") or {}).get("model_type")
+    if clip_name is None and tower in TEXTLESS_TOWERS:
+        clip_name = EXTERNAL_CLIP
     if clip_name is None:
         raise ValueError(
             "The configuration names no CLIP; give the one that the vision tower comes from with `--clip`."

@@ -105,10 +105,15 @@ def save_open_clip(name: str, folder: Path) -> None:
 
 
 def read_clip_config(folder: Path) -> CLIPConfig | OpenCLIPGuideConfig | SiglipConfig:
-    """The configuration of a CLIP folder, whichever of the three forms it has."""
+    """The configuration of a CLIP folder, whichever of the three forms it has; a ValueError for another model's."""
     settings, _ = PreTrainedConfig.get_config_dict(folder)
-    forms = {form.model_type: form for form in (OpenCLIPGuideConfig, SiglipConfig)}
-    return forms.get(settings.get("model_type"), CLIPConfig).from_pretrained(folder)
+    forms = {form.model_type: form for form in (CLIPConfig, OpenCLIPGuideConfig, SiglipConfig)}
+    kind = settings.get("model_type", "clip")
+    if kind not in forms:
+        raise ValueError(
+            f"The checkpoint that is to be the guide is a {kind!r}; allowed are CLIP, OpenCLIP and SigLIP."
+        )
+    return forms[kind].from_pretrained(folder)
 
 
 def _save_guide(
