@@ -15,8 +15,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -32,6 +30,7 @@ from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
 from ..paligemma import SLIDING_WINDOW, write_paligemma
 from ..siglip import NUM_PATCHES
+from ..without_package import check_loads_without_the_package
 
 GENERATE = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
 QUESTIONS = ["answer en what is the dog doing?", "segment two cats"]
@@ -289,29 +288,4 @@ def test_export_to_engines_is_refused_as_they_read_in_one_direction(wrapped, tmp
 
 @pytest.mark.parametrize("paligemma", ["gemma2"], indirect=True)
 def test_saved_folder_loads_without_the_package(wrapped, tmp_path):
-    model, processor = wrapped
-    inputs = processor(IMAGES, QUESTIONS)
-    model.save_pretrained(tmp_path / "saved")
-    processor.save_pretrained(tmp_path / "saved")
-    torch.save({"inputs": dict(inputs), "tokens": model.generate(**inputs, **GENERATE)}, tmp_path / "expected.pt")
-    for i, image in enumerate(IMAGES):
-        image.save(tmp_path / f"{i}.png")
-    code = (
-        "import sys, importlib.abc, torch\n"
-        "class Missing(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'litelvlm':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "from transformers import AutoModelForImageTextToText, AutoProcessor\n"
-        f"folder, questions = {str(tmp_path)!r}, {QUESTIONS!r}\n"
-        "model = AutoModelForImageTextToText.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
-        "processor = AutoProcessor.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
-        "expected = torch.load(folder + '/expected.pt')\n"
-        "inputs = processor([f'{folder}/{i}.png' for i in range(2)], questions)\n"
-        "assert all(torch.equal(inputs[name], value) for name, value in expected['inputs'].items())\n"
-        f"assert torch.equal(model.generate(**inputs, **{GENERATE!r}), expected['tokens'])\n"
-        "print('same')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "same", done.stderr[-2000:]
+    check_loads_without_the_package(tmp_path, *wrapped, IMAGES, QUESTIONS, GENERATE)

@@ -14,8 +14,6 @@
 """Qwen2.5-VL and Qwen2-VL, whose tower knows no text, with a CLIP beside it as the guide, against Transformers."""
 
 import io
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -40,6 +38,7 @@ from litelvlm.serving.engines import encode
 from litelvlm.verification import check_forward
 
 from ..qwen import HOSTS, write_clip, write_qwen
+from ..without_package import check_loads_without_the_package
 
 SIZES = [(40, 24), (24, 64), (32, 32)]  # height, width: 5 x 3, 3 x 8 and 4 x 4 tokens
 GRIDS = [[5, 3], [3, 8], [4, 4]]
@@ -318,33 +317,7 @@ def test_converted_and_saved_folders_are_what_from_backbone_wraps(qwen, wrapped,
 
 
 def test_a_saved_folder_loads_without_the_package(wrapped, tmp_path):
-    model, processor = wrapped
-    inputs = processor(IMAGES, QUESTIONS)
-    for part in wrapped:
-        part.save_pretrained(tmp_path / "saved")
-    torch.save({"inputs": dict(inputs), "tokens": model.generate(**inputs, **GENERATE)}, tmp_path / "expected.pt")
-    for i, image in enumerate(IMAGES):
-        image.save(tmp_path / f"{i}.png")
-    code = (
-        "import sys, importlib.abc, torch\n"
-        "class Missing(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'litelvlm':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "from transformers import AutoModel, AutoProcessor\n"
-        f"folder, questions = {str(tmp_path)!r}, {QUESTIONS!r}\n"
-        "model = AutoModel.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
-        "processor = AutoProcessor.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
-        "expected = torch.load(folder + '/expected.pt')\n"
-        "inputs = processor([f'{folder}/{i}.png' for i in range(3)], questions)\n"
-        "assert all(torch.equal(inputs[name], value) for name, value in expected['inputs'].items())\n"
-        f"assert torch.equal(model.generate(**inputs, **{GENERATE!r}), expected['tokens'])\n"
-        "print('same')\n"
-    )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.stdout.strip() == "same", done.stderr[-2000:]
+    check_loads_without_the_package(tmp_path, *wrapped, IMAGES, QUESTIONS, GENERATE, auto_model="AutoModel")
 
 
 def test_service_answers_about_images_of_any_size_and_again_from_their_states(wrapped):

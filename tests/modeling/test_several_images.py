@@ -14,8 +14,6 @@
 """Several images in a conversation: each is pruned by itself, to a budget of its own, against Transformers' models."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +32,7 @@ from litelvlm.serving.engines import encode
 
 from ..hosts import WRAPPED, backbone_values, wrapped_lvlm, write_interleave, write_llava_next, write_onevision
 from ..siglip import CHAT_TEMPLATE, NUM_PATCHES, gemma_tokenizer
+from ..without_package import check_loads_without_the_package
 
 SIZES = [(20, 60), (64, 60), (30, 20)]  # height, width
 IMAGES = [
@@ -265,33 +264,7 @@ def test_a_static_cache_holds_the_rows_that_pruning_leaves(host, groups):
 
 @pytest.mark.parametrize("host", ["llava_onevision"], indirect=True)
 def test_saved_folder_loads_without_the_package(host, tmp_path):
-    inputs = host.processor(GROUPS, QUESTIONS)
-    host.model.save_pretrained(tmp_path / "saved")
-    host.processor.save_pretrained(tmp_path / "saved")
-    expected = {"inputs": dict(inputs), "tokens": host.model.generate(**inputs, **GENERATE)}
-    torch.save(expected, tmp_path / "expected.pt")
-    for i, image in enumerate(IMAGES):
-        image.save(tmp_path / f"{i}.png")
-    code = (
-        "import sys, importlib.abc, torch\n"
-        "class Missing(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'litelvlm':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "from transformers import AutoModelForImageTextToText, AutoProcessor\n"
-        f"folder, questions = {str(tmp_path)!r}, {QUESTIONS!r}\n"
-        "model = AutoModelForImageTextToText.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
-        "processor = AutoProcessor.from_pretrained(folder + '/saved', trust_remote_code=True)\n"
-        "expected = torch.load(folder + '/expected.pt')\n"
-        "first, second, third = (f'{folder}/{i}.png' for i in range(3))\n"
-        "inputs = processor([[first, second], [third]], questions)\n"
-        "assert all(torch.equal(inputs[name], value) for name, value in expected['inputs'].items())\n"
-        f"assert torch.equal(model.generate(**inputs, **{GENERATE!r}), expected['tokens'])\n"
-        "print('same')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "same", done.stderr[-2000:]
+    check_loads_without_the_package(tmp_path, host.model, host.processor, GROUPS, QUESTIONS, GENERATE)
 
 
 def test_what_knows_of_one_image_is_refused(host):
