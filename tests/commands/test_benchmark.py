@@ -30,7 +30,7 @@ def test_the_command_writes_every_row_and_the_summary(tmp_path, capsys):
     command = ["benchmark", "--model", str(TINY_MODEL), "--runs", "1", "--output", str(tmp_path / "out")]
     assert main([*command, "--questions", "2", "--batch-sizes", "1", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "prefill" in printed and "2 questions on one image" in printed and "batch of 2" in printed
+    assert "prefill" in printed and "2 questions on one image" in printed and "batch of 2, un-pruned: " in printed
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(row["method"], row["num_retained_tokens"]) for row in report["rows"]] == [
         ("transformers", None),
@@ -47,6 +47,9 @@ def test_the_command_writes_every_row_and_the_summary(tmp_path, capsys):
         assert all(spread["q1"] <= spread["median"] <= spread["q3"] for spread in row["milliseconds"].values())
         assert row["num_rows"] == 128 + row["num_retained_tokens"]
     assert {"torch", "transformers", "python"} <= report["versions"].keys()
+    batches = [(entry["batch_size"], entry["num_retained_tokens"]) for entry in report["throughput"]]
+    assert batches == [(1, None), (1, 85), (1, 28), (2, None), (2, 85), (2, 28)]
+    assert all(0 < entry["prefill_milliseconds"]["q1"] < entry["milliseconds"]["q3"] for entry in report["throughput"])
 
 
 def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):

@@ -56,7 +56,7 @@ def measure(
         budgets: numbers of visual tokens to retain; by default a third and a ninth of all.
         num_runs (`int`): timed rounds, after two that are not.
         num_questions (`int`): if above 1, so many questions on one image are compared with as many calls.
-        batch_sizes: if any, images per second at each of them, with the first method at the first budget.
+        batch_sizes: if any, images per second at each of them, un-pruned and with the first method at each budget.
         compiles (`bool`): whether runs with SAM's encoder compiled are timed too.
 
     Returns:
@@ -104,7 +104,7 @@ def measure(
             if num_questions > 1:
                 report["questions"] = _measure_questions(bench, methods[0], budgets[0], num_questions, num_runs)
             if sizes:
-                report["throughput"] = _measure_throughput(bench, methods[0], budgets[0], sizes, num_runs)
+                report["throughput"] = _measure_throughput(bench, methods[0], budgets, sizes, num_runs)
         finally:
             bench.clock.close()
     return report
@@ -208,20 +208,28 @@ def _measure_questions(bench: Benchmark, method: str, budget: int, number: int, 
 
 
 def _measure_throughput(
-    bench: Benchmark, method: str, budget: int, batch_sizes: list[int], num_runs: int
+    bench: Benchmark, method: str, budgets: list[int], batch_sizes: list[int], num_runs: int
 ) -> list[dict[str, Any]]:
-    """Images per second, each with a question of its own, at several batch sizes in turn."""
-    times: dict[int, list[float]] = {size: [] for size in batch_sizes}
+    """
+    Images per second, each with a question of its own, un-pruned and at each budget, at several batch sizes in turn: a
+    GPU has enough to do for pruning to show only when there are several.
+    """
+    candidates: list[tuple[str, int | None]] = [("none", None), *((method, budget) for budget in budgets)]
+    batches = [(size, *candidate) for size in batch_sizes for candidate in candidates]
+    times: list[list[dict[str, float]]] = [[] for _ in batches]
     for i in range(-1, num_runs):
-        for size in batch_sizes:
-            bench.run(method, budget, num_questions=size, num_images=size)
-            elapsed = bench.milliseconds()["end_to_end"]
+        for (size, *candidate), own in zip(batches, times, strict=True):
+            bench.run(*candidate, num_questions=size, num_images=size)
+            measured = bench.milliseconds()
             if i >= 0:
-                times[size].append(elapsed)
-    return [
-        {"batch_size": size, "images_per_second": 1000 * size / statistics.median(own), "milliseconds": _spread(own)}
-        for size, own in times.items()
-    ]
+                own.append(measured)
+    entries = []
+    for (size, name, budget), own in zip(batches, times, strict=True):
+        whole, prefill = (_spread([run[stage] for run in own]) for stage in ("end_to_end", "prefill"))
+        entry: dict[str, Any] = {"batch_size": size, "method": name, "num_retained_tokens": budget}
+        rate = 1000 * size / whole["median"]
+        entries.append(entry | {"images_per_second": rate, "milliseconds": whole, "prefill_milliseconds": prefill})
+    return entries
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -136,7 +136,10 @@ def show(report: dict[str, Any]) -> None:
             f"\n{asked['number']} questions on one image, in one call: {asked['speedup']:.2f}x faster than a call each"
         )
     for entry in report.get("throughput", []):
-        print(f"batch of {entry['batch_size']}: {entry['images_per_second']:.2f} images per second")
+        print(
+            f"batch of {entry['batch_size']}, {_name(entry)}: {entry['images_per_second']:.2f} images per second, "
+            f"prefill {entry['prefill_milliseconds']['median']:.1f} ms"
+        )
     for name, figures in report.get("start_up", {}).items():
         times = f"{figures['median']:.2f} s ({figures['first']:.2f} s at first)"
         print(f"{name}: {times}, {figures['ratio']:.2f} times the bare imports")
