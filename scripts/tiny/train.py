@@ -45,7 +45,7 @@ STAGES = {
     "lvlm": (train_lvlm, 3400, 16, 100, 2e-3, "muon", "bf16"),
     "finish": (train_finish, 2600, 16, 100, 7e-4, "muon", "bf16"),
     "guide": (train_guide, 300, 32, 20, 1.5e-3, "adamw", "no"),
-    "dropout": (train_dropout, 3000, 8, 50, 4e-4, "adamw", "no"),
+    "dropout": (train_dropout, 3000, 32, 100, 8e-4, "adamw", "no"),
 }
 CHOSEN = ("steps", "batch_size", "warmup", "lr", "optimizer", "mixed_precision")
 
