@@ -54,6 +54,8 @@ LLAVA_NEXT_PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 # At most two crops' worth of patches, by 1.1 in each direction: a square of four crops is shrunk
 ONEVISION_PINPOINTS, ONEVISION_LIMIT = [[32, 32], [32, 64], [64, 32], [64, 64]], "anyres_max_2"
 
+# With several images in a conversation: with SigLIP's tower, or in crops
+WITH_SEVERAL_IMAGES = ["llava", "llava_next", "llava_onevision"]
 # With CLIP's tower and whole images; by the type of the backbone
 WRAPPED = {"llava": LlavaForConditionalGeneration, "vipllava": VipLlavaForConditionalGeneration}
 

@@ -13,6 +13,9 @@
 # limitations under the License.
 """Costs are exact: operations and cache bytes are counted, so they are asserted; times are not."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,6 +29,8 @@ from litelvlm.benchmark.costs import (
 )
 from litelvlm.benchmark.counting import count
 from litelvlm.benchmark.presets import PRESETS, build_model
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.conversion.key_mappings import LLAVA_TYPES
 
 
 @pytest.mark.parametrize(("num_retained", "num_text", "tera"), [(576, 124, 4.66), (192, 130, 2.11), (64, 131, 1.27)])
@@ -89,14 +94,84 @@ def test_images_in_crops_are_counted_with_all_their_crops():
     assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 128 + 976), rel=1e-5)
 
 
+def test_windows_and_full_attention_of_qwens_tower_are_counted():
+    """640 x 480 pixels become 644 x 476: 34 lines of 46 patches, in windows of at most eight lines and columns."""
+    config = PRESETS["qwen2.5-vl-7b"].make_config()
+    lines, columns, d, m, tokens = 34, 46, 1280, 3420, 17 * 23
+    assert num_visual_tokens(config) == tokens and config.num_retained_tokens == tokens // 3
+    # Of each kind of layer one, as all of a kind are equal
+    config.vision_config.depth, config.vision_config.fullatt_block_indexes = 2, [1]
+    flops, patches = model_flops(config, 128, 130), lines * columns
+    windows = [min(8, lines - i) * min(8, columns - k) for i in range(0, lines, 8) for k in range(0, columns, 8)]
+    layers = 2 * patches * (4 * d * d + 3 * d * m)
+    attention = 2 * d * (sum(window**2 for window in windows) + patches**2)
+    merger = tokens * (4 * d * 4 * d + 4 * d * 3584)
+    assert flops["plain_clip"] == 2 * (patches * 2 * 3 * 14**2 * d + layers + attention + merger)
+    # Beside it the guide's CLIP sees the image, and its texts are those of every CLIP
+    llava = model_flops(PRESETS["llava-1.5-7b"].make_config(), 128, 192)
+    assert flops["clip"] == flops["plain_clip"] + llava["clip"] and flops["guide"] == llava["guide"]
+    assert flops["prefill"] == pytest.approx(2 * language_model_macs(config, 128 + 130), rel=1e-5)
+
+
+@pytest.mark.parametrize("host", ["qwen2_5_vl", "qwen2_vl"])
+def test_a_tower_that_reads_values_costs_on_the_meta_device_what_it_costs_on_the_cpu(host):
+    sizes = {"num_heads": 2, "depth": 2, "patch_size": 16, "window_size": 128, "fullatt_block_indexes": [1]}
+    sizes |= {"hidden_size": 32, "intermediate_size": 48} if host == "qwen2_5_vl" else {"embed_dim": 32}
+    sizes |= {"out_hidden_size": 48} if host == "qwen2_5_vl" else {"hidden_size": 48}
+    text = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text |= {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0}}
+    text |= {"num_key_value_heads": 2, "vocab_size": 99}
+    clip = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    guide = {"text_config": clip | {"vocab_size": 99}, "vision_config": clip | {"image_size": 32, "patch_size": 8}}
+    config = LiteLVLMConfig(
+        backbone_config={"model_type": host, "vision_config": sizes, "text_config": text, "image_token_id": 98},
+        guide_config={"model_type": "clip", "projection_dim": 16} | guide,
+        position_mode="original",
+    )
+    flops = model_flops(config, 20, 30)
+    model, grid = build_model(config, "cpu"), torch.tensor([[1, 30, 40]])
+    patches = torch.rand(30 * 40, 2 * 3 * 16**2)
+    assert flops["plain_clip"] == count_flops(lambda: model.model.backbone.visual(patches, grid)) > 0
+    image = {"pixel_values": patches, "image_grid_thw": grid, "guide_pixel_values": torch.rand(1, 3, 32, 32)}
+    assert flops["clip"] == count_flops(lambda: model.encode_image(**image)) > flops["plain_clip"]
+    assert model_flops(config, 20, None)["clip"] == flops["plain_clip"]
+
+
+def test_every_host_has_a_preset_or_costs_what_another_costs():
+    counted = {preset.make_config().backbone_config.model_type for preset in PRESETS.values()}
+    assert counted == set(LLAVA_TYPES) - {"vipllava"}
+    config = PRESETS["cpu-small"].make_config()
+    values = config.to_dict()
+    values["backbone_config"] |= {"model_type": "vipllava", "vision_feature_layers": [-2, -3, 1]}
+    vipllava = LiteLVLMConfig.from_dict(values)
+    assert vipllava.vision_feature_layers == [-2, -3, 1]
+    assert model_flops(vipllava, 20, 192) == model_flops(config, 20, 192)
+
+
+def test_the_page_shows_what_is_counted_of_every_preset():
+    page = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `([\w.-]+)`(?:, and VipLLaVA)? \| (.*) \|$", page, flags=re.MULTILINE)
+    counted = {}
+    for name, preset in PRESETS.items():
+        config, number = preset.make_config(), num_visual_tokens(preset.make_config())
+        rows = [preset.num_text_tokens + tokens for tokens in (number, number // 3)]
+        cache = [f"{kv_cache_bytes(config, row, preset.dtype) / 1e6:,.0f}" for row in rows]
+        macs = [f"{language_model_macs(config, row) / 1e12:.2f}" for row in rows]
+        counted[name] = " | ".join([f"{number:,}", f"{number // 3}", *cache, *macs])
+    counted.pop("cpu-small")  # which is no host, and is measured
+    assert dict(shown) == counted
+
+
 def test_presets_have_the_published_sizes():
     """
     Parameters in billions: a Llama of 6.7 or 13.0, CLIP ViT-L with its text tower of 0.43, SAM ViT-H of 0.64; a
     Qwen1.5 of 7.72 or a Qwen2 of 7.62, SigLIP so400m of 0.88 without its last layer of 0.015; PaliGemma 2 of 3.03,
-    with SigLIP's text tower and head of 0.47.
+    with SigLIP's text tower and head of 0.47; Qwen2-VL and Qwen2.5-VL of 8.29, with a CLIP beside them.
     """
     sizes = {"glamm-7b": 7.85, "lisa-7b": 7.83, "lisa-13b": 14.12, "llava-1.5-7b": 7.19, "llava-interleave-7b": 8.61}
-    sizes |= {"llava-onevision-7b": 8.49, "paligemma2-3b": 3.50}
+    sizes |= {"llava-onevision-7b": 8.49, "paligemma2-3b": 3.50, "llava-next-7b": 7.19}
+    sizes |= {"qwen2-vl-7b": 8.72, "qwen2.5-vl-7b": 8.72}
+    assert sizes.keys() == PRESETS.keys() - {"cpu-small"}
     for name, billions in sizes.items():
         preset = PRESETS[name]
         model = build_model(preset.make_config(), "meta", preset.dtype)

@@ -13,8 +13,6 @@
 # limitations under the License.
 """Several images in a conversation: each is pruned by itself, to a budget of its own, against Transformers' models."""
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,13 +22,20 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from litelvlm import LiteLVLMForSegmentation, from_backbone
-from litelvlm.conversion.key_mappings import LLAVA_TYPES
 from litelvlm.modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
 from litelvlm.modeling.pruning_litelvlm import retained_patches
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 from litelvlm.serving.engines import encode
 
-from ..hosts import WRAPPED, backbone_values, wrapped_lvlm, write_interleave, write_llava_next, write_onevision
+from ..hosts import (
+    WITH_SEVERAL_IMAGES,
+    WRAPPED,
+    backbone_values,
+    wrapped_lvlm,
+    write_interleave,
+    write_llava_next,
+    write_onevision,
+)
 from ..siglip import CHAT_TEMPLATE, NUM_PATCHES, gemma_tokenizer
 from ..without_package import check_loads_without_the_package
 
@@ -42,11 +47,9 @@ IMAGES = [
 GROUPS, QUESTIONS = [IMAGES[:2], IMAGES[2:]], ["the dog", "two cats, please"]
 GENERATE = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
 BUDGET = 5
-# With SigLIP's tower, or in crops; those of `WRAPPED` have CLIP's and whole images
-HOSTS = ["llava", "llava_next", "llava_onevision"]
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=WITH_SEVERAL_IMAGES)
 def host(request, processor, config_values, tmp_path):
     """An LVLM of Transformers with its processor, and the same wrapped."""
     names = ("lvlm", "siglip")
@@ -130,15 +133,6 @@ def test_without_pruning_logits_are_those_of_lvlms_with_clip(make_model, make_ba
     assert len(output.retained_indices) == 3
     # The conversation with one image drops the fewest
     assert output.logits.shape[1] == 60 - (NUM_PATCHES - model.config.num_retained_tokens)
-
-
-def test_every_host_of_the_readmes_table_is_tried():
-    """That of a kind which the table names with several images."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").lower()
-    rows = "".join(re.findall(r"^\| .*\| yes, of several images too \|.*$", readme, flags=re.MULTILINE))
-    named = {kind for kind in LLAVA_TYPES if re.search(rf"\b{kind.replace('_', '-')}\b", rows)}
-    tried = {*HOSTS, *WRAPPED, "paligemma"}  # PaliGemma in its own file
-    assert named == tried == set(LLAVA_TYPES) - {"qwen2_vl", "qwen2_5_vl"}  # which refuse them
 
 
 @torch.no_grad()

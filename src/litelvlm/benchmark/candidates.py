@@ -28,8 +28,8 @@ import torch
 from PIL import Image
 from tokenizers import models as tokenizer_models
 from transformers import (
+    AutoModelForImageTextToText,
     CLIPImageProcessor,
-    LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
     SamImageProcessor,
 )
@@ -72,15 +72,15 @@ class Benchmark:
         preset: says how long prompt and answer are.
 
     Raises:
-        ValueError: the model's backbone is not LLaVA.
+        ValueError: the model's images have different numbers of tokens.
     """
 
     def __init__(self, model: LiteLVLMForSegmentation, preset: Preset):
         config = model.config
-        if config.backbone_config.model_type != "llava":
+        if config.has_varying_lengths:
             raise ValueError(
-                f"The model's backbone is {config.backbone_config.model_type!r}; the benchmark compares with "
-                "Transformers' LLaVA and measures 'llava' only; any other is counted, by `--device meta`."
+                f"The model's backbone is {config.backbone_config.model_type!r}, whose images differ in their number "
+                "of tokens; such a model is counted, by `--device meta`, and not timed."
             )
         self.model, self.config, self.preset = model, config, preset
         self.device: torch.device = model.device
@@ -109,7 +109,7 @@ class Benchmark:
         model, inner = self.model, self.model.model
         # The same weights inside Transformers' own classes, so that both compute the same
         with torch.device("meta"):
-            self.lvlm = LlavaForConditionalGeneration(self.config.backbone_config).eval()
+            self.lvlm = AutoModelForImageTextToText.from_config(self.config.backbone_config).eval()
         self.lvlm.model, self.lvlm.lm_head = inner.backbone, model.lm_head
         for module, name in (
             (inner, "model"),
@@ -146,6 +146,9 @@ class Benchmark:
             "guide_input_ids": guide_ids,
             "guide_attention_mask": torch.ones_like(guide_ids),
         }
+        # CODEPATH: PaliGemma reads all of its prompt in both directions
+        if config.has_prefix:
+            prompt["token_type_ids"] = torch.zeros_like(ids)
         return {name: value.to(self.device) for name, value in prompt.items()}
 
     def process(self, num_images: int = 1) -> dict[str, torch.Tensor]:
@@ -202,9 +205,9 @@ class Benchmark:
             return self._post_process(output.pred_masks, inputs)
 
     def _run_transformers(self) -> Any:
-        """Transformers' LLaVA, then its SAM, unchanged; the hidden state of [SEG] is read from the whole history."""
+        """Transformers' LVLM, then its SAM, unchanged; the hidden state of [SEG] is read from the whole history."""
         prompt = self.prompt()
-        prompt = {name: prompt[name] for name in ("input_ids", "attention_mask")}
+        prompt = {name: value for name, value in prompt.items() if not name.startswith("guide_")}
         with self.clock.stage("end_to_end"):
             with self.clock.stage("image_processing"):
                 inputs = self.process()

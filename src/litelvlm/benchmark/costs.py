@@ -16,6 +16,7 @@
 import weakref
 from collections.abc import Callable
 from copy import deepcopy
+from math import prod
 from typing import Any
 
 import torch
@@ -24,8 +25,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import SiglipConfig
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
+from ..modeling.outputs_litelvlm import LiteLVLMImageState
 from ..modeling.processing_litelvlm import num_tokens_in_crops
 from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
 from .presets import IMAGE_SIZE, build_model
@@ -38,13 +42,22 @@ def guide_length(config: LiteLVLMConfig) -> int:
 
 
 def num_visual_tokens(config: LiteLVLMConfig) -> int:
-    """Visual tokens of an image before pruning; of images in crops, of one of `IMAGE_SIZE`."""
+    """Visual tokens of an image before pruning; where that depends on the image, of one of `IMAGE_SIZE`."""
+    if config.has_external_guide:
+        return prod(_patch_grid(config)) // config.vision_config.spatial_merge_size**2
     if not config.has_crops:
         return config.num_patches
     backbone = config.backbone_config
     limit = getattr(backbone, "vision_aspect_ratio", None)
     size, num_patches = config.vision_config.image_size, config.num_patches_per_side**2
     return num_tokens_in_crops(IMAGE_SIZE, backbone.image_grid_pinpoints, size, num_patches, limit)
+
+
+def _patch_grid(config: LiteLVLMConfig) -> tuple[int, int]:
+    """Lines and columns of patches in which a Qwen-VL sees an image of `IMAGE_SIZE`, by its processor's defaults."""
+    vision: Any = config.vision_config
+    height, width = smart_resize(*IMAGE_SIZE, factor=vision.patch_size * vision.spatial_merge_size)
+    return height // vision.patch_size, width // vision.patch_size
 
 
 def language_model_macs(config: LiteLVLMConfig, num_tokens: int) -> int:
@@ -85,9 +98,8 @@ def model_flops(
     config: LiteLVLMConfig, num_text_tokens: int, num_retained_tokens: int | None, pruning_method: str = "litelvlm"
 ) -> dict[str, int]:
     """
-    Floating-point operations per stage for one image (where it is cut into crops, of `IMAGE_SIZE`) and one question
-    of [`guide_length`] tokens, by torch's counter on the meta device: exact for any size, without any weights in
-    memory.
+    Floating-point operations per stage for one image (where its size matters, of `IMAGE_SIZE`) and one question of
+    [`guide_length`] tokens, by torch's counter on the meta device: exact for any size, without any weights in memory.
 
     Args:
         config: of the model; with one [SEG] if it has a SAM.
@@ -96,31 +108,28 @@ def model_flops(
         pruning_method (`str`): the method that is given the budget.
 
     Returns:
-        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip`, `guide` and
-        `selection` (of methods that prune before the language model), `prefill` (the language model alone), `head`
-        (the logits of one token), `sam_encoder` and `mask_decoder`, and `total` of all but `plain_clip`.
+        `dict[str, int]`: `plain_clip` (the whole vision tower, as the LVLM itself runs it), `clip` (as far as needed,
+        and an external guide's own look at the image), `guide` and `selection` (of methods that prune before the
+        language model), `prefill` (the language model alone), `head` (the logits of one token), `sam_encoder` and
+        `mask_decoder`, and `total` of all but `plain_clip`.
     """
     # Copied, since a configuration remembers the dtype and attention of the model made with it
     model = build_model(deepcopy(config), "meta")
-    size, text = config.backbone_config.vision_config.image_size, config.get_text_config()
     num_tokens = num_text_tokens + (num_retained_tokens or num_visual_tokens(config))
-    num_crops, image_sizes = 1, None
-    if config.has_crops:
-        num_crops = image_size_to_num_patches(IMAGE_SIZE, config.backbone_config.image_grid_pinpoints, size)
-        image_sizes = torch.tensor([IMAGE_SIZE])
     with torch.device("meta"):
-        crops = torch.empty(num_crops, 3, size, size)
         guide_ids = guide_mask = torch.zeros(1, 1, guide_length(config), dtype=torch.long)
-        embeds = torch.empty(1, num_tokens, text.hidden_size)
-    tower = model.model.backbone.vision_tower
-    flops = {"plain_clip": count_flops(lambda: tower(crops))}
+        embeds = torch.empty(1, num_tokens, config.get_text_config().hidden_size)
+    image, run_tower = _image_inputs(model)
+    flops = {"plain_clip": count_flops(run_tower)}
     plan = PruningPlan.resolve(
         model.config, num_retained_tokens, "none" if num_retained_tokens is None else pruning_method
     )
-    image: dict[str, Any] = {"pixel_values": crops[None] if config.has_crops else crops, "image_sizes": image_sizes}
-    flops["clip"] = count_flops(lambda: model.model.encode_image(**image, pruning_method=plan.method.name))
+    states: list[LiteLVLMImageState] = []  # counted and kept in one run
+    flops["clip"] = count_flops(
+        lambda: states.append(model.model.encode_image(**image, pruning_method=plan.method.name))
+    )
     if plan.selector is not KEEP_ALL:
-        state = model.model.encode_image(**image, pruning_method=plan.method.name)
+        (state,) = states
         both = count_flops(lambda: model.model.select_tokens(state, guide_ids, guide_mask, plan))
         guide = count_flops(lambda: model.model.guide(guide_ids, guide_mask)) if plan.selector.needs_texts else 0
         flops |= {"guide": guide, "selection": both - guide}
@@ -135,6 +144,28 @@ def model_flops(
         flops["mask_decoder"] = count_flops(lambda: model.sam.decode_masks(prompt, embeddings))
     flops["total"] = sum(flops.values()) - flops["plain_clip"]
     return flops
+
+
+def _image_inputs(model: LiteLVLMForSegmentation) -> tuple[dict[str, torch.Tensor], Callable[[], Any]]:
+    """An image of `IMAGE_SIZE` for `encode_image` of a model on the meta device, and a run of its vision tower."""
+    config, backbone = model.config, model.model.backbone
+    if config.has_external_guide:
+        grid, tower = _patch_grid(config), backbone.visual
+        # Windows are cut by the grid's values, of which the meta device has none; only the rotary angles must be on it
+        grid_thw = torch.tensor([[1, *grid]])
+        tower.rotary_pos_emb.register_forward_pre_hook(lambda _, args: (args[0], args[1].to("meta")))
+        side = config.guide_config.vision_config.image_size
+        patches = torch.empty(prod(grid), tower.patch_embed.proj.weight[0].numel(), device="meta")
+        squares = torch.empty(1, 3, side, side, device="meta")
+        image = {"pixel_values": patches, "image_grid_thw": grid_thw, "guide_pixel_values": squares}
+        return image, lambda: tower(patches, grid_thw)
+    side, tower = config.vision_config.image_size, backbone.vision_tower
+    if not config.has_crops:
+        pixels = torch.empty(1, 3, side, side, device="meta")
+        return {"pixel_values": pixels}, lambda: tower(pixels)
+    number = image_size_to_num_patches(IMAGE_SIZE, config.backbone_config.image_grid_pinpoints, side)
+    crops = torch.empty(number, 3, side, side, device="meta")
+    return {"pixel_values": crops[None], "image_sizes": torch.tensor([IMAGE_SIZE])}, lambda: tower(crops)
 
 
 class LiveMemory(TorchDispatchMode):

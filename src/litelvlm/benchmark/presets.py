@@ -15,9 +15,11 @@
 Models of known size with random weights, for measuring speed: time and memory do not depend on what weights say.
 
 Published shapes: LLaVA-1.5 (arXiv 2310.03744), LISA (arXiv 2308.00692), GLaMM (arXiv 2311.03356), CLIP ViT-L/14
-(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT-Interleave (arXiv 2407.07895) with Qwen1.5-7B,
-LLaVA-OneVision (arXiv 2408.03326) with Qwen2-7B, SigLIP so400m (arXiv 2303.15343), and PaliGemma 2 (arXiv 2412.03555)
-with Gemma 2 2B (arXiv 2408.00118).
+(arXiv 2103.00020), SAM ViT-H (arXiv 2304.02643), LLaVA-NeXT with Vicuna-7B, in the crops of
+llava-hf/llava-v1.6-vicuna-7b-hf (llava-vl.github.io/blog/2024-01-30-llava-next), LLaVA-NeXT-Interleave (arXiv
+2407.07895) with Qwen1.5-7B, LLaVA-OneVision (arXiv 2408.03326) with Qwen2-7B, SigLIP so400m (arXiv 2303.15343),
+PaliGemma 2 (arXiv 2412.03555) with Gemma 2 2B (arXiv 2408.00118), Qwen2-VL (arXiv 2409.12191) and Qwen2.5-VL (arXiv
+2502.13923). VipLLaVA (arXiv 2312.00784) is LLaVA-1.5 but for its projector, which is not counted.
 """
 
 from collections.abc import Callable
@@ -87,14 +89,18 @@ SAM_VIT_HUGE: dict[str, Any] = {
 }
 
 
-def _lvlm(image_size: int, text_config: dict[str, Any], masks: bool = True, **fields: Any) -> LiteLVLMConfig:
+def _lvlm(
+    image_size: int,
+    text_config: dict[str, Any],
+    masks: bool = True,
+    crops: dict[str, Any] | None = None,
+    **fields: Any,
+) -> LiteLVLMConfig:
     backbone = {
-        "model_type": "llava",
         "vision_config": _clip(image_size),
         "text_config": text_config,
         "image_token_index": 32000,
-        "image_seq_length": (image_size // 14) ** 2,
-    }
+    } | (crops or {"model_type": "llava", "image_seq_length": (image_size // 14) ** 2})
     sam_config = SAM_VIT_HUGE if masks else None
     return LiteLVLMConfig(backbone_config=backbone, sam_config=sam_config, seg_token_id=32001, **fields)
 
@@ -137,11 +143,14 @@ def _interleave() -> LiteLVLMConfig:
     return _siglip_lvlm({"model_type": "llava", "text_config": text_config, "image_seq_length": 729}, 243)
 
 
+# At 7B, and of Qwen2.5 as well
+_QWEN2 = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+_QWEN2 |= {"num_key_value_heads": 4}
+
+
 def _onevision() -> LiteLVLMConfig:
     """LLaVA-OneVision in up to 36 crops, shrunk to nine crops' worth of tokens, in front of Qwen2."""
-    text_config = {"model_type": "qwen2", "vocab_size": 152128, "hidden_size": 3584, "intermediate_size": 18944}
-    text_config |= {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
-    text_config |= {"max_position_embeddings": 32768}
+    text_config = _QWEN2 | {"model_type": "qwen2", "vocab_size": 152128, "max_position_embeddings": 32768}
     lines = range(384, 2305, 384)
     crops = {"image_grid_pinpoints": [[height, width] for height in lines for width in lines]}
     # A third of the tokens of an image of `IMAGE_SIZE`
@@ -149,6 +158,39 @@ def _onevision() -> LiteLVLMConfig:
         {"model_type": "llava_onevision", "text_config": text_config, "vision_aspect_ratio": "anyres_max_9"} | crops,
         976,
     )
+
+
+def _llava_next() -> LiteLVLMConfig:
+    """LLaVA-NeXT in up to four crops, in front of Vicuna."""
+    lines = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    crops = {"model_type": "llava_next", "image_grid_pinpoints": lines}
+    # A third of the tokens of an image of `IMAGE_SIZE`
+    return _lvlm(336, _llama(), masks=False, crops=crops, num_retained_tokens=780)
+
+
+def _qwen_vl(model_type: str, tower: dict[str, Any], num_positions: int) -> LiteLVLMConfig:
+    """A Qwen-VL, which sees images at any size, with CLIP ViT-L/14 at 336 pixels beside it."""
+    tower = {"depth": 32, "num_heads": 16, "patch_size": 14, "spatial_merge_size": 2} | tower
+    text_config = _QWEN2 | {"vocab_size": 152064, "max_position_embeddings": num_positions}
+    backbone = {"model_type": model_type, "vision_config": tower, "text_config": text_config}
+    texts = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    return LiteLVLMConfig(
+        backbone_config=backbone | {"image_token_id": 151655},
+        guide_config={"model_type": "clip", "text_config": texts, "vision_config": _clip(336), "projection_dim": 768},
+        position_mode="original",
+        # A third of the tokens of an image of `IMAGE_SIZE`
+        num_retained_tokens=130,
+    )
+
+
+def _qwen2_vl() -> LiteLVLMConfig:
+    tower = {"embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4}
+    return _qwen_vl("qwen2_vl", tower, 32768)
+
+
+def _qwen2_5_vl() -> LiteLVLMConfig:
+    tower = {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584}
+    return _qwen_vl("qwen2_5_vl", tower | {"window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}, 128000)
 
 
 def _paligemma_2() -> LiteLVLMConfig:
@@ -213,8 +255,11 @@ PRESETS: dict[str, Preset] = {
     "lisa-13b": Preset(lambda: _lvlm(224, _llama(5120, 13824, 40), projector_type="linear"), torch.bfloat16),
     "llava-interleave-7b": Preset(_interleave, torch.bfloat16),
     "llava-onevision-7b": Preset(_onevision, torch.bfloat16),
+    "qwen2-vl-7b": Preset(_qwen2_vl, torch.bfloat16),
+    "qwen2.5-vl-7b": Preset(_qwen2_5_vl, torch.bfloat16),
     "paligemma2-3b": Preset(_paligemma_2, torch.bfloat16, num_text_tokens=20, num_new_tokens=20),
     "llava-1.5-7b": Preset(lambda: _lvlm(336, _llama(), masks=False), torch.bfloat16),
+    "llava-next-7b": Preset(_llava_next, torch.bfloat16),
 }
 
 
