@@ -68,6 +68,7 @@ from .pruning_litelvlm import (
     cosine_class_token_contribution,
     patch_text_similarity,
 )
+from .sam2_litelvlm import LiteLVLMSam2
 from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
 from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 
@@ -163,6 +164,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         "LiteLVLMOpenCLIPGuide",
         "LiteLVLMSiglipGuide",
         "SamMaskDecoder",  # trf-ignore: TRF022
+        "LiteLVLMSam2",
     ]
     _skip_keys_device_placement = [CACHE_NAME]
 
@@ -981,7 +983,9 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         # CODEPATH: LISA and GLaMM have a SAM, the LLaVA family has none
         if config.sam_config is not None:
             self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
-            self.sam = LiteLVLMSam(config.sam_config)
+            # CODEPATH: LISA and GLaMM have SAM, the likes of Sa2VA have SAM 2
+            is_sam2 = config.sam_config.model_type == "sam2"
+            self.sam: LiteLVLMSam | LiteLVLMSam2 = (LiteLVLMSam2 if is_sam2 else LiteLVLMSam)(config.sam_config)
         else:  # a checkpoint with masks may be loaded for its text answers
             self._keys_to_ignore_on_load_unexpected = [r"^sam\.", r"^seg_head\."]
         self.post_init()
@@ -1230,8 +1234,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         Args:
             hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): last hidden states.
             is_seg (`torch.BoolTensor` of shape `(B, R)`): those that predict [SEG].
-            image_embeddings (`torch.Tensor` of shape `(b, C, h, h)`, *optional*): SAM's, of b images for B samples;
-                not needed without [SEG].
+            image_embeddings (`torch.Tensor`, *optional*): those of an image state, of b images for B samples; not
+                needed without [SEG].
 
         Returns:
             Per sample `seg_embeddings` `(num_masks, C)`, low-resolution mask logits `pred_masks` `(num_masks, h, h)`,
@@ -1241,8 +1245,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
         padded = nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # [B, M, C]
         if padded.shape[1] == 0 or image_embeddings is None:
-            vision = self.config.sam_config.vision_config
-            side = 4 * (vision.image_size // vision.patch_size)
+            square: Any = self.config.sam_square_config
+            side = 4 * (square.image_size // square.patch_size)
             masks, scores = padded.new_zeros((len(counts), 0, side, side)), padded.new_zeros((len(counts), 0))
         else:
             image_embeddings = image_embeddings.repeat_interleave(len(counts) // image_embeddings.shape[0], 0)

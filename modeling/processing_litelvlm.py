@@ -65,6 +65,7 @@ from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
 from .images_litelvlm import load_rgb
 from .locations_litelvlm import add_masks, read_locations
+from .sam_images_litelvlm import model_type, place_masks, prepare_images, resize_masks, side_of
 
 # In the configurations of CLIP's first checkpoints: Transformers then takes the highest id of a text for its end
 _LEGACY_EOS_TOKEN_ID = 2
@@ -97,7 +98,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         image_processor ([`CLIPImageProcessor`], [`SiglipImageProcessor`]): for the vision tower.
         tokenizer: the language model's fast tokenizer.
         guide_tokenizer: CLIP's or SigLIP's tokenizer, for the texts that guide the pruning.
-        sam_image_processor ([`SamImageProcessor`], *optional*): for SAM.
+        sam_image_processor ([`SamImageProcessor`] or [`Sam2ImageProcessor`], *optional*): for SAM, or SAM 2.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
         num_image_tokens (`int`): placeholders per image or crop, the visual tokens before pruning.
@@ -440,7 +441,7 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"A conversation holds {max(counts)} images, but with an external guide one is allowed; ask about "
                 "each image by itself."
             )
-        most = self.sam_image_processor.size["longest_edge"]
+        most = side_of(self.sam_image_processor.size)
         for image in (image for group in loaded for image in group):
             if max(image.size) > most * min(image.size):
                 raise ValueError(
@@ -456,9 +457,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             for_guide = CLIPImageProcessor(**self.guide_image_options)
             data["guide_pixel_values"] = for_guide([group[0] for group in loaded], return_tensors="pt")["pixel_values"]
         if self.with_masks:
-            prepared = self.sam_image_processor([group[0] for group in loaded], return_tensors="pt")
-            data["sam_pixel_values"] = prepared["pixel_values"]
-            data |= {name: torch.as_tensor(prepared[name]) for name in ("original_sizes", "reshaped_input_sizes")}
+            data |= prepare_images(self.sam_image_processor, [group[0] for group in loaded])
         return data
 
     def _num_image_tokens(self, size: list[int] | None, num_images: int) -> int:
@@ -472,18 +471,10 @@ class LiteLVLMProcessor(ProcessorMixin):
         return num_tokens_in_crops(size, pinpoints, crop, self.num_image_tokens, self.vision_aspect_ratio)
 
     def _encode_mask_labels(self, maps: Any) -> torch.Tensor:
-        """Masks `(num_masks, H, W)` in SAM's frame: resized by area, padded with -1; float32 `(num_masks, h, h)`."""
         masks = torch.as_tensor(np.asarray(maps)).float()
         if masks.ndim != 3:
             raise ValueError(f"A segmentation map has shape {tuple(masks.shape)}; allowed is (num_masks, H, W).")
-        side = self.sam_image_processor.mask_size["longest_edge"]
-        scale = side / max(masks.shape[-2:])
-        height, width = (int(edge * scale + 0.5) for edge in masks.shape[-2:])
-        labels = masks.new_full((len(masks), side, side), -1)
-        if len(masks):
-            resized = torch.nn.functional.interpolate(masks[:, None], (height, width), mode="area")[:, 0]
-            labels[:, :height, :width] = (resized > 0.5).float()
-        return labels
+        return place_masks(self.sam_image_processor, masks)
 
     # --- outputs -------------------------------------------------------------------------------------------------
 
@@ -519,19 +510,11 @@ class LiteLVLMProcessor(ProcessorMixin):
                 "sizes; allowed are equal numbers of sizes, one for each conversation or for an equal number in a row."
             )
         repeats = len(masks) // len(sizes)
-        full_size = []
-        for i, logits in enumerate(masks):
-            size, visible = sizes[i // repeats], shown[i // repeats]
-            if len(logits):
-                # In float32, as bilinear resizing of half precision is not supported everywhere
-                resized = self.sam_image_processor.post_process_masks(
-                    [logits.float()[:, None]], [size], [visible], mask_threshold, binarize
-                )
-                full_size.append(resized[0][:, 0])
-            else:  # SAM's code does not resize nothing
-                dtype = torch.bool if binarize else torch.float32
-                full_size.append(torch.zeros((0, *size), dtype=dtype, device=logits.device))
-        return full_size
+        of_each = ((sizes[i // repeats], shown[i // repeats]) for i in range(len(masks)))
+        return [
+            resize_masks(self.sam_image_processor, logits, size, visible, mask_threshold, binarize)
+            for logits, (size, visible) in zip(masks, of_each, strict=True)
+        ]
 
     def post_process_instance_segmentation(
         self,
@@ -789,6 +772,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         ]
         if self.with_masks and config.sam_config is not None:
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
+            own = model_type(self.sam_image_processor)
+            known.append(("kind of SAM that images are prepared for", own, config.sam_config.model_type))
         limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
         known.append(("mark of answers by `token_type_ids`", self.with_token_types, config.has_prefix))
         in_crops = hasattr(self.image_processor, "image_grid_pinpoints")
