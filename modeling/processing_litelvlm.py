@@ -27,7 +27,9 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from transformers import (
+    AddedToken,
     AutoConfig,
+    AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
     BatchFeature,
@@ -656,6 +658,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         backbone: str | os.PathLike | PreTrainedModel,
         guide: str | os.PathLike | None = None,
         chat_template: str | None = None,
+        sam: str | os.PathLike | None = None,
         **kwargs: Any,
     ) -> "LiteLVLMProcessor":
         """
@@ -665,12 +668,14 @@ class LiteLVLMProcessor(ProcessorMixin):
             backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM, or that model loaded.
             guide (`str`, *optional*): Hub id or folder of its CLIP or SigLIP, by default as [`default_guide`] says.
             chat_template (`str`, *optional*): instead of the LVLM's own.
+            sam (`str`, *optional*): Hub id or folder of a SAM or SAM 2, for masks; [SEG] is added to the tokenizer.
             kwargs: those of the backbone's `from_pretrained`, such as `revision`. Those that say how to reach the Hub,
-                such as `token` and `cache_dir`, are the guide's too.
+                such as `token` and `cache_dir`, are the guide's and SAM's too.
 
         Raises:
             ValueError: an unknown option, a model that does not know where it was loaded from, a vision tower that is
-                none of CLIP's, SigLIP's and Qwen-VL's or of sizes not known, or an LVLM without a chat template.
+                none of CLIP's, SigLIP's and Qwen-VL's or of sizes not known, a SAM for a Qwen-VL, or an LVLM without a
+                chat template.
         """
         for name in kwargs:
             if name not in LOADING_OPTIONS:
@@ -689,6 +694,8 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's or SigLIP's vision "
                 "tower; allowed are LVLMs with one, such as LLaVA, and Qwen2-VL and Qwen2.5-VL."
             )
+        if is_external and sam is not None:
+            raise ValueError(f"`sam` is given, but a {config.model_type!r} answers in text only; leave it out.")
         if guide is None:
             guide = default_guide(vision_config)
         own = AutoProcessor.from_pretrained(source, **kwargs)
@@ -701,16 +708,21 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_length = None
         if vision_config.model_type == "siglip_vision_model":
             guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
+        sam_image_processor = None
+        if sam is not None:
+            sam_image_processor = AutoImageProcessor.from_pretrained(sam, **reaching)
+            own.tokenizer.add_tokens(AddedToken("[SEG]", special=False, normalized=False))
         sizes: dict[str, Any] = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}
         return cls(
             own.image_processor,
             own.tokenizer,
             AutoTokenizer.from_pretrained(guide, **reaching),
+            sam_image_processor,
             chat_template=chat_template,
             image_token=own.image_token,
             **sizes,
             question_template="{}",
-            with_masks=False,
+            with_masks=sam is not None,
             guide_length=guide_length,
             vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
             with_token_types=is_paligemma,

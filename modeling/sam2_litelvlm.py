@@ -20,7 +20,7 @@ h = side of the low-resolution masks (S / 4).
 
 import torch
 from torch import nn
-from transformers import Sam2Config, Sam2Model
+from transformers import Sam2Model
 
 from .sam_litelvlm import fetched, tokens_of, unprompted
 
@@ -28,9 +28,9 @@ from .sam_litelvlm import fetched, tokens_of, unprompted
 class LiteLVLMSam2(nn.Module):
     """SAM 2 with mask embeddings in place of points and boxes: each is the only sparse prompt of its mask."""
 
-    def __init__(self, config: Sam2Config):
+    def __init__(self, model: Sam2Model):
         super().__init__()
-        self.model = Sam2Model(config)
+        self.model = model
 
     @property
     def vision_encoder(self) -> nn.Module:

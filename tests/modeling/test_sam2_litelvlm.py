@@ -17,8 +17,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2VideoConfig
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    Qwen2VLConfig,
+    Sam2Config,
+    Sam2ImageProcessor,
+    Sam2Model,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+    SamModel,
+)
 
+import litelvlm
 from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
 from litelvlm.modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from litelvlm.modeling.pipeline_litelvlm import ReferringSegmentationPipeline
@@ -204,11 +217,13 @@ def test_sizes_of_sam2_that_differ_are_refused_by_name(config_values):
 # --- images and masks ------------------------------------------------------------------------------------------------
 
 
+def sam2_images():
+    return Sam2ImageProcessor(size={"height": SIDE, "width": SIDE}, mask_size={"height": 16, "width": 16})
+
+
 @pytest.fixture
 def sam2_processor(processor):
-    processor.sam_image_processor = Sam2ImageProcessor(
-        size={"height": SIDE, "width": SIDE}, mask_size={"height": 16, "width": 16}
-    )
+    processor.sam_image_processor = sam2_images()
     return processor
 
 
@@ -266,3 +281,91 @@ def test_the_pipeline_gives_masks_of_the_image(make_text_model, sam2_processor, 
     (entry,) = pipe(image, "a dog", answer="It is [SEG].")
     assert entry["mask"].size == image.size and 0 <= entry["predicted_iou"] <= 1
     assert pipe([{"image": image, "text": "a dog"}] * 3, answer="It is [SEG].", batch_size=2)[2][0]["label"] == "a dog"
+
+
+# --- an LVLM that is to learn masks ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(make_text_model, processor, tmp_path):
+    """
+    Folders of a tiny LLaVA without an embedding of [SEG], and of its CLIP; and `write_sam(kind)`, which gives those of
+    a SAM.
+    """
+    tokenizer, guide = processor.tokenizer, processor.guide_tokenizer
+    config = make_text_model().config
+    backbone, vision = config.backbone_config, config.vision_config.to_dict()
+    backbone.text_config.vocab_size = len(tokenizer) - 1
+    LlavaForConditionalGeneration(backbone).save_pretrained(tmp_path / "lvlm")
+    LlavaProcessor(
+        processor.image_processor,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=processor.chat_template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(tmp_path / "lvlm")
+    clip = CLIPConfig(text_config=config.guide_config.to_dict(), vision_config=vision, projection_dim=16)
+    CLIPModel(clip).save_pretrained(tmp_path / "clip")
+    guide.save_pretrained(tmp_path / "clip")
+
+    def write_sam(kind):
+        values = {name: value for name, value in SAM2.items() if name != "model_type"}
+        if kind == "sam":
+            sam, image_processor = SamModel(config.sam_config), processor.sam_image_processor
+        else:
+            sam = Sam2Model(Sam2Config(**values)) if kind == "sam2" else Sam2VideoModel(video_config(**values))
+            image_processor = sam2_images()
+        sam.save_pretrained(tmp_path / kind)
+        image_processor.save_pretrained(tmp_path / kind)
+        return tmp_path / kind, sam
+
+    return tmp_path / "lvlm", tmp_path / "clip", write_sam
+
+
+def video_config(**values):
+    widths = ("attention_hidden_size", "attention_feed_forward_hidden_size", "encoder_hidden_size")
+    widths += ("fuser_embed_dim", "fuser_intermediate_dim")
+    return Sam2VideoConfig(
+        **values,
+        **{f"memory_{name}": 16 for name in widths},
+        image_size=SIDE,
+        memory_attention_num_layers=1,
+        memory_attention_rope_feat_sizes=[4, 4],
+        mask_downsampler_embed_dim=16,
+    )
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam2", "sam2_video"])
+def test_an_lvlm_is_wrapped_with_a_sam_to_learn_masks_by(parts, image, kind, tmp_path):
+    lvlm, clip, write_sam = parts
+    folder, sam = write_sam(kind)
+    model, own = litelvlm.from_backbone(lvlm, clip, sam=folder, num_retained_tokens=6)
+    own.check_fits(model.config)
+    assert type(model) is LiteLVLMForSegmentation
+    assert not hasattr(model.config.sam_config, "memory_encoder_hidden_size")  # of no use without the rest
+    assert model.config.seg_token_id == len(own.tokenizer) - 1 == model.config.get_text_config().vocab_size - 1
+    trained = sam.state_dict()
+    found = {name.removeprefix("model."): weight for name, weight in model.sam.state_dict().items()}
+    assert len(found) > 100 and all(torch.equal(weight, trained[name]) for name, weight in found.items())
+    inputs = own(image, "a dog", answers="It is [SEG].", segmentation_maps=[np.ones((1, 40, 30), np.uint8)])
+    output = model(**inputs)
+    output.loss.backward()
+    assert output.bce_loss > 0 and model.seg_head.linear_1.weight.grad.abs().sum() > 0
+    for part in (model, own):
+        part.save_pretrained(tmp_path / "saved")
+    with torch.no_grad():
+        again = LiteLVLMForSegmentation.from_pretrained(tmp_path / "saved")(**inputs)
+    torch.testing.assert_close(again.pred_masks[0], output.pred_masks[0].detach(), atol=1e-6, rtol=1e-4)
+
+
+def test_what_is_no_sam_for_an_lvlm_is_refused_by_name(parts, tmp_path):
+    lvlm, clip, _ = parts
+    from_backbone = LiteLVLMForSegmentation.from_backbone
+    with pytest.raises(ValueError, match="clip' is a 'clip' model; allowed are 'sam', 'sam2' and 'sam2_video'"):
+        from_backbone(lvlm, clip, sam=clip, seg_token_id=7)
+    with pytest.raises(ValueError, match="`sam_config` is given, but it has no weights; name a SAM as `sam`"):
+        from_backbone(lvlm, clip, sam_config=SAM2, seg_token_id=7)
+    Qwen2VLConfig().save_pretrained(tmp_path / "qwen")
+    with pytest.raises(ValueError, match="`sam` is given, but a 'qwen2_vl' answers in text only"):
+        litelvlm.from_backbone(tmp_path / "qwen", sam=clip)
