@@ -20,7 +20,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from transformers import AutoConfig, CLIPConfig, CLIPTextConfig, PreTrainedConfig, SamConfig, SiglipConfig
+from transformers import AutoConfig, CLIPConfig, CLIPTextConfig, PreTrainedConfig, Sam2Config, SamConfig, SiglipConfig
 
 # Names that `pruning_method` may take. The registry of methods adds to it; it stands here so that a configuration can
 # be checked without the code of any method.
@@ -120,8 +120,9 @@ class LiteLVLMConfig(PreTrainedConfig):
             The CLIP text tower trained with the backbone's vision tower, or a whole OpenCLIP model; for SigLIP's tower
             the SigLIP that it was made of. A whole `CLIPConfig` is an external guide, for a tower that was trained
             with no text tower: that CLIP sees the image by itself. Defaults to the text tower of CLIP ViT-L/14.
-        sam_config (`SamConfig` or `dict`, *optional*):
-            The SAM that turns [SEG] embeddings into masks; `None` makes a model that answers in text only.
+        sam_config (`SamConfig`, `Sam2Config` or `dict`, *optional*):
+            The SAM or SAM 2 (a `dict` with the `model_type` `"sam2"`) that turns [SEG] embeddings into masks; `None`
+            makes a model that answers in text only.
         projector_type (`str`, *optional*, defaults to `"mlp"`):
             The projector from the vision tower to the language model: `"mlp"`, the backbone's own, or `"linear"`, the
             single layer of LISA.
@@ -162,7 +163,7 @@ class LiteLVLMConfig(PreTrainedConfig):
     """
 
     model_type = "litelvlm"
-    sub_configs = {"backbone_config": AutoConfig, "guide_config": CLIPTextConfig, "sam_config": SamConfig}
+    sub_configs = {"backbone_config": AutoConfig, "guide_config": CLIPTextConfig, "sam_config": AutoConfig}
 
     backbone_config: Any = None
     guide_config: Any = None
@@ -201,7 +202,7 @@ class LiteLVLMConfig(PreTrainedConfig):
             CLIPConfig,
         )
         if self.sam_config is not None:
-            self.sam_config = _as_config(self.sam_config, SamConfig)
+            self.sam_config = _as_config(self.sam_config, SamConfig, Sam2Config)
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
         kwargs = {"auto_map": dict(_AUTO_MAP)} | kwargs
         kwargs["custom_pipelines"] = _TASKS(kwargs.get("custom_pipelines") or deepcopy(_CUSTOM_PIPELINES))
@@ -272,6 +273,12 @@ class LiteLVLMConfig(PreTrainedConfig):
             # LLaVA-OneVision shrinks images that have more than 1.1 times too many lines and columns
             limit = min(limit, int(1.1**2 * max_num_crops(self.backbone_config.vision_aspect_ratio) * num_patches))
         return num_patches + limit
+
+    @property
+    def sam_square_config(self) -> PreTrainedConfig:
+        """The part of `sam_config` that has `image_size` and `patch_size` of the square that SAM sees."""
+        is_sam2 = self.sam_config.model_type == "sam2"
+        return self.sam_config.prompt_encoder_config if is_sam2 else self.sam_config.vision_config
 
     @property
     def vision_feature_layers(self) -> list[int]:
@@ -482,7 +489,16 @@ class LiteLVLMConfig(PreTrainedConfig):
                 f"`seg_token_id` is None but `sam_config` is given; give the id of the [SEG] token, an integer from 0 "
                 f"to {vocab_size - 1}."
             )
-        prompt_size = self.sam_config.prompt_encoder_config.hidden_size
+        check_choice("sam_config.model_type", self.sam_config.model_type, ("sam", "sam2"))
+        prompts = self.sam_config.prompt_encoder_config
+        if self.sam_config.model_type == "sam2":
+            grid = [prompts.image_size // prompts.patch_size] * 2
+            if list(last := self.sam_config.vision_config.backbone_feature_sizes[-1]) != grid:
+                raise ValueError(
+                    f"`sam_config.vision_config.backbone_feature_sizes` ends in {last}, but prompts in an image of "
+                    f"{prompts.image_size} pixels have a grid of {grid}; both must be equal."
+                )
+        prompt_size = prompts.hidden_size
         if self.mask_embedding_size != prompt_size:
             raise ValueError(
                 f"`mask_embedding_size` is {self.mask_embedding_size!r} but SAM's prompts have {prompt_size} "

@@ -31,12 +31,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
     CLIPModel,
     CLIPVisionConfig,
     GenerationMixin,
     PreTrainedModel,
+    Sam2Config,
+    Sam2Model,
     SiglipConfig,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -68,6 +71,7 @@ from .pruning_litelvlm import (
     cosine_class_token_contribution,
     patch_text_similarity,
 )
+from .sam2_litelvlm import LiteLVLMSam2
 from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
 from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
 
@@ -163,6 +167,7 @@ class LiteLVLMPreTrainedModel(PreTrainedModel):
         "LiteLVLMOpenCLIPGuide",
         "LiteLVLMSiglipGuide",
         "SamMaskDecoder",  # trf-ignore: TRF022
+        "LiteLVLMSam2",
     ]
     _skip_keys_device_placement = [CACHE_NAME]
 
@@ -829,6 +834,9 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             )
         else:
             lvlm = backbone
+        seg_token_id, vocab_size = config_fields.get("seg_token_id"), lvlm.config.get_text_config().vocab_size
+        if "sam_config" in config_fields and isinstance(seg_token_id, int) and seg_token_id >= vocab_size:
+            lvlm.resize_token_embeddings(seg_token_id + 1)
         vision_config = lvlm.config.vision_config
         if guide is None:
             guide = default_guide(vision_config)
@@ -981,10 +989,65 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         # CODEPATH: LISA and GLaMM have a SAM, the LLaVA family has none
         if config.sam_config is not None:
             self.seg_head = LiteLVLMSegHead(config.get_text_config().hidden_size, config.mask_embedding_size)
-            self.sam = LiteLVLMSam(config.sam_config)
+            self.sam: LiteLVLMSam | LiteLVLMSam2
+            # CODEPATH: LISA and GLaMM have SAM, the likes of Sa2VA have SAM 2
+            if config.sam_config.model_type == "sam2":
+                self.sam = LiteLVLMSam2(Sam2Model(config.sam_config))
+            else:
+                self.sam = LiteLVLMSam(config.sam_config)
         else:  # a checkpoint with masks may be loaded for its text answers
             self._keys_to_ignore_on_load_unexpected = [r"^sam\.", r"^seg_head\."]
         self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | os.PathLike | PreTrainedModel,
+        guide: str | os.PathLike | None = None,
+        *,
+        sam: str | os.PathLike | None = None,
+        dtype: Any = "auto",
+        **kwargs: Any,
+    ) -> Any:
+        """
+        As [`LiteLVLMForConditionalGeneration.from_backbone`], with a SAM for masks that are yet to be learned: the
+        head between both, and what the LVLM makes of [SEG], are random.
+
+        Args:
+            sam (`str`, *optional*): Hub id or folder of a SAM or SAM 2, also of one for videos, such as
+                `"facebook/sam2.1-hiera-tiny"`; without it the model answers in text only.
+            kwargs: with a SAM `seg_token_id` too, for which the embeddings are resized where it is beyond them.
+
+        Raises:
+            ValueError: as there, a `sam_config` in the place of `sam`, or a `sam` of another kind.
+        """
+        if kwargs.get("sam_config") is not None:
+            raise ValueError("`sam_config` is given, but it has no weights; name a SAM as `sam`.")
+        if sam is None:
+            return super().from_backbone(backbone, guide, dtype=dtype, **kwargs)
+        reaching = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        sam_config: Any = AutoConfig.from_pretrained(sam, **reaching)
+        if sam_config.model_type == "sam2_video":  # a SAM 2 with more parts
+            whole = Sam2Config.from_pretrained(sam, **reaching)
+            sam_config = Sam2Config(**{name: getattr(whole, name) for name in Sam2Config.sub_configs})
+        if sam_config.model_type not in ("sam", "sam2"):
+            raise ValueError(
+                f"`sam` {str(sam)!r} is a {sam_config.model_type!r} model; allowed are 'sam', 'sam2' and 'sam2_video'."
+            )
+        width = sam_config.prompt_encoder_config.hidden_size
+        model: Any = super().from_backbone(
+            backbone, guide, dtype=dtype, sam_config=sam_config, mask_embedding_size=width, **kwargs
+        )
+        options = {"config": sam_config, "dtype": model.dtype, **reaching}
+        if sam_config.model_type == "sam2":
+            model.sam = LiteLVLMSam2(Sam2Model.from_pretrained(sam, **options))
+        else:
+            model.sam = LiteLVLMSam.from_pretrained(sam, **options)
+        model.seg_head = LiteLVLMSegHead(model.config.get_text_config().hidden_size, width).to(model.dtype)
+        device = next(model.model.guide.parameters()).device
+        for part in (model.sam, model.seg_head):
+            part.to(device)
+        return model.eval()
 
     def encode_image(
         self,
@@ -1230,8 +1293,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         Args:
             hidden_states (`torch.Tensor` of shape `(B, R, hidden_size)`): last hidden states.
             is_seg (`torch.BoolTensor` of shape `(B, R)`): those that predict [SEG].
-            image_embeddings (`torch.Tensor` of shape `(b, C, h, h)`, *optional*): SAM's, of b images for B samples;
-                not needed without [SEG].
+            image_embeddings (`torch.Tensor`, *optional*): those of an image state, of b images for B samples; not
+                needed without [SEG].
 
         Returns:
             Per sample `seg_embeddings` `(num_masks, C)`, low-resolution mask logits `pred_masks` `(num_masks, h, h)`,
@@ -1241,8 +1304,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
         padded = nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # [B, M, C]
         if padded.shape[1] == 0 or image_embeddings is None:
-            vision = self.config.sam_config.vision_config
-            side = 4 * (vision.image_size // vision.patch_size)
+            square: Any = self.config.sam_square_config
+            side = 4 * (square.image_size // square.patch_size)
             masks, scores = padded.new_zeros((len(counts), 0, side, side)), padded.new_zeros((len(counts), 0))
         else:
             image_embeddings = image_embeddings.repeat_interleave(len(counts) // image_embeddings.shape[0], 0)

@@ -82,7 +82,8 @@ class LiteLVLMImageState(ModelOutput):
         is_token (`torch.BoolTensor` of shape `(I, N)`): patches and ends of lines; `None` likewise.
         image_grid_thw (`torch.LongTensor` of shape `(I, 3)`): of Qwen-VL, frames, rows and columns of each image's
             patches before they were merged.
-        sam_image_embeddings (`torch.Tensor` of shape `(I, C, h, h)`): SAM's image embeddings, where asked for.
+        sam_image_embeddings (`torch.Tensor` of shape `(I, C, h, h)`): SAM's image embeddings, where asked for; of SAM
+            2 `(I, 4 * C, h, h)`, with its finer features in the channels.
         batch_num_images (`torch.LongTensor` of shape `(B,)`): images of each conversation; `None` where each has one.
     """
 

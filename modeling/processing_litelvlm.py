@@ -27,7 +27,9 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from transformers import (
+    AddedToken,
     AutoConfig,
+    AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
     BatchFeature,
@@ -65,6 +67,7 @@ from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
 from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
 from .images_litelvlm import load_rgb
 from .locations_litelvlm import add_masks, read_locations
+from .sam_images_litelvlm import model_type, place_masks, prepare_images, resize_masks, side_of
 
 # In the configurations of CLIP's first checkpoints: Transformers then takes the highest id of a text for its end
 _LEGACY_EOS_TOKEN_ID = 2
@@ -97,7 +100,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         image_processor ([`CLIPImageProcessor`], [`SiglipImageProcessor`]): for the vision tower.
         tokenizer: the language model's fast tokenizer.
         guide_tokenizer: CLIP's or SigLIP's tokenizer, for the texts that guide the pruning.
-        sam_image_processor ([`SamImageProcessor`], *optional*): for SAM.
+        sam_image_processor ([`SamImageProcessor`] or [`Sam2ImageProcessor`], *optional*): for SAM, or SAM 2.
         chat_template (`str`, *optional*): defaults to [`LLAVA_V1_CHAT_TEMPLATE`]; answers stand in generation blocks.
         image_token (`str`): the placeholder in the template.
         num_image_tokens (`int`): placeholders per image or crop, the visual tokens before pruning.
@@ -440,7 +443,7 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"A conversation holds {max(counts)} images, but with an external guide one is allowed; ask about "
                 "each image by itself."
             )
-        most = self.sam_image_processor.size["longest_edge"]
+        most = side_of(self.sam_image_processor.size)
         for image in (image for group in loaded for image in group):
             if max(image.size) > most * min(image.size):
                 raise ValueError(
@@ -456,9 +459,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             for_guide = CLIPImageProcessor(**self.guide_image_options)
             data["guide_pixel_values"] = for_guide([group[0] for group in loaded], return_tensors="pt")["pixel_values"]
         if self.with_masks:
-            prepared = self.sam_image_processor([group[0] for group in loaded], return_tensors="pt")
-            data["sam_pixel_values"] = prepared["pixel_values"]
-            data |= {name: torch.as_tensor(prepared[name]) for name in ("original_sizes", "reshaped_input_sizes")}
+            data |= prepare_images(self.sam_image_processor, [group[0] for group in loaded])
         return data
 
     def _num_image_tokens(self, size: list[int] | None, num_images: int) -> int:
@@ -472,18 +473,10 @@ class LiteLVLMProcessor(ProcessorMixin):
         return num_tokens_in_crops(size, pinpoints, crop, self.num_image_tokens, self.vision_aspect_ratio)
 
     def _encode_mask_labels(self, maps: Any) -> torch.Tensor:
-        """Masks `(num_masks, H, W)` in SAM's frame: resized by area, padded with -1; float32 `(num_masks, h, h)`."""
         masks = torch.as_tensor(np.asarray(maps)).float()
         if masks.ndim != 3:
             raise ValueError(f"A segmentation map has shape {tuple(masks.shape)}; allowed is (num_masks, H, W).")
-        side = self.sam_image_processor.mask_size["longest_edge"]
-        scale = side / max(masks.shape[-2:])
-        height, width = (int(edge * scale + 0.5) for edge in masks.shape[-2:])
-        labels = masks.new_full((len(masks), side, side), -1)
-        if len(masks):
-            resized = torch.nn.functional.interpolate(masks[:, None], (height, width), mode="area")[:, 0]
-            labels[:, :height, :width] = (resized > 0.5).float()
-        return labels
+        return place_masks(self.sam_image_processor, masks)
 
     # --- outputs -------------------------------------------------------------------------------------------------
 
@@ -519,19 +512,11 @@ class LiteLVLMProcessor(ProcessorMixin):
                 "sizes; allowed are equal numbers of sizes, one for each conversation or for an equal number in a row."
             )
         repeats = len(masks) // len(sizes)
-        full_size = []
-        for i, logits in enumerate(masks):
-            size, visible = sizes[i // repeats], shown[i // repeats]
-            if len(logits):
-                # In float32, as bilinear resizing of half precision is not supported everywhere
-                resized = self.sam_image_processor.post_process_masks(
-                    [logits.float()[:, None]], [size], [visible], mask_threshold, binarize
-                )
-                full_size.append(resized[0][:, 0])
-            else:  # SAM's code does not resize nothing
-                dtype = torch.bool if binarize else torch.float32
-                full_size.append(torch.zeros((0, *size), dtype=dtype, device=logits.device))
-        return full_size
+        of_each = ((sizes[i // repeats], shown[i // repeats]) for i in range(len(masks)))
+        return [
+            resize_masks(self.sam_image_processor, logits, size, visible, mask_threshold, binarize)
+            for logits, (size, visible) in zip(masks, of_each, strict=True)
+        ]
 
     def post_process_instance_segmentation(
         self,
@@ -673,6 +658,7 @@ class LiteLVLMProcessor(ProcessorMixin):
         backbone: str | os.PathLike | PreTrainedModel,
         guide: str | os.PathLike | None = None,
         chat_template: str | None = None,
+        sam: str | os.PathLike | None = None,
         **kwargs: Any,
     ) -> "LiteLVLMProcessor":
         """
@@ -682,12 +668,14 @@ class LiteLVLMProcessor(ProcessorMixin):
             backbone (`str` or [`PreTrainedModel`]): Hub id or folder of an LVLM, or that model loaded.
             guide (`str`, *optional*): Hub id or folder of its CLIP or SigLIP, by default as [`default_guide`] says.
             chat_template (`str`, *optional*): instead of the LVLM's own.
+            sam (`str`, *optional*): Hub id or folder of a SAM or SAM 2, for masks; [SEG] is added to the tokenizer.
             kwargs: those of the backbone's `from_pretrained`, such as `revision`. Those that say how to reach the Hub,
-                such as `token` and `cache_dir`, are the guide's too.
+                such as `token` and `cache_dir`, are the guide's and SAM's too.
 
         Raises:
             ValueError: an unknown option, a model that does not know where it was loaded from, a vision tower that is
-                none of CLIP's, SigLIP's and Qwen-VL's or of sizes not known, or an LVLM without a chat template.
+                none of CLIP's, SigLIP's and Qwen-VL's or of sizes not known, a SAM for a Qwen-VL, or an LVLM without a
+                chat template.
         """
         for name in kwargs:
             if name not in LOADING_OPTIONS:
@@ -706,6 +694,8 @@ class LiteLVLMProcessor(ProcessorMixin):
                 f"`backbone` {str(source)!r} is a {config.model_type!r} model without CLIP's or SigLIP's vision "
                 "tower; allowed are LVLMs with one, such as LLaVA, and Qwen2-VL and Qwen2.5-VL."
             )
+        if is_external and sam is not None:
+            raise ValueError(f"`sam` is given, but a {config.model_type!r} answers in text only; leave it out.")
         if guide is None:
             guide = default_guide(vision_config)
         own = AutoProcessor.from_pretrained(source, **kwargs)
@@ -718,16 +708,21 @@ class LiteLVLMProcessor(ProcessorMixin):
         guide_length = None
         if vision_config.model_type == "siglip_vision_model":
             guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
+        sam_image_processor = None
+        if sam is not None:
+            sam_image_processor = AutoImageProcessor.from_pretrained(sam, **reaching)
+            own.tokenizer.add_tokens(AddedToken("[SEG]", special=False, normalized=False))
         sizes: dict[str, Any] = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}
         return cls(
             own.image_processor,
             own.tokenizer,
             AutoTokenizer.from_pretrained(guide, **reaching),
+            sam_image_processor,
             chat_template=chat_template,
             image_token=own.image_token,
             **sizes,
             question_template="{}",
-            with_masks=False,
+            with_masks=sam is not None,
             guide_length=guide_length,
             vision_aspect_ratio=getattr(own, "vision_aspect_ratio", None),
             with_token_types=is_paligemma,
@@ -789,6 +784,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         ]
         if self.with_masks and config.sam_config is not None:
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
+            own = model_type(self.sam_image_processor)
+            known.append(("kind of SAM that images are prepared for", own, config.sam_config.model_type))
         limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
         known.append(("mark of answers by `token_type_ids`", self.with_token_types, config.has_prefix))
         in_crops = hasattr(self.image_processor, "image_grid_pinpoints")

@@ -18,9 +18,12 @@ B = batch, M = masks per sample (padded), C = width of a mask embedding, S = sid
 h = side of the low-resolution masks (S / 4).
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import torch
 from torch import nn
-from transformers import SamModel
+from transformers import Sam2Model, SamModel
 
 
 class LiteLVLMSegHead(nn.Module):
@@ -62,28 +65,54 @@ class LiteLVLMSam(SamModel):
             Low-resolution mask logits `(B, M, h, h)` in the frame of SAM's square input, and SAM's prediction of each
             mask's IoU, `(B, M)`.
         """
-        device = image_embeddings.device
-        # A lookup, not the weight itself: accelerate fetches an offloaded weight only for a forward pass
-        no_mask = self.prompt_encoder.no_mask_embed(torch.zeros(1, dtype=torch.long, device=device))
-        masks, predicted_iou = self.mask_decoder(
-            image_embeddings=image_embeddings,
-            image_positional_embeddings=self._position_grid(image_embeddings),
-            sparse_prompt_embeddings=mask_embeddings.to(device, image_embeddings.dtype)[:, :, None],
-            dense_prompt_embeddings=no_mask[..., None, None].expand_as(image_embeddings),
-            multimask_output=False,
-        )
+        prompts = mask_embeddings.to(image_embeddings.device, image_embeddings.dtype)
+        with tokens_of(self.mask_decoder):
+            masks, predicted_iou = self.mask_decoder(
+                image_embeddings=image_embeddings,
+                sparse_prompt_embeddings=prompts[:, :, None],
+                multimask_output=False,
+                **unprompted(self, image_embeddings),
+            )
         return masks[:, :, 0], predicted_iou[:, :, 0]
 
-    def _position_grid(self, image_embeddings: torch.Tensor) -> torch.Tensor:
-        """
-        As `get_image_wide_positional_embeddings`, which makes the grid on the device of a weight: of an offloaded
-        model that is the meta device.
-        """
-        size = image_embeddings.shape[-1]
-        center = (torch.arange(size, device=image_embeddings.device, dtype=torch.float32) + 0.5) / size
-        x, y = torch.meshgrid(center, center, indexing="xy")
-        positions = self.shared_image_embedding(torch.stack([x, y], dim=-1))
-        return positions.permute(2, 0, 1)[None].expand_as(image_embeddings)
+
+@contextmanager
+def fetched(*modules: nn.Module) -> Iterator[None]:
+    """
+    With the weights of modules that others read. Of an offloaded model accelerate fetches a module's weights for its
+    own forward pass only.
+    """
+    hooks = [(module, module._hf_hook) for module in modules if hasattr(module, "_hf_hook")]
+    for module, hook in hooks:
+        hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        for module, hook in hooks:
+            hook.post_forward(module, None)
+
+
+def tokens_of(mask_decoder: nn.Module) -> AbstractContextManager[None]:
+    """With the tokens of a mask decoder, which it reads as weights of its parts."""
+    return fetched(*(part for part in mask_decoder.children() if isinstance(part, nn.Embedding)))
+
+
+def unprompted(sam: SamModel | Sam2Model, image_embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    What the mask decoder of a SAM is told of every place of an image, `(B, C, h, h)`: its position, and that no mask
+    is given. As `get_image_wide_positional_embeddings` and the prompt encoder have it, which work on the device of a
+    weight: of an offloaded model that is the meta device.
+    """
+    size, device = image_embeddings.shape[-1], image_embeddings.device
+    center = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size
+    x, y = torch.meshgrid(center, center, indexing="xy")
+    positions = sam.shared_image_embedding(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+    # A lookup, not the weight itself: accelerate fetches an offloaded weight only for a forward pass
+    no_mask = sam.prompt_encoder.no_mask_embed(torch.zeros(1, dtype=torch.long, device=device))[..., None, None]
+    return {
+        "image_positional_embeddings": positions.expand_as(image_embeddings),
+        "dense_prompt_embeddings": no_mask.expand_as(image_embeddings),
+    }
 
 
 def mask_losses(
@@ -144,4 +173,4 @@ def mask_losses(
     return bce, dice
 
 
-__all__ = ["LiteLVLMSam", "LiteLVLMSegHead", "mask_losses"]
+__all__ = ["LiteLVLMSam", "LiteLVLMSegHead", "fetched", "mask_losses", "tokens_of", "unprompted"]

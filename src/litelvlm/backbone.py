@@ -19,7 +19,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .modeling.hub_litelvlm import LOADING_OPTIONS
-from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration
+from .modeling.modeling_litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMForSegmentation
 from .modeling.processing_litelvlm import LiteLVLMProcessor
 
 
@@ -28,6 +28,7 @@ def from_backbone(
     guide: str | os.PathLike | None = None,
     *,
     processor: str | os.PathLike | None = None,
+    sam: str | os.PathLike | None = None,
     **kwargs: Any,
 ) -> tuple[LiteLVLMForConditionalGeneration, LiteLVLMProcessor]:
     """
@@ -40,6 +41,8 @@ def from_backbone(
             OpenAI's CLIP of the vision tower's sizes, for a Qwen-VL that of ViT-L/14 at 336 pixels.
         processor (`str`, *optional*): Hub id or folder of the LVLM that the processor is read from, for a loaded model
             that does not know its own; by default the backbone, of a loaded model its `name_or_path`.
+        sam (`str`, *optional*): Hub id or folder of a SAM or SAM 2, for masks that are yet to be learned, as in
+            [`LiteLVLMForSegmentation.from_backbone`]; [SEG] is added to the tokenizer.
         kwargs: as in [`LiteLVLMForConditionalGeneration.from_backbone`], such as `num_retained_tokens=192` or
             `device_map="auto"`.
 
@@ -52,8 +55,12 @@ def from_backbone(
     # Which files are read is the same for the processor as for the model
     reading = {option: kwargs[option] for option in LOADING_OPTIONS if option in kwargs}
     # First what is small: its errors come before a large model is loaded
-    made = LiteLVLMProcessor.from_backbone(backbone if processor is None else processor, guide, **reading)
-    return LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs), made
+    made = LiteLVLMProcessor.from_backbone(backbone if processor is None else processor, guide, sam=sam, **reading)
+    if sam is None:
+        return LiteLVLMForConditionalGeneration.from_backbone(backbone, guide, **kwargs), made
+    seg_token_id = made.tokenizer.convert_tokens_to_ids("[SEG]")
+    model = LiteLVLMForSegmentation.from_backbone(backbone, guide, sam=sam, seg_token_id=seg_token_id, **kwargs)
+    return model, made
 
 
 __all__ = ["from_backbone"]

@@ -20,15 +20,20 @@ import torch
 
 from litelvlm import from_backbone
 from litelvlm.benchmark.candidates import Benchmark
+from litelvlm.benchmark.costs import model_flops
 from litelvlm.benchmark.measuring import measure
 from litelvlm.benchmark.presets import PRESETS
 
 from ..hosts import backbone_values
 from ..paligemma import write_paligemma
+from ..sam2 import SAM2
 
 
-def test_masks_of_a_pruned_run_are_there_at_full_size(make_model, tiny_preset):
-    model = make_model()
+@pytest.mark.parametrize("decoder", [{}, {"sam_config": SAM2}], ids=["SAM", "SAM 2"])
+def test_masks_of_a_pruned_run_are_there_at_full_size(make_model, tiny_preset, decoder):
+    model = make_model(**decoder)
+    flops = model_flops(model.config, 8, 5)
+    assert flops["sam_encoder"] > flops["mask_decoder"] > 0
     bench = Benchmark(model, tiny_preset(model))
     for method, budget in (("transformers", None), ("none", None), ("litelvlm", 5)):
         masks = bench.run(method, budget)

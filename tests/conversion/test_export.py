@@ -18,10 +18,13 @@ import torch
 
 from litelvlm.conversion.export import MaskSide, VisionSide, export_onnx, export_part
 
+from ..sam2 import SAM2
 
-@pytest.fixture(params=["vision", "mask"])
+
+@pytest.fixture(params=["vision", "mask", "mask of SAM 2"])
 def part_and_inputs(request, make_model, make_batch):
-    model, batch = make_model(), make_batch(batch_size=1)
+    decoder = {"sam_config": SAM2} if request.param == "mask of SAM 2" else {}
+    model, batch = make_model(**decoder), make_batch(batch_size=1)
     if request.param == "vision":
         return VisionSide(model), [batch[n] for n in ("pixel_values", "guide_input_ids", "guide_attention_mask")]
     with torch.no_grad():

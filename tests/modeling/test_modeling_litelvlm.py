@@ -406,7 +406,10 @@ def test_layers_on_cpu_and_disk_give_the_same_masks(make_model, make_batch, tmp_
     assert {p.device.type for p in offloaded.model.backbone.language_model.parameters()} == {"meta"}
     got = offloaded.segment(**batch, **GENERATE)
     assert torch.equal(got.sequences, expected.sequences)
+    answer = torch.tensor([SEG_ID])
+    expected, got = (one.segment(**batch, answer=answer) for one in (model, offloaded))
     for mask, other in zip(got.pred_masks, expected.pred_masks, strict=True):
+        assert len(mask) == 1
         torch.testing.assert_close(mask, other)
 
 

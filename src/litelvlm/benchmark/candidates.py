@@ -31,6 +31,7 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPImageProcessor,
     PreTrainedTokenizerFast,
+    Sam2ImageProcessor,
     SamImageProcessor,
 )
 
@@ -38,6 +39,7 @@ from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from ..modeling.guide_litelvlm import boundary_token_ids
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
+from ..modeling.sam_images_litelvlm import prepare_images
 from .costs import LiveMemory, guide_length
 from .presets import IMAGE_SIZE, Preset
 from .timing import StageClock
@@ -156,10 +158,7 @@ class Benchmark:
         images = [self.image] * num_images
         inputs = {"pixel_values": self.processor.image_processor(images, return_tensors="pt")["pixel_values"]}
         if self.makes_masks:
-            prepared = self.processor.sam_image_processor(images, return_tensors="pt")
-            inputs["sam_pixel_values"] = prepared["pixel_values"]
-            for name in ("original_sizes", "reshaped_input_sizes"):
-                inputs[name] = torch.as_tensor(prepared[name])
+            inputs |= prepare_images(self.processor.sam_image_processor, images)
         for name in ("pixel_values", "sam_pixel_values"):
             if name in inputs:
                 inputs[name] = inputs[name].to(self.device, self.model.dtype)
@@ -222,7 +221,7 @@ class Benchmark:
                 return output.sequences
             sam = self.model.sam
             embedding = self.model.seg_head(output.hidden_states[-1][-1][:, -1:])
-            image_embeddings = sam.get_image_embeddings(inputs["sam_pixel_values"])
+            image_embeddings = sam.encode_image(inputs["sam_pixel_values"])
             return self._post_process(list(sam.decode_masks(embedding, image_embeddings)[0]), inputs)
 
     def _post_process(self, masks: list[torch.Tensor], inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -283,13 +282,15 @@ def _make_processor(config: LiteLVLMConfig) -> LiteLVLMProcessor:
     clip = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     if config.sam_config is None:
         return LiteLVLMProcessor(clip, blank, blank, with_masks=False)
-    side = config.sam_config.vision_config.image_size
-    square = {"height": side, "width": side}
+    side = config.sam_square_config.image_size
+    square, of_masks = ({"height": edge, "width": edge} for edge in (side, side // 4))
+    if config.sam_config.model_type == "sam2":
+        return LiteLVLMProcessor(clip, blank, blank, Sam2ImageProcessor(size=square, mask_size=of_masks))
     sam = SamImageProcessor(
         size={"longest_edge": side},
         pad_size=square,
         mask_size={"longest_edge": side // 4},
-        mask_pad_size={name: edge // 4 for name, edge in square.items()},
+        mask_pad_size=of_masks,
     )
     return LiteLVLMProcessor(clip, blank, blank, sam)
 

@@ -136,7 +136,7 @@ def model_flops(
     flops["prefill"] = count_flops(lambda: model.model.backbone.language_model(inputs_embeds=embeds))
     flops["head"] = count_flops(lambda: model.lm_head(embeds[:, -1]))
     if config.sam_config is not None:
-        sam_size = config.sam_config.vision_config.image_size
+        sam_size = config.sam_square_config.image_size
         images = torch.empty(1, 3, sam_size, sam_size, device="meta")
         flops["sam_encoder"] = count_flops(lambda: model.sam.encode_image(images))
         embeddings = model.sam.encode_image(images)

@@ -78,7 +78,8 @@ class MaskSide(nn.Module):
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(B, M, hidden_size)`): the language model's, that predict [SEG].
-            image_embeddings (`torch.Tensor` of shape `(B, C, h / 4, h / 4)`): of SAM's image encoder.
+            image_embeddings (`torch.Tensor` of shape `(B, C, h / 4, h / 4)`): of `sam.encode_image`; of SAM 2 with 4
+                times as many channels.
 
         Returns:
             `torch.Tensor` of shape `(B, M, h, h)`: low-resolution mask logits.
