@@ -60,10 +60,18 @@ _AUTO_MAP = {
     "AutoModelForImageTextToText": "modeling_litelvlm.LiteLVLMForSegmentation",
     "AutoProcessor": "processing_litelvlm.LiteLVLMProcessor",
 }
-_CUSTOM_PIPELINES = {
+# The pipeline that a saved folder is loaded into where no task is named: of models with masks, and of those without
+_PIPELINE_OF_MASKS = {
     "referring-segmentation": {
         "impl": "pipeline_litelvlm.ReferringSegmentationPipeline",
         "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+_PIPELINE_OF_TEXT = {
+    "image-text-to-text": {
+        "impl": "pipeline_litelvlm.ImageTextToTextPipeline",
+        "pt": ["AutoModelForImageTextToText"],
         "type": "multimodal",
     }
 }
@@ -205,7 +213,7 @@ class LiteLVLMConfig(PreTrainedConfig):
             self.sam_config = _as_config(self.sam_config, SamConfig, Sam2Config)
         self.tie_word_embeddings = bool(getattr(self.backbone_config, "tie_word_embeddings", False))
         kwargs = {"auto_map": dict(_AUTO_MAP)} | kwargs
-        kwargs["custom_pipelines"] = _TASKS(kwargs.get("custom_pipelines") or deepcopy(_CUSTOM_PIPELINES))
+        kwargs["custom_pipelines"] = self._pipelines(kwargs.get("custom_pipelines"))
         super().__post_init__(**kwargs)
         self.check()
 
@@ -298,8 +306,15 @@ class LiteLVLMConfig(PreTrainedConfig):
         configuration loaded from a Hub repository may name that repository, and a pipeline leaves classes in it. Of
         the parts too it says not where they were loaded from, which may be a folder that is nobody else's.
         """
-        self_contained = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": deepcopy(_CUSTOM_PIPELINES)}
+        self_contained = {"auto_map": dict(_AUTO_MAP), "custom_pipelines": dict(self._pipelines())}
         return _without_origin(super().to_dict() | self_contained)
+
+    def _pipelines(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Those given, unless they are ours and made for a model with, or without, the masks of this one."""
+        own, other = _PIPELINE_OF_MASKS, _PIPELINE_OF_TEXT
+        if self.sam_config is None:
+            own, other = other, own
+        return _TASKS(deepcopy(own) if not given or given.keys() == other.keys() else given)
 
     @classmethod
     def get_config_dict(
@@ -350,6 +365,7 @@ class LiteLVLMConfig(PreTrainedConfig):
                 raise ValueError(_unknown_field(name))
         for name, value in extra.items():
             setattr(config, name, value)
+        config.custom_pipelines = config._pipelines(config.custom_pipelines)
         config.check()
         return (config, unused) if returns_unused else config
 

@@ -87,7 +87,8 @@ def write_card(
         The files written.
 
     Raises:
-        ValueError: unknown target, a folder without a model, or files that would be replaced.
+        ValueError: unknown target, a folder without a model or with that of another host, or files that would be
+            replaced.
     """
     folder = Path(folder)
     mend = "name the folder of a saved or converted model"
@@ -96,7 +97,9 @@ def write_card(
     kind = read_json(folder / "config.json", mend).get("model_type")
     if kind != LiteLVLMConfig.model_type:
         raise ValueError(f"{str(folder)!r} holds a model of type {kind!r}, and no LiteLVLM; {mend}.")
-    texts = {folder / "README.md": render_card(target or folder.resolve().name, repo_id)}
+    target = target or folder.resolve().name
+    texts = {folder / "README.md": render_card(target, repo_id)}
+    _check_host(folder, target)
     for name in ENDPOINT_FILES:
         # In a repository the code stands beside the handler, which is no package
         text = (FOLDER / name).read_text(encoding="utf-8")
@@ -110,6 +113,46 @@ def write_card(
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
+
+
+def _check_host(folder: Path, target: str) -> None:
+    """Raises a `ValueError` that names the targets which fit, where a folder holds another model than a card is of."""
+    config: Any = LiteLVLMConfig.from_pretrained(folder)
+    held = {
+        "backbone": config.backbone_config.model_type,
+        "language_model": config.get_text_config().model_type,
+        "guide": config.guide_config.model_type,
+        "answers": "text" if config.sam_config is None else "masks",
+    }
+    # A model that was saved since has none
+    report = folder / "conversion_report.json"
+    if report.is_file() and (kind := read_json(report).get("kind")) is not None:
+        held["kind"] = kind
+    if _fits(target, held):
+        return
+    fitting = ", ".join(name for name in TARGETS if _fits(name, held))
+    mend = (
+        f"Those that fit: {fitting}; name one by `--target`"
+        if fitting
+        else "No card fits it; write README.md yourself"
+    )
+    raise ValueError(
+        f"{str(folder)!r} holds a model of {_say(held)}, but {target} is the card of {_say(_host(target))}. {mend}."
+    )
+
+
+def _host(target: str) -> dict[str, Any]:
+    values = TARGETS[target]
+    return values["host"] | {"answers": values["answers"], "kind": values.get("kind")}
+
+
+def _fits(target: str, held: dict[str, Any]) -> bool:
+    """Whether a card is of what a folder holds, as far as both say."""
+    return all(held[name] == value for name, value in _host(target).items() if name in held)
+
+
+def _say(host: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in host.items() if value is not None)
 
 
 def results_table(rows: list[dict[str, Any]], metric: str) -> str:

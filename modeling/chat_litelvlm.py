@@ -84,6 +84,23 @@ def as_turns(name: str, value: Any, may_be_empty: bool = False) -> list[list[str
     return conversations
 
 
+def check_single_question(conversations: Iterable[list[str]]) -> None:
+    """Raises a `ValueError` if the roles of a conversation are none that PaliGemma reads, which knows no turns."""
+    for roles in conversations:
+        if "system" in roles:
+            raise ValueError(
+                "A conversation holds a message of the system, but PaliGemma reads one question and its answer; write "
+                "what it says into the question."
+            )
+        if roles not in (["user"], ["user", "assistant"]):
+            number = roles.count("user")
+            held = f"{number} questions" if number == len(roles) else f"the roles {', '.join(roles)}"
+            raise ValueError(
+                f"A conversation has {held}, but PaliGemma reads one question and its answer; ask each by itself, as "
+                "a list of texts with the image alone."
+            )
+
+
 def is_conversation(value: Any) -> bool:
     """Whether this is one conversation, a list of messages or an object that holds it, and not a list of those."""
     if hasattr(value, "messages"):
@@ -181,6 +198,7 @@ __all__ = [
     "SPLIT",
     "added_tokens",
     "as_turns",
+    "check_single_question",
     "half_of_character",
     "is_conversation",
     "message_text",

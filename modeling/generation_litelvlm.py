@@ -20,7 +20,7 @@ from torch import nn
 from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
-from .outputs_litelvlm import repeat_groups
+from .outputs_litelvlm import as_counts, repeat_groups
 from .prompt_litelvlm import find_token
 from .pruning_litelvlm import LayerwisePruner, PruningPlan
 from .versions_litelvlm import CACHE_NAME
@@ -111,6 +111,15 @@ class LiteLVLMGenerationMixin(GenerationMixin):
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
             model_inputs["attention_mask"] = attention_mask
         return model_inputs
+
+    def _prepare_model_inputs(
+        self, inputs: torch.Tensor | None, bos_token_id: torch.Tensor | None, model_kwargs: dict[str, Any]
+    ) -> tuple[torch.Tensor, str | None, dict[str, Any]]:
+        """As in [`GenerationMixin`], with the numbers of images as a tensor, whose rows can be repeated."""
+        counts = as_counts(model_kwargs.get("batch_num_images"))
+        if counts is not None:
+            model_kwargs = model_kwargs | {"batch_num_images": counts}
+        return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
 
     def _prepare_cache_for_generation(
         self,

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-_NUM_LOCATIONS, _NUM_CODES, _CODES_OF_MASK = 1024, 128, 16
+NUM_CODES = 128
+"""<seg> tokens of PaliGemma."""
+_NUM_LOCATIONS, _CODES_OF_MASK = 1024, 16
 _OBJECT = re.compile(r"((?:<loc\d{4}>\s*)*)((?:<seg\d{3}>\s*)*)([^;<]*)")
 
 
@@ -43,7 +45,7 @@ def read_locations(answer: str, size: tuple[int, int]) -> list[dict[str, Any]]:
         if not locations and not codes:
             continue
         no_box = _why_not("<loc>", locations, 4, _NUM_LOCATIONS)
-        no_codes = _why_not("<seg>", codes, _CODES_OF_MASK, _NUM_CODES) if codes else None
+        no_codes = _why_not("<seg>", codes, _CODES_OF_MASK, NUM_CODES) if codes else None
         box = None
         if no_box is None:
             height, width = size
@@ -79,7 +81,15 @@ def add_masks(
         objects (`list[dict]`): what an answer names.
         size (`tuple[int, int]`): height and width of the image.
         mask_decoder ([`LiteLVLMMaskDecoder`]): from codes to masks of values from -1 to 1.
+
+    Raises:
+        ValueError: a decoder that is not loaded.
     """
+    if not callable(mask_decoder):
+        raise ValueError(
+            f"`mask_decoder` is {mask_decoder!r}; allowed is a decoder that is loaded, such as by "
+            "`LiteLVLMMaskDecoder.from_pretrained(...)`."
+        )
     for entry in objects:
         entry |= {"mask": None, "score": None}
         if entry["box"] is None or entry["codes"] is None:
@@ -103,4 +113,4 @@ def _why_not(token: str, values: list[int], number: int, limit: int) -> str | No
     return f"{token} of {max(values)}, where the last is {limit - 1}" if max(values) >= limit else None
 
 
-__all__ = ["add_masks", "read_locations"]
+__all__ = ["NUM_CODES", "add_masks", "read_locations"]

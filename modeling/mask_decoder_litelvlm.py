@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .locations_litelvlm import NUM_CODES
+
 _CODES_PER_SIDE = 4
 _NUM_RESIDUALS = 2
 
@@ -32,10 +34,10 @@ class LiteLVLMMaskDecoderConfig(PreTrainedConfig):
     Configuration of a [`LiteLVLMMaskDecoder`]; by default the sizes of the published one.
 
     Args:
-        num_codes (`int`, *optional*, defaults to 128): of the codebook, one for each <seg> token.
+        num_codes (`int`, *optional*, defaults to 128): of the codebook, one for each <seg> token or more.
         code_size (`int`, *optional*, defaults to 512): width of their embeddings.
         hidden_size (`int`, *optional*, defaults to 128): channels of the residual blocks, which the later layers halve
-            down to an eighth.
+            down to an eighth; at least 8.
     """
 
     model_type = "litelvlm_mask_decoder"
@@ -61,7 +63,12 @@ class LiteLVLMMaskDecoderResidual(nn.Module):
 
 
 class LiteLVLMMaskDecoder(PreTrainedModel):
-    """The decoder; `litelvlm convert` makes its folder of the published `.npz` file."""
+    """
+    The decoder; `litelvlm convert` makes its folder of the published `.npz` file.
+
+    Raises:
+        ValueError: fewer codes than PaliGemma has <seg> tokens, or layers without channels.
+    """
 
     config: LiteLVLMMaskDecoderConfig
     config_class = LiteLVLMMaskDecoderConfig
@@ -69,6 +76,10 @@ class LiteLVLMMaskDecoder(PreTrainedModel):
 
     def __init__(self, config: LiteLVLMMaskDecoderConfig):
         super().__init__(config)
+        for name, least in {"num_codes": NUM_CODES, "code_size": 1, "hidden_size": 8}.items():
+            value = getattr(config, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"`{name}` is {value!r}; allowed are whole numbers of at least {least}.")
         size = config.hidden_size
         self.embedding = nn.Embedding(config.num_codes, config.code_size)
         self.conv_in = nn.Conv2d(config.code_size, size, kernel_size=1)

@@ -57,7 +57,7 @@ from .guide_litelvlm import LiteLVLMGuide, class_token_attention, default_guide,
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, export_code
-from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput
+from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput, as_counts
 from .prefix_litelvlm import add_prefix
 from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, find_token
 from .pruning_litelvlm import (
@@ -108,7 +108,7 @@ _SHARED_ARGUMENTS = r"""
         their samples.
     image_sizes (`torch.LongTensor` of shape `(b, 2)`):
         For images in crops: height and width of each before it was cut.
-    batch_num_images (`torch.LongTensor` of shape `(B,)`):
+    batch_num_images (`torch.LongTensor` of shape `(B,)` or `list[int]`):
         Images of each sample, where not every sample has one. Each is pruned by itself, to `num_retained_tokens`.
     image_grid_thw (`torch.LongTensor` of shape `(b, 3)`):
         For Qwen-VL, whose `pixel_values` are the patches of all images: frames (1), rows and columns of each.
@@ -318,7 +318,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 "LiteLVLMForSegmentation."
             )
         selector = PruningPlan.resolve(self.config, pruning_method=pruning_method).selector
-        return self._encode(pixel_values, image_sizes, batch_num_images, selector, image_grid_thw, guide_pixel_values)
+        counts = as_counts(batch_num_images)
+        return self._encode(pixel_values, image_sizes, counts, selector, image_grid_thw, guide_pixel_values)
 
     def _encode(
         self,
@@ -447,38 +448,38 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         selector: TokenSelector,
     ) -> LiteLVLMImageState:
         """Images at their own sizes by a Qwen-VL, and as squares by the external guide."""
-        host = self.config.backbone_config.model_type
-        if image_grid_thw is None or pixel_values.ndim != 2 or len(pixel_values) != image_grid_thw.prod(-1).sum():
+        host, grids = self.config.backbone_config.model_type, _check_grids(image_grid_thw)
+        if pixel_values.ndim != 2 or len(pixel_values) != grids.prod(-1).sum():
             raise ValueError(
-                f"`pixel_values` has shape {tuple(pixel_values.shape)} and `image_grid_thw` is {image_grid_thw}; a "
+                f"`pixel_values` has shape {tuple(pixel_values.shape)} and `image_grid_thw` is {grids.tolist()}; a "
                 f"{host!r} takes the patches of all images, (patches, values), and the grid of each, whose products "
                 "add up to the number of patches."
             )
-        if (image_grid_thw[:, 0] != 1).any():
+        if (grids[:, 0] != 1).any():
             raise ValueError("`image_grid_thw` holds several frames; videos are not supported, ask about single ones.")
         if selector.vision_layers:
             raise ValueError(
                 f"`pruning_method` is {selector.name!r}, which looks into CLIP's vision tower, but that of a {host!r} "
                 "is not CLIP's; choose another method."
             )
-        features = self.backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output
+        features = self.backbone.get_image_features(pixel_values, grids, return_dict=True).pooler_output
         image_features = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
         # On the CPU: the host has to know how many tokens there are
         is_token = torch.arange(image_features.shape[1]) < torch.tensor([[len(one)] for one in features])
-        state = LiteLVLMImageState(image_features, is_patch=is_token, is_token=is_token, image_grid_thw=image_grid_thw)
+        state = LiteLVLMImageState(image_features, is_patch=is_token, is_token=is_token, image_grid_thw=grids)
         if selector is KEEP_ALL:
             return state
-        if guide_pixel_values is None or len(guide_pixel_values) != len(image_grid_thw):
+        if guide_pixel_values is None or len(guide_pixel_values) != len(grids):
             raise ValueError(
                 f"`guide_pixel_values` is {None if guide_pixel_values is None else tuple(guide_pixel_values.shape)}; "
                 f"the guide of a {host!r} is a CLIP that sees each image by itself. Pass the processor's output "
                 "whole, or `pruning_method='none'`."
             )
-        grids = (image_grid_thw[:, 1:] // self.config.vision_config.spatial_merge_size).tolist()
+        merged = (grids[:, 1:] // self.config.vision_config.spatial_merge_size).tolist()
         patch_embeds, *attention = self.guide.read_image(guide_pixel_values)
-        state.patch_embeds = map_onto_grids(patch_embeds, grids)
-        state.contribution = map_onto_grids(class_token_contribution(*attention), grids)
-        state.cosine_contribution = map_onto_grids(cosine_class_token_contribution(*attention), grids)
+        state.patch_embeds = map_onto_grids(patch_embeds, merged)
+        state.contribution = map_onto_grids(class_token_contribution(*attention), merged)
+        state.cosine_contribution = map_onto_grids(cosine_class_token_contribution(*attention), merged)
         return state
 
     def grid_position_ids(
@@ -496,14 +497,13 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             `torch.LongTensor` of shape `(3, B, L)`: in time, by rows and by columns.
 
         Raises:
-            ValueError: no grids, or the samples do not hold the placeholders of one image each.
+            ValueError: no grids or other ones, or the samples do not hold the placeholders of one image each.
         """
-        if image_grid_thw is None:
-            raise ValueError("`image_grid_thw` is None, so tokens have no rows; pass the processor's output whole.")
-        grids = image_grid_thw.repeat_interleave(max(1, len(is_image) // len(image_grid_thw)), 0)
+        own = _check_grids(image_grid_thw)
+        grids = own.repeat_interleave(max(1, len(is_image) // max(1, len(own))), 0)
         if len(grids) != len(is_image):
             raise ValueError(
-                f"There are {len(image_grid_thw)} images for {len(is_image)} prompts; allowed are one image per "
+                f"`image_grid_thw` has {len(own)} images for {len(is_image)} prompts; allowed are one image per "
                 "prompt, or an equal number of prompts in a row for each image."
             )
         counts = grids.prod(-1) // self.config.vision_config.spatial_merge_size**2
@@ -631,7 +631,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 (patch_mask.sum(dim=-1) >= plan.num_retained_tokens).all(),
                 lambda: (
                     f"An image has fewer patches than the {plan.num_retained_tokens} tokens to retain: they have "
-                    f"{patch_mask.sum(dim=-1).tolist()}; ask for fewer, or give larger images."
+                    f"{patch_mask.sum(dim=-1).tolist()}; set a smaller `num_retained_tokens`, give larger images, or "
+                    "keep all tokens by `pruning_method='none'`."
                 ),
             )
         return PruningSignals(
@@ -688,6 +689,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if kwargs.get("pixel_values_videos") is not None:
             raise ValueError("`pixel_values_videos` is given, but videos are not supported; ask about single frames.")
         plan = PruningPlan.resolve(self.config, num_retained_tokens, pruning_method)
+        batch_num_images = as_counts(batch_num_images)
         is_image, embed = None, self.get_input_embeddings()
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
@@ -1278,9 +1280,10 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
                 "This model has no SAM (`sam_config` is None), so it makes no masks; use `generate` for text answers "
                 "and leave `sam_pixel_values` out."
             )
-        if batch_num_images is not None and not (batch_num_images == 1).all():
+        counts = as_counts(batch_num_images)
+        if counts is not None and not (counts == 1).all():
             raise ValueError(
-                f"`batch_num_images` is {batch_num_images.tolist()}, but a mask is one of the only image of its "
+                f"`batch_num_images` is {counts.tolist()}, but a mask is one of the only image of its "
                 "conversation; give one image, or use `generate` for text answers and leave `sam_pixel_values` out."
             )
 
@@ -1338,6 +1341,19 @@ def _not_finite(model: nn.Module) -> list[str]:
         for name, weight in model.named_parameters()
         if type(weight.data) is torch.Tensor and not weight.is_meta and not is_finite(weight.data)
     ]
+
+
+def _check_grids(image_grid_thw: Any) -> torch.Tensor:
+    """The grids of Qwen-VL's images, or a `ValueError` that says what is wrong with them."""
+    mend = "frames, rows and columns of each image's patches; pass the processor's output whole."
+    if image_grid_thw is None:
+        raise ValueError(f"`image_grid_thw` is None; a Qwen-VL needs a tensor of shape (images, 3), {mend}")
+    if not isinstance(image_grid_thw, torch.Tensor) or image_grid_thw.is_floating_point():
+        kind = getattr(image_grid_thw, "dtype", type(image_grid_thw).__name__)
+        raise ValueError(f"`image_grid_thw` is a {kind}; allowed is a tensor of whole numbers, {mend}")
+    if image_grid_thw.ndim != 2 or image_grid_thw.shape[1] != 3:
+        raise ValueError(f"`image_grid_thw` has shape {tuple(image_grid_thw.shape)}; allowed is (images, 3), {mend}")
+    return image_grid_thw
 
 
 def _check_given_once(image_state: LiteLVLMImageState | None, **images: torch.Tensor | None) -> None:

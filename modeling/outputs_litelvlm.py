@@ -20,6 +20,7 @@ space.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import (
@@ -56,6 +57,24 @@ def _shape(value: object) -> str:
 def repeat_groups(values: torch.Tensor, sizes: int | list[int], repeats: int) -> torch.Tensor:
     """Values of shape `(I, ...)`, of which each group of that size, or of these sizes, is repeated in a row."""
     return torch.cat([group for group in values.split(sizes) for _ in range(repeats)])
+
+
+def as_counts(batch_num_images: Any) -> torch.Tensor | None:
+    """
+    Numbers of images as a tensor, which may be given as a list, as to Transformers' LLaVA-OneVision.
+
+    Raises:
+        ValueError: they are no whole numbers.
+    """
+    if isinstance(batch_num_images, (list, tuple)) and all(isinstance(number, int) for number in batch_num_images):
+        return torch.tensor(batch_num_images, dtype=torch.long)
+    if batch_num_images is None or (
+        isinstance(batch_num_images, torch.Tensor) and not batch_num_images.is_floating_point()
+    ):
+        return batch_num_images
+    raise ValueError(
+        f"`batch_num_images` is {batch_num_images!r}; allowed are whole numbers, the images of each conversation."
+    )
 
 
 @auto_docstring
@@ -125,9 +144,11 @@ class LiteLVLMImageState(ModelOutput):
         number = len(self.image_features if groups is None else groups)
         if batch_size % number:
             what = "images" if groups is None else "conversations' images"
+            # CODEPATH: of Qwen-VL a prompt has one image
+            hint = "" if self.image_grid_thw is not None else " (of several, `batch_num_images` says how many)"
             raise ValueError(
-                f"There are {number} {what} for {batch_size} prompts; allowed are one image per prompt (of several, "
-                "`batch_num_images` says how many), or an equal number of prompts in a row for each image."
+                f"There are {number} {what} for {batch_size} prompts; allowed are one image per prompt{hint}, or an "
+                "equal number of prompts in a row for each image."
             )
         repeats = batch_size // number
         if repeats == 1:
@@ -238,4 +259,11 @@ class LiteLVLMSegmentationOutput(CausalLMOutputWithPast):
         return f"{type(self).__name__}({_shapes(self)})"
 
 
-__all__ = ["IMAGE_INPUTS", "LiteLVLMImageState", "LiteLVLMModelOutput", "LiteLVLMSegmentationOutput", "repeat_groups"]
+__all__ = [
+    "IMAGE_INPUTS",
+    "LiteLVLMImageState",
+    "LiteLVLMModelOutput",
+    "LiteLVLMSegmentationOutput",
+    "as_counts",
+    "repeat_groups",
+]

@@ -11,7 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The `referring-segmentation` pipeline: an image and a text in, masks and the answer out."""
+"""
+The `referring-segmentation` pipeline: an image and a text in, masks and the answer out. Beside it stands Transformers'
+own for models without masks, as a saved folder can name what is in this file only.
+"""
 
 import hashlib
 import os
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import Pipeline
+from transformers import ImageTextToTextPipeline, Pipeline
 
 from .images_litelvlm import load_rgb
 from .outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
@@ -50,7 +53,15 @@ class ReferringSegmentationPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
+        """
+        Raises:
+            ValueError: a model without masks, or a processor of another model.
+        """
         super().__init__(*args, **kwargs)
+        if self.model.config.sam_config is None:
+            raise ValueError(
+                'This model makes no masks; ask it for text by `pipeline("image-text-to-text", model=...)`.'
+            )
         self.processor.check_fits(self.model.config)
 
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
@@ -249,4 +260,4 @@ def _pairs(images: Any, text: Any) -> Iterator[dict[str, Any]]:
     return ({"image": image, "text": one} for image, one in zip(_each(images), _each(text), strict=True))
 
 
-__all__ = ["ReferringSegmentationPipeline"]
+__all__ = ["ImageTextToTextPipeline", "ReferringSegmentationPipeline"]

@@ -55,6 +55,7 @@ from .chat_litelvlm import (
     QUESTION_TEMPLATES,
     SPLIT,
     as_turns,
+    check_single_question,
     is_conversation,
     message_text,
     read_messages,
@@ -220,6 +221,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         """
         text_options, image_options = self._options(kwargs)
         turns = as_turns("text", text)
+        if self.chat_template == PALIGEMMA_CHAT_TEMPLATE:
+            check_single_question([["user"] * len(conversation) for conversation in turns])
         groups = _group_images(images, len(turns))
         template = self.question_template if question_template is None else question_template
         if "{}" not in template:
@@ -300,7 +303,8 @@ class LiteLVLMProcessor(ProcessorMixin):
 
         Raises:
             ValueError: several images in a conversation where masks are wanted, an image for some of several
-                conversations only, or options that this processor does not know.
+                conversations only, a conversation of several turns where PaliGemma reads one question, or options that
+                this processor does not know.
         """
         if return_tensors not in ("pt", "auto", None):
             raise ValueError(f"`return_tensors` is {return_tensors!r}; allowed is 'pt'.")
@@ -312,6 +316,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         options = self._options({**(processor_kwargs or {}), **further})
         single = is_conversation(conversation)
         conversations = [read_messages(messages) for messages in ([conversation] if single else conversation)]
+        if template == PALIGEMMA_CHAT_TEMPLATE:
+            check_single_question([[message["role"] for message in messages] for messages in conversations])
         images: list[list[Any]] = []
         guides: list[list[list[str]]] = []
         for messages in conversations or [[]]:
@@ -622,7 +628,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             [`add_masks`] adds.
 
         Raises:
-            ValueError: another number of sizes than of answers.
+            ValueError: another number of sizes than of answers, or a decoder that is not loaded.
         """
         answers, sizes = self.decode_answers(sequences, inputs), torch.as_tensor(target_sizes).long().tolist()
         if len(answers) != len(sizes):

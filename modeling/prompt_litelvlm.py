@@ -314,9 +314,19 @@ def _count(attention_mask: Any, first: int) -> Any:
 
 def check_placeholders(is_image: torch.Tensor, num_tokens: list[int], config: LiteLVLMConfig) -> None:
     """Raises a `ValueError` if samples, `(B, L)`, do not hold these numbers of placeholders."""
-    counts = torch.as_tensor(num_tokens, device=is_image.device)
-    message = _wrong_placeholders(num_tokens, config.image_token_id)
-    torch_compilable_check((is_image.sum(dim=-1) == counts).all(), message)
+    held, token_id = is_image.sum(dim=-1), config.image_token_id
+    counts = torch.as_tensor(num_tokens, device=held.device)
+
+    def message() -> str:
+        # CODEPATH: of Qwen-VL's images, of which a sample has one, the grid says how many tokens they have
+        if config.has_external_guide:
+            return (
+                f"`image_grid_thw` gives images of {num_tokens} visual tokens, but the samples hold {held.tolist()} "
+                f"image placeholders (id {token_id}); pass the processor's output whole."
+            )
+        return _wrong_placeholders(num_tokens, token_id)
+
+    torch_compilable_check((held == counts).all(), message)
 
 
 def _wrong_placeholders(num_tokens: int | list[int], image_token_id: int) -> str:

@@ -23,11 +23,15 @@ from jinja2 import Environment, meta
 from PIL import Image
 
 from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
+from litelvlm.benchmark.presets import PRESETS
 from litelvlm.commands.main import main
+from litelvlm.configuration.configuration_litelvlm import LiteLVLMConfig
+from litelvlm.conversion.key_mappings import LLAVA_TYPES
 from litelvlm.hub_cards import TARGETS, render_card
 from litelvlm.hub_cards.cards import FOLDER, results_table
 
-CONFIG = '{"model_type": "litelvlm"}'
+CONFIG = (TINY_MODEL / "config.json").read_text(encoding="utf-8")
+TEXT_TARGETS = [target for target, values in TARGETS.items() if values["answers"] == "text"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -51,7 +55,7 @@ def test_target_has_every_value_that_the_template_names(target):
 def test_metadata_is_complete(target):
     data = ModelCard(render_card(target)).data
     assert data.library_name == "transformers" and {"litelvlm", "custom_code"} <= set(data.tags)
-    assert data.pipeline_tag == ("image-text-to-text" if "llava" in target else "image-segmentation")
+    assert data.pipeline_tag == ("image-text-to-text" if target in TEXT_TARGETS else "image-segmentation")
     assert data.license == "other" or not data.license_name
     assert data.license != "other" or (data.license_name and data.license_link == base_page(target))
     if target == "litelvlm-tiny":
@@ -129,7 +133,7 @@ def test_readme_shows_figures_of_the_card():
 @pytest.mark.parametrize("target", TARGETS)
 def test_code_of_the_card_runs(target, request):
     """On the embedded model; for the card of a model without masks, on the embedded one without its mask decoder."""
-    masks = "llava" not in target
+    masks = target not in TEXT_TARGETS
     folder = TINY_MODEL if masks else request.getfixturevalue("saved_text_only")
     (code,) = re.findall(r"```python\n(.*?)```", render_card(target), flags=re.DOTALL)
     code = code.replace(f'"org/{target}"', repr(str(folder))).replace('"image.png"', repr(str(EXAMPLE_IMAGE)))
@@ -192,3 +196,99 @@ def test_card_that_cannot_be_written_is_one_line(tmp_path, capsys, name, config,
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
     assert not (tmp_path / name / "README.md").exists()
+
+
+def qwen(kind):
+    return LiteLVLMConfig(
+        backbone_config={"model_type": kind}, guide_config={"model_type": "clip"}, position_mode="original"
+    )
+
+
+def paligemma():
+    guide = {"vision_config": {"hidden_size": 1152}, "text_config": {"hidden_size": 1152, "projection_size": 1152}}
+    backbone = {"model_type": "paligemma", "text_config": {"model_type": "gemma"}}
+    return LiteLVLMConfig(backbone_config=backbone, guide_config={"model_type": "siglip"} | guide)
+
+
+def llava_next(language_model="mistral"):
+    text = {"model_type": language_model}
+    return LiteLVLMConfig(backbone_config={"model_type": "llava_next", "text_config": text})
+
+
+# A configuration of each host, without weights
+HOSTS = {
+    "litelvlm-tiny": lambda: LiteLVLMConfig.from_pretrained(TINY_MODEL),
+    "litelvlm-glamm-refseg": PRESETS["glamm-7b"].make_config,
+    "litelvlm-llava-1.5-7b": PRESETS["llava-1.5-7b"].make_config,
+    "litelvlm-llava-next-7b": llava_next,
+    "litelvlm-llava-interleave-7b": PRESETS["llava-interleave-7b"].make_config,
+    "litelvlm-llava-onevision-7b": PRESETS["llava-onevision-7b"].make_config,
+    "litelvlm-paligemma-3b": paligemma,
+    "litelvlm-paligemma2-3b": PRESETS["paligemma2-3b"].make_config,
+    "litelvlm-qwen2-vl-7b": lambda: qwen("qwen2_vl"),
+    "litelvlm-qwen2.5-vl-7b": lambda: qwen("qwen2_5_vl"),
+}
+
+
+def write_config(folder, config):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+
+
+def test_every_host_that_converts_has_a_card_but_vipllava():
+    named = {values["host"]["backbone"] for values in TARGETS.values()}
+    assert named == set(LLAVA_TYPES) - {"vipllava"}
+    assert set(TEXT_TARGETS) < set(HOSTS)
+
+
+@pytest.mark.parametrize("target", HOSTS)
+def test_card_is_written_for_the_host_that_it_is_of_and_for_no_other(tmp_path, capsys, target):
+    write_config(tmp_path / "folder", HOSTS[target]())
+    assert main(["card", str(tmp_path / "folder"), "--target", target]) == 0
+    capsys.readouterr()
+    same = {name for name, values in TARGETS.items() if values["answers"] == "masks"}
+    same = same if target in same else {target}
+    for other in TARGETS.keys() - same:
+        assert main(["card", str(tmp_path / "folder"), "--target", other, "--force"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"but {other} is the card of " in error
+        assert target in error.partition("Those that fit: ")[2]
+    assert (tmp_path / "folder" / "README.md").read_text(encoding="utf-8") == render_card(target)
+
+
+@pytest.mark.parametrize(
+    ("config", "target", "message"),
+    [
+        (lambda: llava_next("llama"), "litelvlm-llava-next-7b", "language_model llama"),
+        (
+            lambda: LiteLVLMConfig(backbone_config={"model_type": "vipllava"}),
+            "litelvlm-llava-1.5-7b",
+            "holds a model of backbone vipllava",
+        ),
+    ],
+)
+def test_card_of_a_host_that_no_card_is_of_says_so(tmp_path, capsys, config, target, message):
+    write_config(tmp_path / "folder", config())
+    assert main(["card", str(tmp_path / "folder"), "--target", target]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "No card fits it; write README.md yourself" in error
+    assert not (tmp_path / "folder" / "README.md").exists()
+
+
+def test_card_of_another_conversion_is_refused(tmp_path, capsys):
+    """LISA's layout and GLaMM's become models of one kind, which the conversion's report tells apart."""
+    folder = tmp_path / "litelvlm-lisa-7b"
+    folder.mkdir()
+    (folder / "config.json").write_text(CONFIG)
+    (folder / "conversion_report.json").write_text('{"kind": "glamm"}')
+    assert main(["card", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "kind glamm" in error and "kind lisa" in error
+    assert error.endswith("Those that fit: litelvlm-glamm-refseg; name one by `--target`.\n")
+    assert main(["card", str(folder), "--target", "litelvlm-glamm-refseg"]) == 0
+
+
+def test_card_of_a_qwen_says_where_its_guide_comes_from_and_what_it_refuses():
+    card = render_card("litelvlm-qwen2.5-vl-7b")
+    assert "of a CLIP beside it" in card and "several images" not in card
+    assert "of its CLIP" in render_card("litelvlm-llava-next-7b")

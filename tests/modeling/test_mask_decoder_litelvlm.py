@@ -13,8 +13,11 @@
 # limitations under the License.
 """PaliGemma's mask decoder against its published description in NumPy, and its file without pickles."""
 
+import json
+import struct
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -23,19 +26,23 @@ import torch
 from litelvlm import LiteLVLMMaskDecoder
 from litelvlm.commands.main import main
 from litelvlm.conversion.mask_decoder import convert_mask_decoder
+from litelvlm.modeling.locations_litelvlm import add_masks, read_locations
 
 CODES = torch.tensor([[i * 8 % 128 for i in range(16)], [127 - i for i in range(16)]])
 BOX = "<loc0256><loc0512><loc0768><loc1023>"
 
 
-def published(hidden_size=16, code_size=8):
+def published(hidden_size=16, code_size=8, num_codes=128):
     """Random arrays by the names, and in the layouts, of vae-oid.npz, with one of its encoder."""
     rng = np.random.default_rng(0)
     convs = {"decoder.0": (hidden_size, code_size, 1, 1), "decoder.12": (1, hidden_size // 8, 1, 1)}
     for block in (2, 3):
         for layer, kernel in ((0, 3), (2, 3), (4, 1)):
             convs[f"decoder.{block}.net.{layer}"] = (hidden_size, hidden_size, kernel, kernel)
-    arrays = {"_vq_vae._embedding": rng.normal(size=(128, code_size)), "encoder.0.weight": rng.normal(size=(2, 2))}
+    arrays = {
+        "_vq_vae._embedding": rng.normal(size=(num_codes, code_size)),
+        "encoder.0.weight": rng.normal(size=(2, 2)),
+    }
     for i, halves in enumerate((1, 2, 4, 8)):  # a transposed convolution has its inputs first
         before = hidden_size if i == 0 else 2 * hidden_size // halves
         convs[f"decoder.{4 + 2 * i}"] = (before, hidden_size // halves, 4, 4)
@@ -180,3 +187,67 @@ def test_command_converts_it(tmp_path, capsys):
     assert main(arguments) == 0
     assert "PaliGemma's mask decoder" in capsys.readouterr().out
     assert LiteLVLMMaskDecoder.from_pretrained(tmp_path / "decoder").config.hidden_size == 16
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_codes": 64}, "`num_codes` is 64; allowed are whole numbers of at least 128"),
+        ({"hidden_size": 4}, "`hidden_size` is 4; allowed are whole numbers of at least 8"),
+        ({"hidden_size": 8.0}, r"`hidden_size` is 8\.0"),
+        ({"code_size": 0}, "`code_size` is 0; allowed are whole numbers of at least 1"),
+    ],
+)
+def test_decoder_of_sizes_that_cannot_work_is_refused_as_it_is_made(tmp_path, sizes, message):
+    config = LiteLVLMMaskDecoder.config_class(**{"hidden_size": 16, "code_size": 8} | sizes)
+    with pytest.raises(ValueError, match=message):
+        LiteLVLMMaskDecoder(config)
+
+
+@pytest.mark.parametrize("sizes", [{"num_codes": 64}, {"hidden_size": 4}])
+def test_decoder_of_such_sizes_is_refused_as_it_is_loaded_or_converted(tmp_path, sizes):
+    (name,) = sizes
+    LiteLVLMMaskDecoder(LiteLVLMMaskDecoder.config_class(hidden_size=16, code_size=8)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    with pytest.raises(ValueError, match=f"`{name}` is {sizes[name]}"):
+        LiteLVLMMaskDecoder.from_pretrained(tmp_path)
+    np.savez(tmp_path / "vae.npz", **published(**sizes))
+    with pytest.raises(ValueError, match=f"vae.npz' .*`{name}` is {sizes[name]}"):
+        convert_mask_decoder(tmp_path / "vae.npz", tmp_path / "decoder")
+    assert not (tmp_path / "decoder").exists()
+
+
+def test_file_of_another_kind_with_its_ending_is_named(tmp_path):
+    with open(tmp_path / "vae.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(
+        ValueError, match=r"vae.npz' cannot be read as an .npz file of numbers: it holds one array, as"
+    ):
+        convert_mask_decoder(tmp_path / "vae.npz", tmp_path / "decoder")
+
+
+@pytest.mark.parametrize("damage", ["numbers of two kinds", "deflated", "method"])
+def test_archive_that_cannot_be_read_is_named_whatever_the_damage(tmp_path, damage):
+    path = tmp_path / "vae.npz"
+    np.savez_compressed(path, **published() | {"decoder.12.bias": np.zeros(1, [("a", "f4"), ("b", "f4")])})
+    if damage != "numbers of two kinds":
+        np.savez_compressed(path, **published())
+        content = bytearray(path.read_bytes())
+        info = zipfile.ZipFile(path).infolist()[0]
+        if damage == "deflated":  # the compressed bytes themselves
+            start = info.header_offset + 30 + len(info.filename) + 20
+            content[start : start + 40] = b"\xff" * 40
+        else:  # a way to compress that nobody knows
+            at = content.index(b"PK\x01\x02") + 10
+            content[at : at + 2] = struct.pack("<H", 77)
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"vae.npz' cannot be read as an .npz file of numbers: ."):
+        convert_mask_decoder(path, tmp_path / "decoder")
+
+
+def test_decoder_that_is_not_loaded_is_refused_and_says_how_to_load_it(decoder_folder):
+    objects = read_locations(f"{BOX} dog", (8, 8))  # which needs no decoder
+    for given in (str(decoder_folder), decoder_folder):
+        with pytest.raises(ValueError, match=r"`mask_decoder` is .*decoder.*LiteLVLMMaskDecoder.from_pretrained"):
+            add_masks(objects, (8, 8), given)

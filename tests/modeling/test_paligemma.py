@@ -232,13 +232,61 @@ def test_flash_attention_is_refused_as_it_reads_in_one_direction(wrapped):
         model(**processor(IMAGES[0], QUESTIONS[0]))
 
 
+def said(role, text):
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+@pytest.mark.parametrize("paligemma", ["gemma"], indirect=True)
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([("user", "a"), ("assistant", "b"), ("user", "c")], "roles user, assistant, user, but"),
+        ([("user", "a"), ("user", "b")], "2 questions, but"),
+        ([("assistant", "a")], "roles assistant, but|no message of the user"),
+        ([("system", "short"), ("user", "a")], "a message of the system, but .* write what it says into the question"),
+    ],
+)
+def test_conversations_are_refused_for_what_paligemma_does_not_read(wrapped, messages, reason):
+    _, processor = wrapped
+    conversation = [said(*message) for message in messages]
+    for tokenize in (True, False):
+        with pytest.raises(ValueError, match=reason) as raised:
+            processor.apply_chat_template(conversation, tokenize=tokenize)
+        assert "take turns" not in str(raised.value) and "chat_template" not in str(raised.value)
+    # A template of one's own decides by itself
+    own = "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"
+    if len(messages) > 1:
+        assert processor.apply_chat_template(conversation, chat_template=own).startswith(messages[0][1])
+
+
+@pytest.mark.parametrize("paligemma", ["gemma"], indirect=True)
 def test_only_one_question_and_its_whole_answer_are_taken(wrapped):
     _, processor = wrapped
-    with pytest.raises(ValueError, match="PaliGemma reads one message of the user and answers it"):
-        processor(IMAGES[0], [["what?", "where?"]], [["a dog"]])
+    for answers in (None, [["a dog"]], [["a dog", "there"]]):
+        with pytest.raises(
+            ValueError, match=r"2 questions, but PaliGemma reads one .* list of texts with the image alone"
+        ):
+            processor(IMAGES[0], [["what?", "where?"]], answers)
     messages = [{"role": "user", "content": "what?"}, {"role": "assistant", "content": "a"}]
     with pytest.raises(ValueError, match="`continue_final_message` is set, but PaliGemma"):
         processor.apply_chat_template(messages, tokenize=True, continue_final_message=True)
+
+
+@pytest.mark.parametrize("paligemma", ["gemma"], indirect=True)
+def test_conversion_says_each_reason_once_and_whose_prompts_are_written(paligemma, capsys):
+    folder = paligemma[2]
+    arguments = [str(folder / "lvlm"), str(folder / "converted"), "--clip", str(folder / "siglip")]
+    assert main(["convert", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    left_out = [line for line in lines if line.startswith("left out:")]
+    # The tower's tensors, which the checkpoint has itself, and what scales SigLIP's loss
+    assert len(left_out) == 2 and "in place of the CLIP's" in "".join(left_out)
+    (prompts,) = (line for line in lines if line.startswith("prompts:"))
+    assert "of its own" not in prompts and "one question and its answer" in prompts
+    report = json.loads((folder / "converted" / "conversion_report.json").read_text())
+    assert report["conversation"] == "paligemma"
+    taken = {entry["key"]: entry["instead"] for entry in report["dropped"] if "instead" in entry}
+    assert taken["vision_model.embeddings.patch_embedding.bias"].endswith("embeddings.patch_embedding.bias")
 
 
 @torch.no_grad()

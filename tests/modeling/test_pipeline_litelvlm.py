@@ -13,14 +13,19 @@
 # limitations under the License.
 """The pipeline: one call, many calls, batches and streams give the same entries."""
 
+import os
+import subprocess
+import sys
+
 import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import GenerationConfig, pipeline
+from transformers import GenerationConfig, ImageTextToTextPipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
+from litelvlm import LiteLVLMConfig
 from litelvlm.modeling.pipeline_litelvlm import ReferringSegmentationPipeline
 
 RNG = np.random.default_rng(0)
@@ -279,3 +284,63 @@ def test_model_answers_in_the_image_text_to_text_pipeline_too(pipe, tmp_path):
     parts = [{"type": "image", "image": ITEMS[0]["image"]}, {"type": "text", "text": "What is this?"}]
     (result,) = chat([{"role": "user", "content": parts}])
     assert result["generated_text"][-1]["role"] == "assistant"
+
+
+@pytest.fixture
+def text_only(make_text_model, processor, tmp_path):
+    """A saved model without SAM, and what it answers about the first item by itself."""
+    model = make_text_model(sam_config=None)
+    processor.with_masks, processor.question_template = False, "{}"
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "saved")
+    inputs = processor(ITEMS[0]["image"], "What is this?")
+    tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    return str(tmp_path / "saved"), processor.decode_answers(tokens, inputs)[0]
+
+
+def test_saved_model_without_masks_is_loaded_into_the_pipeline_for_text(text_only):
+    folder, expected = text_only
+    parts = [{"type": "image", "image": ITEMS[0]["image"]}, {"type": "text", "text": "What is this?"}]
+    for options in ({"trust_remote_code": True}, {"task": "image-text-to-text"}, {}):
+        chat = pipeline(model=folder, **options)
+        assert chat.task == "image-text-to-text" and type(chat) is ImageTextToTextPipeline
+        (result,) = chat([{"role": "user", "content": parts}], max_new_tokens=4, do_sample=False)
+        assert result["generated_text"][-1]["content"].strip() == expected
+
+
+def test_pipeline_for_masks_refuses_a_model_without_as_it_is_made(text_only):
+    with pytest.raises(ValueError, match=r"makes no masks.*`pipeline\(.image-text-to-text., model=.*`"):
+        pipeline("referring-segmentation", model=text_only[0])
+
+
+def test_task_follows_the_masks_that_a_model_makes(make_text_model, processor, tmp_path):
+    """Where SAM is left out as a model is loaded, too."""
+    make_text_model().save_pretrained(tmp_path)
+    for sam_config, task in ((None, "image-text-to-text"), (..., "referring-segmentation")):
+        options = {} if sam_config is ... else {"sam_config": sam_config}
+        config = LiteLVLMConfig.from_pretrained(tmp_path, **options)
+        assert list(config.custom_pipelines) == list(config.to_dict()["custom_pipelines"]) == [task]
+        again = LiteLVLMConfig.from_dict(config.to_dict())
+        assert list(again.custom_pipelines) == [task]
+    # Of a repository on the Hub Transformers writes its name before that of the code
+    held = config.to_dict()
+    held["custom_pipelines"][task]["impl"] = f"org/name--{held['custom_pipelines'][task]['impl']}"
+    assert LiteLVLMConfig.from_dict(held).custom_pipelines[task]["impl"].startswith("org/name--")
+
+
+def test_saved_model_without_masks_answers_in_a_pipeline_without_the_package(text_only, tmp_path):
+    folder, expected = text_only
+    ITEMS[0]["image"].save(tmp_path / "image.png")
+    code = (
+        "import sys\n"
+        "sys.modules['litelvlm'] = None\n"
+        "from transformers import pipeline\n"
+        f"chat = pipeline(model={folder!r}, trust_remote_code=True)\n"
+        "parts = [{'type': 'image', 'path': 'image.png'}, {'type': 'text', 'text': 'What is this?'}]\n"
+        "(result,) = chat([{'role': 'user', 'content': parts}], max_new_tokens=4, do_sample=False)\n"
+        "print(result['generated_text'][-1]['content'].strip() == "
+        f"{expected!r})\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.strip() == "True", done.stderr[-2000:]

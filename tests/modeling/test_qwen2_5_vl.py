@@ -393,8 +393,6 @@ def test_what_does_not_fit_is_refused(wrapped):
             model(**{key: value for key, value in inputs.items() if key != name})
     with pytest.raises(ValueError, match="products add up to the number of patches"):
         model.encode_image(inputs["pixel_values"][1:], image_grid_thw=inputs["image_grid_thw"])
-    with pytest.raises(ValueError, match="fewer patches than the 16 tokens to retain"):
-        model(**inputs, num_retained_tokens=16)
     # Two images in one prompt
     two = processor(IMAGES[:2], QUESTIONS[:2])
     images = {name: two[name] for name in IMAGE_INPUTS if name in two}
@@ -404,7 +402,7 @@ def test_what_does_not_fit_is_refused(wrapped):
         model.encode_image(**images, batch_num_images=torch.tensor([2]))
     with pytest.raises(ValueError, match="holds 2 images, but with an external guide one is allowed"):
         processor([IMAGES[:2]], QUESTIONS[0])
-    with pytest.raises(ValueError, match=r"must hold \[24\] image placeholders .* all of its images"):
+    with pytest.raises(ValueError, match=r"`image_grid_thw` .* \[24\] visual tokens, but .* hold \[15\] image pl"):
         model(**inputs | {name: processor(IMAGES[1], "x")[name] for name in images})
     # Videos
     with pytest.raises(ValueError, match="videos are not supported"):
@@ -420,6 +418,68 @@ def test_what_does_not_fit_is_refused(wrapped):
     model.config.position_mode = "consecutive"
     with pytest.raises(ValueError, match=r"'consecutive'; a 'qwen2_5_vl' places .* only 'original'"):
         model(**inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("qwen", HOSTS, indirect=True)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda grid: None, r"`image_grid_thw` is None"),
+        (lambda grid: grid - torch.tensor([0, 2, 0]), r"`image_grid_thw` .*visual tokens, but .* placeholders"),
+        (lambda grid: grid.repeat(2, 1), r"`image_grid_thw` has 2 images for 1 prompts"),
+        (lambda grid: grid[0], r"`image_grid_thw` has shape \(3,\); allowed is \(images, 3\)"),
+        (lambda grid: grid.tolist(), r"`image_grid_thw` is a list; allowed is a tensor"),
+        (lambda grid: grid.float(), r"`image_grid_thw` is a .*float32.*; allowed is a tensor of whole numbers"),
+    ],
+)
+def test_grids_that_do_not_fit_are_named_and_not_a_number_of_images(wrapped, change, message):
+    """With positions, which are made of the grid, and without."""
+    model, processor = wrapped
+    inputs = processor(IMAGES[0], QUESTIONS[0])
+    positions = model.model.grid_position_ids(
+        inputs["input_ids"] == model.config.image_token_id, inputs["image_grid_thw"], inputs["attention_mask"]
+    )
+    wrong = dict(inputs) | {"image_grid_thw": change(inputs["image_grid_thw"])}
+    for run in (
+        lambda: model(**wrong),
+        lambda: model.generate(**wrong, max_new_tokens=1),
+        lambda: model(**wrong, position_ids=positions),
+    ):
+        with pytest.raises(ValueError, match="image_grid_thw") as raised:
+            run()
+        assert "batch_num_images" not in str(raised.value)
+    with pytest.raises(ValueError, match=message):
+        model(**wrong)
+
+
+def test_budget_beyond_an_image_is_refused_in_every_call_and_says_what_to_do(qwen, wrapped):
+    """Only an image tells how many tokens it has, so that loading cannot."""
+    model, _ = from_backbone(qwen[3] / "lvlm", qwen[3] / "clip", num_retained_tokens=5000)
+    inputs = wrapped[1](IMAGES, QUESTIONS)
+    for run in (lambda: model(**inputs), lambda: model.generate(**inputs, max_new_tokens=1)):
+        with pytest.raises(
+            ValueError, match=r"5000 tokens to retain: they have \[15, 24, 16\]; set a smaller .*'none'"
+        ):
+            run()
+    with torch.no_grad():
+        assert model(**inputs, pruning_method="none").num_retained_tokens is None
+        assert model(**inputs, num_retained_tokens=15).num_retained_tokens.tolist() == [15] * 3
+    with pytest.raises(ValueError, match=r"`num_retained_tokens` is 40000; allowed are integers from 1 to 32768"):
+        from_backbone(qwen[3] / "lvlm", qwen[3] / "clip", num_retained_tokens=40000)
+
+
+@torch.no_grad()
+def test_state_of_other_images_is_refused_without_asking_for_their_number(wrapped):
+    model, processor = wrapped
+    two, inputs = processor(IMAGES[:2], QUESTIONS[:2]), processor(IMAGES[0], QUESTIONS[0])
+    state = model.encode_image(**{name: two[name] for name in IMAGE_INPUTS if name in two})
+    prompts = {name: value for name, value in inputs.items() if name not in IMAGE_INPUTS}
+    positions = torch.arange(inputs["input_ids"].shape[1])[None]
+    for options in ({}, {"position_ids": positions}):
+        with pytest.raises(ValueError, match="2 images for 1 prompts") as raised:
+            model(**prompts, image_state=state, **options)
+        assert "batch_num_images" not in str(raised.value)
 
 
 def test_guides_and_configurations_that_do_not_fit_are_refused(qwen, wrapped, config_values, tmp_path):

@@ -269,6 +269,34 @@ def test_what_knows_of_one_image_is_refused(host):
         encode(model, host.processor, GROUPS, QUESTIONS)
 
 
+@pytest.mark.parametrize("host", ["llava_next", "llava_onevision"], indirect=True)
+def test_budget_beyond_an_image_in_crops_is_refused_in_every_call(host):
+    """It may be that of a larger image, so that the configuration takes it."""
+    host.model.config.num_retained_tokens = host.model.config.num_patches
+    inputs = host.processor([IMAGES[2]], QUESTIONS[:1])
+    for run in (lambda: host.model(**inputs), lambda: host.model.generate(**inputs, max_new_tokens=1)):
+        with pytest.raises(
+            ValueError, match=r"fewer patches than the \d+ tokens to retain: .* set a smaller .*'none'"
+        ):
+            run()
+
+
+def test_numbers_of_images_may_be_a_list(host):
+    model, inputs = host.model, host.processor(GROUPS, QUESTIONS)
+    listed = dict(inputs) | {"batch_num_images": inputs["batch_num_images"].tolist()}
+    with torch.no_grad():
+        assert torch.equal(model(**listed).logits, model(**inputs).logits)
+    for options in ({}, {"num_beams": 2}, {"cache_implementation": "static"}):
+        expected = model.generate(**inputs, **GENERATE, **options)
+        assert torch.equal(model.generate(**listed, **GENERATE, **options), expected), options
+    state = model.encode_image(**split_images(listed)[1])
+    assert torch.equal(state.batch_num_images, inputs["batch_num_images"])
+    for wrong in ([2.0, 1.0], ["2", "1"], inputs["batch_num_images"].float(), 3):
+        for run in (model, model.generate):
+            with pytest.raises(ValueError, match=r"`batch_num_images` (is|has)"):
+                run(**dict(inputs) | {"batch_num_images": wrong})
+
+
 def test_numbers_that_do_not_add_up_are_named(host):
     model, inputs = host.model, host.processor(GROUPS, QUESTIONS)
     for wrong, message in (
@@ -311,13 +339,15 @@ def test_model_with_sam_answers_about_several_images_in_text_only(make_text_mode
         lambda: model(**inputs, **pixels),
         lambda: model(**prompts, **pixels, image_state=state),
         lambda: model.encode_image(**images, **pixels),
+        lambda: model.segment(**dict(inputs) | {"batch_num_images": [2, 1]}, **pixels),
     ):
         with pytest.raises(ValueError, match=refused):
             run()
     # One image each, said so, is as it is unsaid
     expected = model.segment(**with_masks, **GENERATE)
-    got = model.segment(**with_masks, batch_num_images=torch.tensor([1, 1]), **GENERATE)
-    assert torch.equal(got.sequences, expected.sequences) and len(got.pred_masks) == 2
+    for ones in (torch.tensor([1, 1]), [1, 1]):
+        got = model.segment(**with_masks, batch_num_images=ones, **GENERATE)
+        assert torch.equal(got.sequences, expected.sequences) and len(got.pred_masks) == 2
 
 
 @torch.no_grad()

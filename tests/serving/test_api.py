@@ -39,6 +39,7 @@ def message(image=IMAGE, text=QUESTION):
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 
+ASKED = {"role": "user", "content": "Where?"}
 TURNS = [{"role": role, "content": "x" * 2000} for role in ("assistant", "user") * 4]
 
 
@@ -116,6 +117,13 @@ def test_model_without_masks_chats_whole_and_in_pieces_and_refuses_to_segment(ma
     lines = [line.removeprefix("data: ") for line in streamed.splitlines() if line]
     deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
     assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
+    # About several images the answer is another
+    other = base64.b64encode(io_of(Image.open(EXAMPLE_IMAGE).rotate(90))).decode()
+    asked = chat(max_tokens=4, messages=[message(), ASKED | {"role": "assistant"}, message(other)])
+    several = client.post("/v1/chat/completions", json=asked).json()
+    one = client.post("/v1/chat/completions", json=chat(max_tokens=4)).json()
+    assert several["choices"][0]["message"]["content"]
+    assert several["usage"]["prompt_tokens"] > one["usage"]["prompt_tokens"] + 256
     refused = client.post("/v1/segment", json=GIVEN)
     assert refused.status_code == 422 and "answers in text only" in refused.json()["error"]["message"]
 
@@ -148,10 +156,14 @@ def test_stream_that_fails_says_so_in_the_stream(make_client):
     assert answer.status_code == 200 and "was lost" in json.loads(last.removeprefix("data: "))["error"]["message"]
 
 
-def file_of(width, height):
+def io_of(image):
     buffer = io.BytesIO()
-    Image.new("1", (width, height)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def file_of(width, height):
+    return base64.b64encode(io_of(Image.new("1", (width, height)))).decode()
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -195,8 +207,11 @@ def test_request_beyond_the_limits_is_told_which(status, message, body, client):
     ("status", "message", "body"),
     [
         (404, "There is no model 'gpt' here, only 'litelvlm-tiny'", {"model": "gpt"}),
-        (422, "hold 0 images; allowed is one", {"messages": [{"role": "user", "content": "hello"}]}),
-        (422, "hold 2 images; allowed is one", {"messages": [message()] * 2}),
+        (422, "hold 0 images; allowed are 1 to 8", {"messages": [{"role": "user", "content": "hello"}]}),
+        (422, "hold 9 images; allowed are 1 to 8", {"messages": [message()] * 9}),
+        (422, "hold 1 images; allowed are 1 to 8, of the user", {"messages": [message() | {"role": "system"}, ASKED]}),
+        (422, "holds 2 images, but a mask is one of the only", {"messages": [message()] * 2}),
+        (422, "base64", {"messages": [message(), message("x")]}),
         (422, "not the user's", {"messages": [message(), {"role": "assistant", "content": "x"}]}),
         (422, "18000 characters; allowed are 16000 in all", {"messages": [message(text="x" * 2000), *TURNS]}),
         (422, "`temperature`", {"temperature": 0.7}),

@@ -19,10 +19,13 @@ import pytest
 import torch
 from PIL import Image
 
-from litelvlm import EXAMPLE_IMAGE, load_tiny
+from litelvlm import EXAMPLE_IMAGE, from_backbone, load_tiny
 from litelvlm.data.masks import decode_segmentation
 from litelvlm.serving.settings import RefusedError, Settings
 from litelvlm.serving.worker import Question, Worker
+
+from ..hosts import write_onevision
+from ..paligemma import write_paligemma
 
 TEXTS = ("the red circle", "the green star")
 
@@ -191,6 +194,69 @@ def test_model_without_masks_answers_conversations_as_generate_does(images):
     with pytest.raises(RefusedError, match="text only, without masks; ask /v1/chat/completions") as raised:
         worker.prepare(Question(images[0], TEXTS))
     assert raised.value.status == 422
+
+
+@pytest.fixture(params=["tiny", "llava_onevision"])
+def text_model(request, tmp_path):
+    """A model that answers in text about several images: whole ones, or in crops where an image is alone."""
+    model, processor = load_tiny(sam_config=None)
+    processor.with_masks = False
+    if request.param == "llava_onevision":
+        write_onevision(tmp_path, processor)
+        model, processor = from_backbone(tmp_path / "lvlm", tmp_path / "siglip", num_retained_tokens=5)
+    return model, processor
+
+
+def test_conversations_about_several_images_are_answered_as_generate_does(text_model, images):
+    model, processor = text_model
+    worker, options = Worker(model, processor), {"max_new_tokens": 6}
+    image, text = {"type": "image"}, {"type": "text", "text": "Where is it?"}
+    turns = ({"role": "user", "content": [text, image]}, {"role": "assistant", "content": [text | {"text": "There."}]})
+    conversations = [
+        ([images[0], images[1]], ({"role": "user", "content": [image, image, text]},)),
+        ([images[1], images[0]], ({"role": "user", "content": [image, image, text]},)),
+        (images[:1], ({"role": "user", "content": [image, text]},)),
+        (images, (*turns, {"role": "user", "content": [image, text, image]})),
+    ]
+    questions = [
+        Question(files[0], messages=messages, options=options, further_images=tuple(files[1:]))
+        for files, messages in conversations
+    ]
+    expected = []
+    for files, messages in conversations:
+        opened = iter([Image.open(io.BytesIO(file)) for file in files])
+        asked = [
+            message | {"content": [p | {"image": next(opened)} if p is image else p for p in message["content"]]}
+            for message in messages
+        ]
+        inputs = processor.apply_chat_template(asked, tokenize=True, return_dict=True)
+        sequences = model.generate(**inputs, **options, do_sample=False)
+        expected.append((processor.decode_answers(sequences, inputs)[0], inputs["input_ids"].shape[1]))
+    for _ in range(2):  # the second time from the images' states
+        answered = worker.answer([worker.prepare(question) for question in questions])
+        assert [(a["results"][0]["answer"], a["num_prompt_tokens"]) for a in answered] == expected
+    assert len(worker._kept) == len(conversations)  # an order of its own is a state of its own
+
+
+def test_service_reads_paligemmas_prompts_in_both_directions(tmp_path, images):
+    """Whose answers change with the marks of prompt and answer."""
+    write_paligemma("gemma2", tmp_path)
+    model, processor = from_backbone(tmp_path / "lvlm", tmp_path / "siglip", num_retained_tokens=6)
+    worker, options = Worker(model, processor), {"max_new_tokens": 6}
+    texts = ("segment two cats", "what is there?")
+    messages = [({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]},) for text in texts]
+    questions = [
+        Question(image, messages=message, options=options) for image, message in zip(images, messages, strict=False)
+    ]
+    answered = worker.answer([worker.prepare(question) for question in questions])
+    one_way = []
+    for file, text, answer in zip(images, texts, answered, strict=False):
+        inputs = processor(Image.open(io.BytesIO(file)), text)
+        sequences = model.generate(**inputs, **options, do_sample=False)
+        assert answer["results"][0]["answer"] == processor.decode_answers(sequences, inputs)[0]
+        del inputs["token_type_ids"]
+        one_way.append(not torch.equal(sequences, model.generate(**inputs, **options, do_sample=False)))
+    assert any(one_way)
 
 
 @pytest.mark.parametrize(

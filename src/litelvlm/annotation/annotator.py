@@ -271,8 +271,10 @@ class Annotator:
     def join_prompts(self, found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The prompts of several processor outputs: padding goes to the left, where answers are not."""
         joined = {}
-        pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0}
+        pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
         for name, pad in pads.items():
+            if name not in found[0]:  # only PaliGemma's have types
+                continue
             rows = [
                 row[mask.bool()]
                 for inputs in found

@@ -19,6 +19,12 @@ from typing import Any
 
 from .flags import add_command, add_dtype
 
+# Of forms whose name alone does not tell
+_PROMPTS = {
+    None: "the checkpoint has a chat template of its own",
+    "paligemma": "one question and its answer, as PaliGemma's processor writes them; it has no chat template",
+}
+
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser = add_command(
@@ -76,7 +82,7 @@ def show(report: dict[str, Any]) -> None:
     if report["left_out"] is not None:
         print(f"left out:     {report['left_out']}")
     if report["processor"]:
-        print(f"prompts:      {report['conversation'] or 'the checkpoint has a chat template of its own'}")
+        print(f"prompts:      {_PROMPTS.get(report['conversation'], report['conversation'])}")
     else:
         print("no processor: the checkpoint has no tokenizer and none was named; the folder holds the model only")
     print(f"report:       {REPORT} in the folder, with a hash of every tensor")

@@ -23,6 +23,7 @@ from huggingface_hub import snapshot_download
 
 from ..configuration.configuration_litelvlm import TEXTLESS_TOWERS, check_choice
 from ..hub import check_reachable, is_hub_id, public_name
+from ..modeling.chat_litelvlm import PALIGEMMA_CHAT_TEMPLATE
 from ..modeling.damage_litelvlm import read_json
 from ..modeling.guide_litelvlm import EXTERNAL_CLIP
 from ..modeling.hub_litelvlm import export_code
@@ -146,6 +147,8 @@ def convert(
                 mapping, conversation, image_marks, folder, clip_folder, text_tokenizer, config
             )
             processor.save_pretrained(incomplete)
+            if processor.chat_template == PALIGEMMA_CHAT_TEMPLATE:  # not the checkpoint's: it has none
+                report["conversation"] = "paligemma"
         config.save_pretrained(incomplete)
         generation_config(config).save_pretrained(incomplete)
         export_code(incomplete)

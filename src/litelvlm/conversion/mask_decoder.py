@@ -13,7 +13,6 @@
 # limitations under the License.
 """The mask decoder that big_vision published for PaliGemma, a `.npz` file, as a folder with safetensors."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +63,11 @@ def convert_mask_decoder(source: str | Path, dest: str | Path) -> dict[str, Any]
         )
     num_codes, code_size = _sizes(source, arrays["_vq_vae._embedding"], 2)
     hidden_size, *_ = _sizes(source, arrays["decoder.0.weight"], 4)
-    decoder = LiteLVLMMaskDecoder(
-        LiteLVLMMaskDecoderConfig(num_codes=num_codes, code_size=code_size, hidden_size=hidden_size)
-    )
+    config = LiteLVLMMaskDecoderConfig(num_codes=num_codes, code_size=code_size, hidden_size=hidden_size)
+    try:
+        decoder = LiteLVLMMaskDecoder(config)
+    except ValueError as error:
+        raise ValueError(f"{str(source)!r} is no decoder of PaliGemma's masks: {error}") from error
     state = {name: torch.from_numpy(arrays[key]) for key, name in _KEYS.items()}
     expected = decoder.state_dict()
     for key, name in _KEYS.items():
@@ -85,13 +86,15 @@ def _read(source: str | Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The decoder's arrays in float32, and the names of all others, which are not read."""
     try:
         # Without pickles, which can run code
-        with np.load(source, allow_pickle=False) as file:
+        file = np.load(source, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds one array, as an .npy file does")
+        with file:
             arrays = {key: file[key].astype(np.float32) for key in file.files if key in _KEYS}
             return arrays, sorted(set(file.files) - _KEYS.keys())
-    except (AttributeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{str(source)!r} cannot be read as an .npz file of numbers: {str(error).strip() or type(error).__name__}"
-        ) from error
+    except Exception as error:  # archives answer damage by errors of many kinds
+        reason = str(error).strip() or type(error).__name__
+        raise ValueError(f"{str(source)!r} cannot be read as an .npz file of numbers: {reason}") from error
 
 
 def _sizes(source: str | Path, array: np.ndarray, number: int) -> tuple[int, ...]:

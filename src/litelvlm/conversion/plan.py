@@ -26,6 +26,7 @@ from .key_mappings import CLIP, EXTERNAL_CLIP, OPEN_CLIP, SIGLIP, KeyMapping
 from .weights import CheckpointReader, Source, largest_difference
 
 _VISION_TOWER = "model.backbone.vision_tower."
+_OWN = "in place of the CLIP's the checkpoint has its own"
 # The tensors with a line for each word of the vocabulary
 _PER_WORD = ("model.backbone.language_model.embed_tokens.weight", "lm_head.weight")
 
@@ -34,7 +35,7 @@ class Plan(NamedTuple):
     """
     Args:
         sources (`dict[str, Source]`): of each tensor of the model, in the order of the source's files.
-        dropped (`list[dict[str, str]]`): the keys left out, with their reasons.
+        dropped (`list[dict[str, str]]`): the keys left out, with their reasons, and what is taken `instead`.
         vision_tower (`str`): where the vision tower comes from.
     """
 
@@ -73,7 +74,7 @@ def plan_tensors(
             elif name not in like:
                 unknown.append(key)
             elif name in sources:  # the vision tower: a checkpoint's own wins over the CLIP's
-                dropped.append({"key": key, "reason": f"the checkpoint has its own, {sources[name].key}"})
+                dropped.append({"key": key, "reason": _OWN, "instead": sources[name].key})
             else:
                 sources[name] = Source(reader, key, _word_adder(name, reader.meta[key], like[name]))
     missing = sorted(set(like) - set(sources))

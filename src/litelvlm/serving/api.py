@@ -157,9 +157,9 @@ def create_api(settings: Settings, model_name: str, token: str | None, find_back
         """OpenAI's form. Beside its fields, `message.masks` holds a mask for each [SEG] of the answer."""
         if asked.model != model_name:
             raise RefusedError(404, f"There is no model {asked.model[:80]!r} here, only {model_name!r}.")
-        source, messages, options = read_chat(asked)
-        image = await load_image(source, settings.allowed_hosts)
-        question = Question(image, messages=messages, options=options)
+        sources, messages, options = read_chat(asked)
+        image, *further = await asyncio.gather(*(load_image(source, settings.allowed_hosts) for source in sources))
+        question = Question(image, messages=messages, options=options, further_images=tuple(further))
         head = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model_name}
         if not asked.stream:
             answered = await _in_time(find_backend().answer(question), settings.max_seconds)

@@ -17,20 +17,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .schemas import ChatRequest, ImagePart
-from .settings import RefusedError
+from .settings import MAX_IMAGES, RefusedError
 
 DEFAULT_NEW_TOKENS = 64
 MAX_CHARACTERS = 16_000
 """Of all messages together; more than the language models of LLaVA's family have positions for."""
 
 
-def read_chat(asked: ChatRequest) -> tuple[str, tuple[dict[str, Any], ...], dict[str, Any]]:
+def read_chat(asked: ChatRequest) -> tuple[list[str], tuple[dict[str, Any], ...], dict[str, Any]]:
     """
     Returns:
-        The image as it was sent; the messages as chat templates take them; and the options.
+        The images as they were sent; the messages as chat templates take them; and the options.
 
     Raises:
-        RefusedError: not one image, too long, or the user has not spoken last.
+        RefusedError: no image or too many, too long, or the user has not spoken last.
     """
     if asked.messages[-1].role != "user":
         raise RefusedError(422, "The last message is not the user's; there is nothing to answer.")
@@ -44,13 +44,13 @@ def read_chat(asked: ChatRequest) -> tuple[str, tuple[dict[str, Any], ...], dict
                 for part in content
             ]
         messages.append({"role": message.role, "content": content})
-    if [role for role, _ in images] != ["user"]:
-        raise RefusedError(422, f"The messages hold {len(images)} images; allowed is one, of the user.")
+    if {role for role, _ in images} != {"user"} or len(images) > MAX_IMAGES:
+        raise RefusedError(422, f"The messages hold {len(images)} images; allowed are 1 to {MAX_IMAGES}, of the user.")
     if (length := sum(_length(message["content"]) for message in messages)) > MAX_CHARACTERS:
         raise RefusedError(422, f"The messages have {length} characters; allowed are {MAX_CHARACTERS} in all.")
     options = asked.model_dump(include={"num_retained_tokens", "pruning_method"})
     options["max_new_tokens"] = asked.max_completion_tokens or asked.max_tokens or DEFAULT_NEW_TOKENS
-    return images[0][1], tuple(messages), options
+    return [url for _, url in images], tuple(messages), options
 
 
 def chat_response(head: dict[str, Any], answered: dict[str, Any], max_new_tokens: int) -> dict[str, Any]:

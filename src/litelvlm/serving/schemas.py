@@ -109,7 +109,11 @@ class ChatRequest(_Options):
     """Answers are greedy, so that of sampling only what asks for none is taken."""
 
     model: str = Field(description="as GET /v1/models names it")
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, description="with one image in all")
+    messages: list[Message] = Field(
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="with an image, or with several where the model answers in text about them",
+    )
     max_tokens: NewTokens | None = None
     max_completion_tokens: NewTokens | None = None
     temperature: float | None = Field(None, ge=0, le=0)

@@ -21,8 +21,10 @@ from ..modeling.fetching_litelvlm import UNTRUSTED_BYTES
 
 MAX_TEXTS = 16
 """Of a request, each asked about its image."""
+MAX_IMAGES = 8
+"""Of a chat."""
 MAX_BODY_BYTES = UNTRUSTED_BYTES * 4 // 3 + 2**20
-"""Of a request: an image in base64, and what stands around it."""
+"""Of a request: an image in base64, or several that are smaller, and what stands around it."""
 
 
 @dataclass(frozen=True)
@@ -92,4 +94,4 @@ class RefusedError(Exception):
         self.status, self.message = status, message
 
 
-__all__ = ["MAX_BODY_BYTES", "MAX_TEXTS", "RefusedError", "Settings"]
+__all__ = ["MAX_BODY_BYTES", "MAX_IMAGES", "MAX_TEXTS", "RefusedError", "Settings"]

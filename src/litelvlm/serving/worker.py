@@ -47,20 +47,26 @@ class Question:
     Args:
         image (`bytes`): the file.
         texts (`tuple[str, ...]`): each is asked about the image.
-        messages (`tuple[dict, ...]`): in their place a conversation as chat templates take it, whose image part holds
+        messages (`tuple[dict, ...]`): in their place a conversation as chat templates take it, whose image parts hold
             no image.
         options (`dict`): `answer`, `max_new_tokens`, `num_retained_tokens` and `pruning_method`.
+        further_images (`tuple[bytes, ...]`): of a conversation about several, those behind the first.
     """
 
     image: bytes
     texts: tuple[str, ...] = ()
     messages: tuple[dict[str, Any], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    further_images: tuple[bytes, ...] = ()
+
+    @property
+    def images(self) -> tuple[bytes, ...]:
+        return (self.image, *self.further_images)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What is kept of an image: its state, and its sizes, each `(1, 2)`."""
+    """What is kept of an image, or of those of a conversation: their state, and sizes, each `(images, 2)`."""
 
     state: LiteLVLMImageState
     sizes: dict[str, torch.Tensor]
@@ -75,13 +81,13 @@ class Item:
     A question as the model takes it.
 
     Args:
-        key: of the image's state.
+        key: of the state of its image, or images.
         group: items of one group share a batch.
         annotator ([`Annotator`]): with the question's options.
         texts: what is asked.
         prompts (`dict[str, torch.Tensor]`): of the texts.
-        images (`dict[str, torch.Tensor]`): of the image, with its sizes; empty where it is `encoded` already.
-        encoded ([`Encoded`], *optional*): the image's state, if there is one.
+        images (`dict[str, torch.Tensor]`): of the images, with their sizes; empty where they are `encoded` already.
+        encoded ([`Encoded`], *optional*): the images' state, if there is one.
     """
 
     key: tuple[str, tuple[int, ...]]
@@ -139,7 +145,9 @@ class Worker:
             make = self._annotator if generation else self._annotators
             annotator = make(**options, **generation)
             method = get_pruning_method(options.get("pruning_method") or self.model.config.pruning_method)
-            key = (hashlib.blake2b(question.image).hexdigest(), getattr(method, "vision_layers", ()))
+            # LLaVA-OneVision sees an image among others in another way than by itself, so they are kept together
+            digests = "".join(hashlib.blake2b(image).hexdigest() for image in question.images)
+            key = (digests, getattr(method, "vision_layers", ()))
             with self._lock:
                 encoded = self._kept.get(key)
             inputs = self._process(question, encoded)
@@ -149,8 +157,8 @@ class Worker:
             raise RefusedError(422, str(error)) from error
         texts = question.texts or (inputs.text_labels[0][-1],)
         images = {name: inputs.pop(name) for name in (*IMAGE_INPUTS, *_SIZES) if name in inputs}
-        # Images may differ in the number of their tokens, and conversations have one guide text for each turn
-        alone = key if self.model.config.has_varying_lengths else None
+        # Images may differ in the number of their tokens, and conversations in the number of their images
+        alone = key if self.model.config.has_varying_lengths or question.further_images else None
         group = (bool(question.messages), tuple(sorted(options.items())), alone)
         return Item(key, group, annotator, texts, dict(inputs), {} if encoded else images, encoded)
 
@@ -174,27 +182,29 @@ class Worker:
 
     def _process(self, question: Question, encoded: Encoded | None) -> Any:
         if encoded is None:
-            processor, image = self.processor, _open(question.image)
+            processor, images = self.processor, [_open(image) for image in question.images]
         else:
-            processor, image = self._prompter, Image.new("RGB", self._size_of(encoded))
+            processor, images = self._prompter, [Image.new("RGB", size) for size in self._sizes_of(encoded)]
         if not question.messages:
-            return processor(image, list(question.texts))
+            return processor(images[0], list(question.texts))
+        rest = iter(images)
         messages = [
-            message | {"content": [part | {"image": image} if part["type"] == "image" else part for part in content]}
+            message
+            | {"content": [part | {"image": next(rest)} if part["type"] == "image" else part for part in content]}
             if isinstance(content := message["content"], list)
             else message
             for message in question.messages
         ]
         return processor.apply_chat_template(messages, tokenize=True, return_dict=True)
 
-    def _size_of(self, encoded: Encoded) -> tuple[int, int]:
-        """Width and height of an image that has as many placeholders."""
+    def _sizes_of(self, encoded: Encoded) -> list[tuple[int, int]]:
+        """Widths and heights of images that have as many placeholders."""
         if encoded.state.image_grid_thw is not None:
-            _, rows, columns = encoded.state.image_grid_thw[0].tolist()
             side = self.processor.image_processor.patch_size
-            return columns * side, rows * side
-        height, width = encoded.sizes["image_sizes"][0].tolist() if self.model.config.has_crops else (1, 1)
-        return width, height
+            return [(columns * side, rows * side) for _, rows, columns in encoded.state.image_grid_thw.tolist()]
+        if self.model.config.has_crops:
+            return [(width, height) for height, width in encoded.sizes["image_sizes"].tolist()]
+        return [(1, 1)] * len(encoded.state.image_features)
 
     def _try(self, items: Sequence[Item]) -> list[dict[str, Any] | RefusedError]:
         try:
@@ -239,9 +249,10 @@ class Worker:
     ) -> list[dict[str, Any]]:
         """As [`Annotator.answer`], by a model that makes no masks."""
         prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
-        states = LiteLVLMImageState(**{name: value[image_of.to(value.device)] for name, value in state.items()})
+        if state.batch_num_images is None:  # that of several images is of one conversation, whoever asks about them
+            state = LiteLVLMImageState(**{name: value[image_of.to(value.device)] for name, value in state.items()})
         columns = annotator.read_answers(
-            self.model.generate(**prompts, **annotator.options, image_state=states), prompts
+            self.model.generate(**prompts, **annotator.options, image_state=state), prompts
         )
         return [
             dict(zip(columns, values, strict=True)) | {"masks": []} for values in zip(*columns.values(), strict=True)
@@ -260,7 +271,9 @@ class Worker:
                 found[item.key] = encoded
         if not new:
             return found
-        images = join_images([item.images for item in new.values()])
+        # Several images of a conversation share no batch with others
+        first, *others = (item.images for item in new.values())
+        images = join_images([first, *others]) if others else first
         images = {name: value.to(self.model.device) for name, value in images.items() if name in IMAGE_INPUTS}
         # LiteLVLM's signals serve all methods that do not look into the vision tower
         looks_inside = items[0].key[1]
@@ -268,7 +281,7 @@ class Worker:
         state = self.model.encode_image(**images, pruning_method=method)
         for number, (key, item) in enumerate(new.items()):
             # Copies, as a part of a batch would keep all of it
-            own = {name: value[number : number + 1].clone() for name, value in state.items()}
+            own = {name: (value[number : number + 1] if others else value).clone() for name, value in state.items()}
             sizes = {name: item.images[name] for name in _KEPT_SIZES if name in item.images}
             encoded = Encoded(LiteLVLMImageState(**own), sizes)
             found[key] = encoded
