@@ -287,6 +287,12 @@ def test_conversion_says_each_reason_once_and_whose_prompts_are_written(paligemm
     assert report["conversation"] == "paligemma"
     taken = {entry["key"]: entry["instead"] for entry in report["dropped"] if "instead" in entry}
     assert taken["vision_model.embeddings.patch_embedding.bias"].endswith("embeddings.patch_embedding.bias")
+    # What would be reported, and not heeded
+    arguments[1] = str(folder / "again")
+    for option, value in (("conversation", "llava_v1"), ("seg-token-id", "3")):
+        assert main(["convert", *arguments, f"--{option}", value]) == 2
+        name = option.replace("-", "_")
+        assert f"`{name}` is {value!r}, but a 'paligemma' has prompts".replace("'3'", "3") in capsys.readouterr().err
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from . import open_clip
 from .checkpoint_config import build_config, generation_config
 from .destination import check_free, making
-from .key_mappings import KEY_MAPPINGS, check_merged, detect_layout
+from .key_mappings import KEY_MAPPINGS, LLAVA, check_merged, detect_layout
 from .plan import plan_tensors
 from .presets import CONVERSATIONS, PRESETS
 from .processors import build_processor, guess_conversation, has_tokenizer, load_tokenizer
@@ -97,6 +97,12 @@ def convert(
     check_merged(checkpoint.meta)
     names = [str(source), str(source_config.get("_name_or_path"))]
     mapping = KEY_MAPPINGS[kind] if kind else detect_layout(source_config, checkpoint.meta, names)
+    for name, value in (("conversation", conversation), ("seg_token_id", seg_token_id)):
+        if mapping is LLAVA and value is not None:
+            raise ValueError(
+                f"`{name}` is {value!r}, but a {source_config.get('model_type')!r} has prompts of its own and no "
+                "[SEG]; leave it out."
+            )
     if conversation is None:
         conversation = guess_conversation(mapping, names)
     image_marks = source_config.get("mm_use_im_start_end", True)
