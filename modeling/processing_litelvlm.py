@@ -790,8 +790,8 @@ class LiteLVLMProcessor(ProcessorMixin):
         ]
         if self.with_masks and config.sam_config is not None:
             known.append(("id of [SEG]", vocab.get("[SEG]"), config.seg_token_id))
-            own = model_type(self.sam_image_processor)
-            known.append(("kind of SAM that images are prepared for", own, config.sam_config.model_type))
+            sam = model_type(self.sam_image_processor)
+            known.append(("kind of SAM that images are prepared for", sam, config.sam_config.model_type))
         limit = getattr(config.backbone_config, "vision_aspect_ratio", None)
         known.append(("mark of answers by `token_type_ids`", self.with_token_types, config.has_prefix))
         in_crops = hasattr(self.image_processor, "image_grid_pinpoints")

@@ -218,8 +218,8 @@ def _measure_throughput(
     batches = [(size, *candidate) for size in batch_sizes for candidate in candidates]
     times: list[list[dict[str, float]]] = [[] for _ in batches]
     for i in range(-1, num_runs):
-        for (size, *candidate), own in zip(batches, times, strict=True):
-            bench.run(*candidate, num_questions=size, num_images=size)
+        for (size, name, budget), own in zip(batches, times, strict=True):
+            bench.run(name, budget, num_questions=size, num_images=size)
             measured = bench.milliseconds()
             if i >= 0:
                 own.append(measured)
