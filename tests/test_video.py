@@ -23,6 +23,7 @@ from transformers import (
     Sam2HieraDetConfig,
     Sam2ImageProcessor,
     Sam2VideoConfig,
+    Sam2VideoMaskDecoderConfig,
     Sam2VideoModel,
     Sam2VideoProcessor,
     Sam2VideoVideoProcessor,
@@ -61,12 +62,10 @@ def tracker():
     config = Sam2VideoConfig(
         vision_config=vision,
         prompt_encoder_config={"hidden_size": 128, "image_size": SIDE, "mask_input_channels": 8},
-        mask_decoder_config={
-            "hidden_size": 128,
-            "mlp_dim": 64,
-            "num_attention_heads": 4,
-            "iou_head_hidden_dim": 32,
-        },
+        # Transformers 5.17 takes a `dict` for the configuration of a prompt encoder
+        mask_decoder_config=Sam2VideoMaskDecoderConfig(
+            hidden_size=128, mlp_dim=64, num_attention_heads=4, iou_head_hidden_dim=32
+        ),
         image_size=SIDE,
         memory_attention_hidden_size=128,
         memory_attention_num_layers=1,

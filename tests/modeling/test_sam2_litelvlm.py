@@ -27,6 +27,7 @@ from transformers import (
     Sam2ImageProcessor,
     Sam2Model,
     Sam2VideoConfig,
+    Sam2VideoMaskDecoderConfig,
     Sam2VideoModel,
     SamModel,
 )
@@ -182,7 +183,7 @@ def test_compiling_and_eager_attention_change_no_mask(model, make_batch):
     with torch.no_grad():
         expected = model(**batch).pred_masks[0]
         model.set_attn_implementation("eager")
-        assert model.sam.model.mask_decoder.config._attn_implementation == "eager"
+        assert model.sam.model.config._attn_implementation == "eager"
         torch.testing.assert_close(model(**batch).pred_masks[0], expected, atol=1e-4, rtol=1e-4)
         model.compile_for_inference(backend="eager")
         torch.testing.assert_close(model(**batch).pred_masks[0], expected, atol=1e-4, rtol=1e-4)
@@ -326,6 +327,8 @@ def parts(make_text_model, processor, tmp_path):
 def video_config(**values):
     widths = ("attention_hidden_size", "attention_feed_forward_hidden_size", "encoder_hidden_size")
     widths += ("fuser_embed_dim", "fuser_intermediate_dim")
+    # Transformers 5.17 takes a `dict` for the configuration of a prompt encoder
+    values["mask_decoder_config"] = Sam2VideoMaskDecoderConfig(**values["mask_decoder_config"])
     return Sam2VideoConfig(
         **values,
         **{f"memory_{name}": 16 for name in widths},
