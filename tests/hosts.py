@@ -37,7 +37,7 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 
-from litelvlm import LiteLVLMProcessor
+from litelvlm import LiteLVLMForConditionalGeneration, LiteLVLMProcessor
 
 from .siglip import (
     CHAT_TEMPLATE,
@@ -167,3 +167,16 @@ def write_onevision(folder: Path, processor: LiteLVLMProcessor) -> Any:
     )
     own.save_pretrained(folder / "lvlm")
     return lvlm, own
+
+
+@torch.no_grad()
+def check_batch_is_single_calls(
+    model: LiteLVLMForConditionalGeneration, processor: LiteLVLMProcessor, images: list[Any], questions: list[str]
+) -> None:
+    """A padded batch keeps the patches, and gives the logits, of a call for each question."""
+    together = model(**processor(images, questions))
+    for i, question in enumerate(questions):
+        alone = model(**processor(images[i], question))
+        assert torch.equal(together.retained_indices[i], alone.retained_indices[0])
+        length = alone.logits.shape[1]
+        torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)

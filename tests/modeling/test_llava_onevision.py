@@ -22,7 +22,7 @@ from litelvlm import LiteLVLMForSegmentation, LiteLVLMProcessor, from_backbone
 from litelvlm.conversion import convert
 from litelvlm.conversion.llava_hf import export_llava
 
-from ..hosts import write_onevision
+from ..hosts import check_batch_is_single_calls, write_onevision
 from ..siglip import NUM_PATCHES
 
 SIZES = [
@@ -123,15 +123,8 @@ def test_signals_of_shrunk_patches_are_shrunk_with_them(wrapped):
     assert torch.equal(state.is_patch[0, NUM_PATCHES:], ~is_line) and state.is_token.all()
 
 
-@torch.no_grad()
 def test_batch_of_different_sizes_gives_what_single_calls_give(wrapped):
-    model, processor = wrapped
-    together = model(**processor(IMAGES, QUESTIONS))
-    for i, question in enumerate(QUESTIONS):
-        alone = model(**processor(IMAGES[i], question))
-        assert torch.equal(together.retained_indices[i], alone.retained_indices[0])
-        length = alone.logits.shape[1]
-        torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)
+    check_batch_is_single_calls(*wrapped, IMAGES, QUESTIONS)
 
 
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])

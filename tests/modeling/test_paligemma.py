@@ -28,6 +28,7 @@ from litelvlm.conversion import convert
 from litelvlm.conversion.llava_hf import export_llava
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
+from ..hosts import check_batch_is_single_calls
 from ..paligemma import SLIDING_WINDOW, write_paligemma
 from ..siglip import NUM_PATCHES
 from ..without_package import check_loads_without_the_package
@@ -151,15 +152,8 @@ def test_pruned_prompt_is_the_one_without_the_other_patches(paligemma, wrapped, 
     assert torch.equal(output.loss, loss)
 
 
-@torch.no_grad()
 def test_batch_with_padding_gives_what_single_calls_give(wrapped):
-    model, processor = wrapped
-    together = model(**processor(IMAGES, QUESTIONS))
-    for i, question in enumerate(QUESTIONS):
-        alone = model(**processor(IMAGES[i], question))
-        assert torch.equal(together.retained_indices[i], alone.retained_indices[0])
-        length = alone.logits.shape[1]
-        torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)
+    check_batch_is_single_calls(*wrapped, IMAGES, QUESTIONS)
 
 
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])

@@ -40,7 +40,7 @@ from litelvlm.conversion.weights import CheckpointReader
 from litelvlm.hub_cards.publish import push
 from litelvlm.modeling.guide_texts_litelvlm import encode_guide_texts
 
-from ..hosts import write_interleave
+from ..hosts import check_batch_is_single_calls, write_interleave
 from ..siglip import (
     GUIDE_LENGTH,
     NUM_PATCHES,
@@ -187,15 +187,8 @@ def test_pruned_prompt_is_the_one_without_the_other_patches(llava, wrapped):
     torch.testing.assert_close(output.logits, lvlm(inputs_embeds=embeds[None]).logits)
 
 
-@torch.no_grad()
 def test_batch_with_padding_gives_what_single_calls_give(wrapped):
-    model, processor = wrapped
-    together = model(**processor(IMAGES, QUESTIONS))
-    for i, question in enumerate(QUESTIONS):
-        alone = model(**processor(IMAGES[i], question))
-        assert torch.equal(together.retained_indices[i], alone.retained_indices[0])
-        length = alone.logits.shape[1]
-        torch.testing.assert_close(together.logits[i, -length:], alone.logits[0], rtol=1e-4, atol=1e-4)
+    check_batch_is_single_calls(*wrapped, IMAGES, QUESTIONS)
 
 
 @pytest.mark.parametrize("position_mode", ["consecutive", "original"])
