@@ -183,8 +183,8 @@ def test_each_key_frame_prompts_sam2(embedded, tracker, clip):
 
 
 def test_object_that_comes_later_is_followed_backwards_too(embedded, tracker, clip):
-    """The first key frame shows nothing, and the answer has no mask."""
-    frames = np.concatenate([np.full_like(clip[0][:3], 128), clip[0][:2]])
+    """The first key frame is black, and the answer has no mask."""
+    frames = np.concatenate([np.zeros_like(clip[0][:3]), clip[0][:2]])
     output = segment_video(*embedded, frames, TEXT, tracker=tracker, key_frames=2)
     assert output.key_frames == [0, 4] and ["[SEG]" in answer for answer in output.answers] == [False, True]
     ((entry,),) = ask_images(embedded, frames[4:], TEXT, max_new_tokens=32)

@@ -34,6 +34,7 @@ NOT_RUN = {
     "evaluate.md": 2,
     "fine-tune.md": 1,
     "label.md": 2,
+    "llava.md": 1,
     "lmms-eval.md": 1,
     "many-gpus.md": 2,
     "publish.md": 1,
