@@ -211,14 +211,16 @@ def _measure_throughput(
     bench: Benchmark, method: str, budgets: list[int], batch_sizes: list[int], num_runs: int
 ) -> list[dict[str, Any]]:
     """
-    Images per second, each with a question of its own, un-pruned and at each budget, at several batch sizes in turn: a
-    GPU has enough to do for pruning to show only when there are several.
+    Images per second, each with a question of its own, un-pruned and at each budget, at several batch sizes in turn,
+    over `num_runs` images or more: a GPU has enough to do for pruning to show only when there are several.
     """
     candidates: list[tuple[str, int | None]] = [("none", None), *((method, budget) for budget in budgets)]
     batches = [(size, *candidate) for size in batch_sizes for candidate in candidates]
     times: list[list[dict[str, float]]] = [[] for _ in batches]
     for i in range(-1, num_runs):
         for (size, name, budget), own in zip(batches, times, strict=True):
+            if i * size >= num_runs:  # as many images at every size
+                continue
             bench.run(name, budget, num_questions=size, num_images=size)
             measured = bench.milliseconds()
             if i >= 0:
