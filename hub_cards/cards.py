@@ -123,6 +123,7 @@ def _check_host(folder: Path, target: str) -> None:
         "language_model": config.get_text_config().model_type,
         "guide": config.guide_config.model_type,
         "answers": "text" if config.sam_config is None else "masks",
+        "decoder": None if config.sam_config is None else config.sam_config.model_type,
     }
     # A model that was saved since has none
     report = folder / "conversion_report.json"
@@ -143,7 +144,8 @@ def _check_host(folder: Path, target: str) -> None:
 
 def _host(target: str) -> dict[str, Any]:
     values = TARGETS[target]
-    return values["host"] | {"answers": values["answers"], "kind": values.get("kind")}
+    decoder = "sam" if values["answers"] == "masks" else None
+    return values["host"] | {"answers": values["answers"], "decoder": decoder, "kind": values.get("kind")}
 
 
 def _fits(target: str, held: dict[str, Any]) -> bool:

@@ -1099,6 +1099,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         mask_labels = kwargs.pop("mask_labels", None)
         if sam_pixel_values is not None:
             self._check_makes_masks(batch_num_images if image_state is None else image_state.batch_num_images)
+            self._check_prepared(original_sizes, reshaped_input_sizes)
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -1185,6 +1186,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
                 hold their answers already, or an `answer` without [SEG] or without a processor to read it.
         """
         self._check_makes_masks(batch_num_images)
+        self._check_prepared(original_sizes, reshaped_input_sizes)
         if "labels" in generate_kwargs:
             raise ValueError(
                 "`labels` are given: these prompts hold their answers already. Call the model itself for the masks of "
@@ -1285,6 +1287,20 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             raise ValueError(
                 f"`batch_num_images` is {counts.tolist()}, but a mask is one of the only image of its "
                 "conversation; give one image, or use `generate` for text answers and leave `sam_pixel_values` out."
+            )
+
+    def _check_prepared(self, original_sizes: Any, reshaped_input_sizes: Any) -> None:
+        """SAM pads images to a square and SAM 2 stretches them; of those of the other one masks would be wrong."""
+        if original_sizes is None or reshaped_input_sizes is None:
+            return
+        sizes, shown = torch.as_tensor(original_sizes).float().cpu(), torch.as_tensor(reshaped_input_sizes).cpu()
+        is_sam2, square = self.config.sam_config.model_type == "sam2", self.config.sam_square_config
+        wanted = torch.ones_like(sizes) if is_sam2 else sizes / sizes.amax(-1, keepdim=True)
+        if ((shown - wanted * square.image_size).abs() > 1).any():
+            raise ValueError(
+                f"`reshaped_input_sizes` is {shown.tolist()} for images of {sizes.int().tolist()} pixels, but "
+                f"{'SAM 2' if is_sam2 else 'SAM'} sees them {'stretched' if is_sam2 else 'padded'} to a square of "
+                f"{square.image_size}; pass the output of this model's own processor."
             )
 
     def decode_masks(

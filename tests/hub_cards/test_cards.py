@@ -21,6 +21,7 @@ import pytest
 from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from PIL import Image
+from transformers import Sam2Config
 
 from litelvlm import EXAMPLE_IMAGE, TINY_MODEL
 from litelvlm.benchmark.presets import PRESETS
@@ -265,6 +266,7 @@ def test_card_is_written_for_the_host_that_it_is_of_and_for_no_other(tmp_path, c
             "litelvlm-llava-1.5-7b",
             "holds a model of backbone vipllava",
         ),
+        (lambda: LiteLVLMConfig(sam_config=Sam2Config(), seg_token_id=5), "litelvlm-lisa-7b", "decoder sam2"),
     ],
 )
 def test_card_of_a_host_that_no_card_is_of_says_so(tmp_path, capsys, config, target, message):

@@ -13,6 +13,8 @@
 # limitations under the License.
 """SAM 2 in the place of SAM: its masks are those of Transformers' `Sam2Model`, and all that SAM does goes on."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -372,3 +374,18 @@ def test_what_is_no_sam_for_an_lvlm_is_refused_by_name(parts, tmp_path):
     Qwen2VLConfig().save_pretrained(tmp_path / "qwen")
     with pytest.raises(ValueError, match="`sam` is given, but a 'qwen2_vl' answers in text only"):
         litelvlm.from_backbone(tmp_path / "qwen", sam=clip)
+
+
+@pytest.mark.parametrize("shown", [[[64, 64]], [[64, 48]]], ids=["stretched", "padded"])
+@pytest.mark.parametrize("decoder", ["sam", "sam2"])
+def test_images_prepared_for_the_other_sam_are_refused(make_model, make_batch, decoder, shown):
+    """The sizes tell it, also where both SAMs see squares of as many pixels."""
+    model = make_model(**({"sam_config": SAM2} if decoder == "sam2" else {}))
+    batch = make_batch(1)
+    side = model.config.sam_square_config.image_size
+    sizes = {"original_sizes": torch.tensor([[400, 300]]), "reshaped_input_sizes": torch.tensor(shown) * side // 64}
+    fits = (decoder == "sam2") == (shown == [[64, 64]])
+    with nullcontext() if fits else pytest.raises(ValueError, match="this model's own processor"):
+        model.segment(**batch, **sizes, **GENERATE)
+    with nullcontext() if fits else pytest.raises(ValueError, match="this model's own processor"):
+        model(**batch, **sizes)
