@@ -71,6 +71,8 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
         (["--methods", "best"], "`pruning_method` is 'best'; allowed are"),
         (["--methods", "none"], "The method 'none' is always measured"),
         (["--num-retained-tokens", "all"], "holds all, which is always measured"),
+        (["--methods", "litelvlm", "fastv"], "'fastv' drops tokens inside the language model"),
+        (["--device", "meta", "--batch-sizes", "1", "--start-up"], "--batch-sizes, --start-up ask for times"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(options, message, capsys):

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
+from ..modeling.pruning_litelvlm import LayerwisePruner, get_pruning_method
 from .costs import kv_cache_bytes, language_model_macs, model_flops, num_visual_tokens
 from .environment import versions
 from .presets import Preset
@@ -71,7 +72,8 @@ def check_candidates(
     Methods and budgets as lists; the default budgets are a third and a ninth of all visual tokens.
 
     Raises:
-        ValueError: a method or budget that the model cannot take, or the method `"none"`.
+        ValueError: a method or budget that the model cannot take, the method `"none"`, or one that drops tokens inside
+            the language model, whose savings are not counted.
     """
     methods = list(methods)
     number = num_visual_tokens(config)
@@ -81,6 +83,11 @@ def check_candidates(
     for method in methods:
         for budget in budgets:
             config.resolve_pruning(budget, method)
+        if isinstance(get_pruning_method(method), LayerwisePruner):
+            raise ValueError(
+                f"The method {method!r} drops tokens inside the language model, and what that saves is not counted; "
+                "name methods that select them before it."
+            )
     return methods, budgets
 
 

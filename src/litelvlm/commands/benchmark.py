@@ -22,6 +22,9 @@ from typing import Any
 
 from .flags import add_command, add_device, add_dtype, add_methods
 
+# Options that need a device which computes
+TIMED = ("questions", "batch_sizes", "compile", "start_up")
+
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser = add_command(
@@ -63,6 +66,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     # The meta device holds no numbers: what runs on it is only counted
     device = torch.device("meta") if options.device == "meta" else pick_device(options.device)
+    timed = [f"--{name.replace('_', '-')}" for name in TIMED if getattr(options, name)]
+    if device.type == "meta" and timed:
+        raise ValueError(f"{', '.join(timed)} ask for times, but --device meta only counts; leave one of both out.")
     dtype = pick_dtype(options.dtype)
     draws = options.output is not None and device.type != "meta"
     if draws:
