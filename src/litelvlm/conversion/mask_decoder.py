@@ -13,6 +13,7 @@
 # limitations under the License.
 """The mask decoder that big_vision published for PaliGemma, a `.npz` file, as a folder with safetensors."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,13 @@ def convert_mask_decoder(source: str | Path, dest: str | Path) -> dict[str, Any]
     state = {name: torch.from_numpy(arrays[key]) for key, name in _KEYS.items()}
     expected = decoder.state_dict()
     for key, name in _KEYS.items():
-        if state[name].shape != expected[name].shape or not is_finite(state[name]):
+        if state[name].shape != expected[name].shape:
             raise ValueError(
-                f"{key!r} of {str(source)!r} has shape {tuple(state[name].shape)}; allowed are {name}'s "
-                f"{tuple(expected[name].shape)} and finite numbers. Download the file anew."
+                f"{key!r} of {str(source)!r} has shape {tuple(state[name].shape)}; allowed is {name}'s "
+                f"{tuple(expected[name].shape)}. Download the file anew."
             )
+        if not is_finite(state[name]):
+            raise ValueError(f"{key!r} of {str(source)!r} holds NaN or infinity. Download the file anew.")
     decoder.load_state_dict(state)
     with making(Path(dest)) as incomplete:
         decoder.save_pretrained(incomplete)
@@ -85,13 +88,16 @@ def convert_mask_decoder(source: str | Path, dest: str | Path) -> dict[str, Any]
 def _read(source: str | Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The decoder's arrays in float32, and the names of all others, which are not read."""
     try:
+        # What is no archive NumPy would take for a pickle, and advise to allow it
+        if Path(source).is_file() and not zipfile.is_zipfile(source):
+            raise ValueError("it is no zip archive, or a damaged one")
         # Without pickles, which can run code
-        file = np.load(source, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds one array, as an .npy file does")
-        with file:
-            arrays = {key: file[key].astype(np.float32) for key in file.files if key in _KEYS}
-            return arrays, sorted(set(file.files) - _KEYS.keys())
+        with np.load(source, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files if key in _KEYS}
+            left_out = sorted(set(file.files) - _KEYS.keys())
+        if others := [key for key, array in arrays.items() if array.dtype.kind != "f"]:
+            raise ValueError(f"{others[0]!r} holds {arrays[others[0]].dtype}, and no floating-point numbers")
+        return {key: array.astype(np.float32) for key, array in arrays.items()}, left_out
     except Exception as error:  # archives answer damage by errors of many kinds
         reason = str(error).strip() or type(error).__name__
         raise ValueError(f"{str(source)!r} cannot be read as an .npz file of numbers: {reason}") from error
