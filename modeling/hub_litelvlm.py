@@ -17,6 +17,7 @@ import inspect
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ..configuration.configuration_litelvlm import LiteLVLMConfig
 from .mask_decoder_litelvlm import LiteLVLMMaskDecoder
@@ -52,4 +53,10 @@ def export_code(directory: str | os.PathLike) -> list[str]:
     return written
 
 
-__all__ = ["HUB_OPTIONS", "LOADING_OPTIONS", "export_code"]
+def check_is_name(argument: str, value: Any) -> None:
+    """Raises a `ValueError` for what is neither a Hub id nor a folder, such as a model that is loaded."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"`{argument}` is a {type(value).__name__}; allowed is a Hub id or a folder, by name.")
+
+
+__all__ = ["HUB_OPTIONS", "LOADING_OPTIONS", "check_is_name", "export_code"]

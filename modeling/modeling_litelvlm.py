@@ -56,7 +56,7 @@ from .guide_external_litelvlm import LiteLVLMExternalGuide, map_onto_grids
 from .guide_litelvlm import LiteLVLMGuide, class_token_attention, default_guide, load_parent
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
-from .hub_litelvlm import HUB_OPTIONS, export_code
+from .hub_litelvlm import HUB_OPTIONS, check_is_name, export_code
 from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput, as_counts
 from .prefix_litelvlm import add_prefix
 from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, find_token
@@ -1027,6 +1027,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             raise ValueError("`sam_config` is given, but it has no weights; name a SAM as `sam`.")
         if sam is None:
             return super().from_backbone(backbone, guide, dtype=dtype, **kwargs)
+        check_is_name("sam", sam)
         reaching = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         sam_config: Any = AutoConfig.from_pretrained(sam, **reaching)
         if sam_config.model_type == "sam2_video":  # a SAM 2 with more parts

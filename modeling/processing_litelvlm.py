@@ -65,7 +65,7 @@ from .damage_litelvlm import naming_damage
 from .guide_external_litelvlm import guide_image_options
 from .guide_litelvlm import default_guide
 from .guide_texts_litelvlm import encode_guide_texts, guide_sentences
-from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, export_code
+from .hub_litelvlm import HUB_OPTIONS, LOADING_OPTIONS, check_is_name, export_code
 from .images_litelvlm import load_rgb
 from .locations_litelvlm import add_masks, read_locations
 from .sam_images_litelvlm import model_type, place_masks, prepare_images, resize_masks, side_of
@@ -716,6 +716,7 @@ class LiteLVLMProcessor(ProcessorMixin):
             guide_length = AutoConfig.from_pretrained(guide, **reaching).text_config.max_position_embeddings
         sam_image_processor = None
         if sam is not None:
+            check_is_name("sam", sam)
             sam_image_processor = AutoImageProcessor.from_pretrained(sam, **reaching)
             own.tokenizer.add_tokens(AddedToken("[SEG]", special=False, normalized=False))
         sizes: dict[str, Any] = {} if is_external else {"num_image_tokens": num_patches_per_side(vision_config) ** 2}

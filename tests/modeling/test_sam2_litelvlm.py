@@ -371,6 +371,10 @@ def test_what_is_no_sam_for_an_lvlm_is_refused_by_name(parts, tmp_path):
         from_backbone(lvlm, clip, sam=clip, seg_token_id=7)
     with pytest.raises(ValueError, match="`sam_config` is given, but it has no weights; name a SAM as `sam`"):
         from_backbone(lvlm, clip, sam_config=SAM2, seg_token_id=7)
+    loaded = Sam2Model(LiteLVLMConfig(sam_config=SAM2, seg_token_id=7, mask_embedding_size=16).sam_config)
+    for build in (litelvlm.from_backbone, from_backbone, litelvlm.LiteLVLMProcessor.from_backbone):
+        with pytest.raises(ValueError, match="`sam` is a Sam2Model; allowed is a Hub id or a folder, by name"):
+            build(lvlm, clip, sam=loaded)
     Qwen2VLConfig().save_pretrained(tmp_path / "qwen")
     with pytest.raises(ValueError, match="`sam` is given, but a 'qwen2_vl' answers in text only"):
         litelvlm.from_backbone(tmp_path / "qwen", sam=clip)

@@ -209,7 +209,7 @@ def test_request_beyond_the_limits_is_told_which(status, message, body, client):
         (404, "There is no model 'gpt' here, only 'litelvlm-tiny'", {"model": "gpt"}),
         (422, "hold 0 images; allowed are 1 to 8", {"messages": [{"role": "user", "content": "hello"}]}),
         (422, "hold 9 images; allowed are 1 to 8", {"messages": [message()] * 9}),
-        (422, "hold 1 images; allowed are 1 to 8, of the user", {"messages": [message() | {"role": "system"}, ASKED]}),
+        (422, "A message of the system holds an image", {"messages": [message() | {"role": "system"}, ASKED]}),
         (422, "holds 2 images, but a mask is one of the only", {"messages": [message()] * 2}),
         (422, "base64", {"messages": [message(), message("x")]}),
         (422, "not the user's", {"messages": [message(), {"role": "assistant", "content": "x"}]}),

@@ -44,8 +44,10 @@ def read_chat(asked: ChatRequest) -> tuple[list[str], tuple[dict[str, Any], ...]
                 for part in content
             ]
         messages.append({"role": message.role, "content": content})
-    if {role for role, _ in images} != {"user"} or len(images) > MAX_IMAGES:
-        raise RefusedError(422, f"The messages hold {len(images)} images; allowed are 1 to {MAX_IMAGES}, of the user.")
+    if others := {role for role, _ in images} - {"user"}:
+        raise RefusedError(422, f"A message of the {min(others)} holds an image; only those of the user may.")
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise RefusedError(422, f"The messages hold {len(images)} images; allowed are 1 to {MAX_IMAGES}.")
     if (length := sum(_length(message["content"]) for message in messages)) > MAX_CHARACTERS:
         raise RefusedError(422, f"The messages have {length} characters; allowed are {MAX_CHARACTERS} in all.")
     options = asked.model_dump(include={"num_retained_tokens", "pruning_method"})
