@@ -1319,8 +1319,16 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         Returns:
             Per sample `seg_embeddings` `(num_masks, C)`, low-resolution mask logits `pred_masks` `(num_masks, h, h)`,
             and `mask_scores` `(num_masks,)`.
+
+        Raises:
+            ValueError: other numbers of images than of samples.
         """
         counts = is_seg.sum(dim=-1).tolist()
+        if image_embeddings is not None and len(counts) % len(image_embeddings):
+            raise ValueError(
+                f"SAM has {len(image_embeddings)} images for {len(counts)} prompts; allowed are one image per prompt, "
+                "or an equal number of prompts in a row for each image."
+            )
         embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
         padded = nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # [B, M, C]
         if padded.shape[1] == 0 or image_embeddings is None:

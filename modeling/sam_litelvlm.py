@@ -138,10 +138,11 @@ def mask_losses(
         ValueError: numbers of masks and labels differ, or labels of another shape.
     """
     for labels in mask_labels:
-        if not isinstance(labels, torch.Tensor) or labels.ndim != 3:
+        if not isinstance(labels, torch.Tensor) or labels.ndim != 3 or labels.shape[1] != labels.shape[2]:
             shape = f" of shape {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else ""
             raise ValueError(
-                f"`mask_labels` holds a {type(labels).__name__}{shape}; allowed are tensors (num_masks, H, W)."
+                f"`mask_labels` holds a {type(labels).__name__}{shape}; allowed are tensors (num_masks, H, H) "
+                "in SAM's square, as the processor makes them of `segmentation_maps`."
             )
     counts, expected = [len(masks) for masks in pred_masks], [len(labels) for labels in mask_labels]
     if counts != expected:

@@ -317,6 +317,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, make_batch):
             lambda b: b | {"input_ids": None, "inputs_embeds": torch.zeros(3, 30, 48)},
             "must hold 16 image placeholders",
         ),
+        (lambda b: b | {"sam_pixel_values": b["sam_pixel_values"][:2]}, "SAM has 2 images for 3 prompts"),
         (lambda b: b | {"sam_pixel_values": None, "mask_labels": []}, "`mask_labels` are given without"),
         (lambda b: b | {"mask_labels": [torch.ones(1, 8, 8)] * 3}, "one mask for each"),
     ],
@@ -603,6 +604,7 @@ def test_an_argument_of_another_shape_is_named(make_model, make_batch, name, cha
     ("labels", "message"),
     [
         (torch.zeros(8, 8), r"holds a Tensor of shape \(8, 8\); allowed are tensors"),
+        (torch.zeros(1, 16, 8), r"holds a Tensor of shape \(1, 16, 8\); allowed are tensors \(num_masks, H, H\)"),
         ([[0, 1]], "holds a list; allowed are tensors"),
     ],
 )
