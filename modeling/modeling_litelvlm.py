@@ -57,7 +57,13 @@ from .guide_litelvlm import LiteLVLMGuide, class_token_attention, default_guide,
 from .guide_open_clip_litelvlm import LiteLVLMOpenCLIPGuide
 from .guide_siglip_litelvlm import LiteLVLMSiglipGuide
 from .hub_litelvlm import HUB_OPTIONS, check_is_name, export_code
-from .outputs_litelvlm import LiteLVLMImageState, LiteLVLMModelOutput, LiteLVLMSegmentationOutput, as_counts
+from .outputs_litelvlm import (
+    LiteLVLMImageState,
+    LiteLVLMModelOutput,
+    LiteLVLMSegmentationOutput,
+    as_counts,
+    check_images_per_prompt,
+)
 from .prefix_litelvlm import add_prefix
 from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, find_token
 from .pruning_litelvlm import (
@@ -500,12 +506,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             ValueError: no grids or other ones, or the samples do not hold the placeholders of one image each.
         """
         own = _check_grids(image_grid_thw)
-        grids = own.repeat_interleave(max(1, len(is_image) // max(1, len(own))), 0)
-        if len(grids) != len(is_image):
-            raise ValueError(
-                f"`image_grid_thw` has {len(own)} images for {len(is_image)} prompts; allowed are one image per "
-                "prompt, or an equal number of prompts in a row for each image."
-            )
+        check_images_per_prompt(f"`image_grid_thw` has {len(own)} images", len(own), len(is_image))
+        grids = own.repeat_interleave(len(is_image) // len(own), 0)
         counts = grids.prod(-1) // self.config.vision_config.spatial_merge_size**2
         check_placeholders(is_image, counts.tolist(), self.config)
         # Of ids it reads only how many there are
@@ -1324,11 +1326,9 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             ValueError: other numbers of images than of samples.
         """
         counts = is_seg.sum(dim=-1).tolist()
-        if image_embeddings is not None and len(counts) % len(image_embeddings):
-            raise ValueError(
-                f"SAM has {len(image_embeddings)} images for {len(counts)} prompts; allowed are one image per prompt, "
-                "or an equal number of prompts in a row for each image."
-            )
+        if image_embeddings is not None:
+            number = len(image_embeddings)
+            check_images_per_prompt(f"SAM has {number} images", number, len(counts))
         embeddings = self.seg_head(hidden_states[is_seg.to(hidden_states.device)]).split(counts)
         padded = nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # [B, M, C]
         if padded.shape[1] == 0 or image_embeddings is None:

@@ -59,6 +59,15 @@ def repeat_groups(values: torch.Tensor, sizes: int | list[int], repeats: int) ->
     return torch.cat([group for group in values.split(sizes) for _ in range(repeats)])
 
 
+def check_images_per_prompt(said: str, number: int, batch_size: int, hint: str = "") -> None:
+    """Raises a `ValueError`, which begins with what is `said`, unless each image has equally many of the prompts."""
+    if not number or batch_size % number:
+        raise ValueError(
+            f"{said} for {batch_size} prompts; allowed are one image per prompt{hint}, or an equal number of prompts "
+            "in a row for each image."
+        )
+
+
 def as_counts(batch_num_images: Any) -> torch.Tensor | None:
     """
     Numbers of images as a tensor, which may be given as a list, as to Transformers' LLaVA-OneVision.
@@ -142,14 +151,10 @@ class LiteLVLMImageState(ModelOutput):
         """
         groups = self.batch_num_images
         number = len(self.image_features if groups is None else groups)
-        if batch_size % number:
-            what = "images" if groups is None else "conversations' images"
-            # CODEPATH: of Qwen-VL a prompt has one image
-            hint = "" if self.image_grid_thw is not None else " (of several, `batch_num_images` says how many)"
-            raise ValueError(
-                f"There are {number} {what} for {batch_size} prompts; allowed are one image per prompt{hint}, or an "
-                "equal number of prompts in a row for each image."
-            )
+        what = "images" if groups is None else "conversations' images"
+        # CODEPATH: of Qwen-VL a prompt has one image
+        hint = "" if self.image_grid_thw is not None else " (of several, `batch_num_images` says how many)"
+        check_images_per_prompt(f"There are {number} {what}", number, batch_size, hint)
         repeats = batch_size // number
         if repeats == 1:
             return self
@@ -265,5 +270,6 @@ __all__ = [
     "LiteLVLMModelOutput",
     "LiteLVLMSegmentationOutput",
     "as_counts",
+    "check_images_per_prompt",
     "repeat_groups",
 ]
