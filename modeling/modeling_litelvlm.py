@@ -34,8 +34,10 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
+    Cache,
     CLIPModel,
     CLIPVisionConfig,
+    DynamicCache,
     GenerationMixin,
     PreTrainedModel,
     Sam2Config,
@@ -65,7 +67,7 @@ from .outputs_litelvlm import (
     check_images_per_prompt,
 )
 from .prefix_litelvlm import add_prefix
-from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, find_token
+from .prompt_litelvlm import CachedPrompt, Prompt, check_placeholders, check_shape, count_visible, find_token
 from .pruning_litelvlm import (
     KEEP_ALL,
     LayerwisePruner,
@@ -79,7 +81,8 @@ from .pruning_litelvlm import (
 )
 from .sam2_litelvlm import LiteLVLMSam2
 from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
-from .versions_litelvlm import CACHE_NAME, slice_logits_to_keep
+from .shared_prefix_litelvlm import SharedPrefix
+from .versions_litelvlm import CACHE_NAME, cache_of, slice_logits_to_keep
 
 logger = logging.get_logger(__name__)
 
@@ -696,6 +699,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         if pixel_values is not None or image_state is not None:
             is_image = find_token(self.config.image_token_id, input_ids, inputs_embeds, embed)
             if image_state is not None:
+                num_prompts = image_state.prompts_of_each(len(is_image))
                 image_state = image_state.without_sam().repeat_for(len(is_image))
                 batch_num_images, image_grid_thw = image_state.batch_num_images, image_state.image_grid_thw
             # CODEPATH: Qwen-VL has M-RoPE, the others count their tokens
@@ -703,7 +707,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
                 position_ids = self.grid_position_ids(is_image, image_grid_thw, attention_mask)
         prompt = Prompt.build(input_ids, attention_mask, position_ids, is_image, self.config, batch_num_images)
         prompt = replace(prompt, token_type_ids=token_type_ids)
-        cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
+        cache = cache_of(kwargs)
         cached: CachedPrompt | None = getattr(cache, "pruned_prompt", None)
         if is_image is None:
             embeds = embed(input_ids) if inputs_embeds is None else inputs_embeds
@@ -723,13 +727,14 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
             image_state = self._encode(
                 pixel_values, image_sizes, batch_num_images, plan.selector, image_grid_thw, guide_pixel_values
             )
+            num_prompts = image_state.prompts_of_each(len(is_image))
             image_state = image_state.repeat_for(len(is_image))
         tokens, signals = self.select_tokens(image_state, guide_input_ids, guide_attention_mask, plan)
         prompt = prompt.keep(tokens, image_state.num_tokens(), self.config)
         visual_tokens = self.project(image_state, tokens)
         embeds = embed(prompt.input_ids) if inputs_embeds is None else _at(inputs_embeds, prompt.source_positions)
         embeds = prompt.scatter(embeds, visual_tokens)
-        outputs, source_positions = self._run_language_model(embeds, prompt, plan, **kwargs)
+        outputs, source_positions = self._run_language_model(embeds, prompt, plan, num_prompts, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
         # CODEPATH: the positions behind Qwen-VL's image cannot be told from the number of tokens, pruned or not
@@ -750,9 +755,12 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         )
 
     def _run_language_model(
-        self, inputs_embeds: torch.Tensor, prompt: Prompt, plan: PruningPlan, **kwargs: Any
+        self, inputs_embeds: torch.Tensor, prompt: Prompt, plan: PruningPlan, num_prompts: int = 1, **kwargs: Any
     ) -> tuple[Any, torch.Tensor | None]:
-        """The language model's output, and the positions in the prompt, `(B, R)`, of what its last state holds."""
+        """
+        The language model's output, and the positions in the prompt, `(B, R)`, of what its last state holds; each
+        image serves `num_prompts` prompts in a row.
+        """
         num_positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         if num_positions is not None and inputs_embeds.shape[1] > num_positions:
             logger.warning_once(
@@ -774,12 +782,28 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         # A prefix's masks are made before the language model makes its cache
         uses_cache = kwargs.get("use_cache", self.config.get_text_config().use_cache)
         uses_cache = uses_cache and not self.training and not self.config.has_prefix
+        cache = cache_of(kwargs)
+        if num_prompts > 1 and uses_cache and self._may_share_prefix(plan, cache, kwargs):
+            shared = SharedPrefix.find(prompt, num_prompts)
+            if shared is not None:
+                return shared.run(language_model, inputs_embeds, **kwargs), prompt.source_positions
         inputs["attention_mask"] = prompt.mask_for_language_model(bool(uses_cache))
         # CODEPATH: PaliGemma's language model reads its prompt in both directions, all others in one
         if self.config.has_prefix:
-            cache = kwargs.get("past_key_values") if kwargs.get("cache") is None else kwargs["cache"]
             inputs = add_prefix(inputs, prompt, cache, self.config.first_position, language_model.config)
         return language_model(**inputs, **kwargs), prompt.source_positions
+
+    def _may_share_prefix(self, plan: PruningPlan, cache: Cache | None, kwargs: dict[str, Any]) -> bool:
+        """
+        Whether prompts about an image may pass the language model up to its end as one: they keep the same patches
+        where the method reads no text, and nothing but the last states and an empty cache of all tokens is asked for.
+        """
+        return (
+            not plan.selector.needs_texts
+            and not any(DynamicCache(config=self.config.get_text_config()).is_sliding)
+            and not any(kwargs.get(name) for name in ("output_attentions", "output_hidden_states"))
+            and (cache is None or int(cache.get_seq_length()) == 0)
+        )
 
 
 @auto_docstring(custom_intro="An LVLM with pruned visual tokens that answers in text.")
@@ -1262,6 +1286,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if attention_mask is not None:
             attention_mask = torch.cat([attention_mask, torch.ones_like(new_tokens)], dim=1)
         prompts = prompts | {"input_ids": sequences, "attention_mask": attention_mask}
+        if not self.config.has_external_guide:  # positions as in `generate`; those of Qwen-VL are rows and columns
+            prompts["position_ids"] = count_visible(attention_mask, self.config.first_position)
         outputs = super().forward(**prompts, **options, logits_to_keep=1, return_dict=True)
         selection = {name: outputs.get(name) for name in SELECTION}
         return sequences, outputs.last_hidden_state[:, -new_tokens.shape[1] - 1 : -1], selection

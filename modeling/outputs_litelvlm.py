@@ -142,9 +142,9 @@ class LiteLVLMImageState(ModelOutput):
         """A view for the language model, which has no use for SAM's embeddings."""
         return replace(self, sam_image_embeddings=None)
 
-    def repeat_for(self, batch_size: int) -> "LiteLVLMImageState":
+    def prompts_of_each(self, batch_size: int) -> int:
         """
-        The state of b conversations' images for B prompts: those of a conversation serve B / b prompts in a row.
+        How many of B prompts the images of each of b conversations serve: B / b, in a row.
 
         Raises:
             ValueError: B is no multiple of b.
@@ -155,10 +155,14 @@ class LiteLVLMImageState(ModelOutput):
         # CODEPATH: of Qwen-VL a prompt has one image
         hint = "" if self.image_grid_thw is not None else " (of several, `batch_num_images` says how many)"
         check_images_per_prompt(f"There are {number} {what}", number, batch_size, hint)
-        repeats = batch_size // number
+        return batch_size // number
+
+    def repeat_for(self, batch_size: int) -> "LiteLVLMImageState":
+        """The state of b conversations' images for B prompts; raises as [`LiteLVLMImageState.prompts_of_each`]."""
+        repeats = self.prompts_of_each(batch_size)
         if repeats == 1:
             return self
-        sizes = 1 if groups is None else groups.tolist()
+        sizes = 1 if self.batch_num_images is None else self.batch_num_images.tolist()
         repeated = {
             key: repeat_groups(value, 1 if key == "batch_num_images" else sizes, repeats)
             for key, value in self.items()

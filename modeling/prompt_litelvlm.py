@@ -142,7 +142,7 @@ class Prompt:
             position_ids=(
                 self._original_positions(source, config.first_position)
                 if keeps_positions
-                else _count(attention_mask, config.first_position)
+                else count_visible(attention_mask, config.first_position)
             ),
             is_image=is_image,
             is_padded=self.is_padded or is_padding is not None,
@@ -154,7 +154,7 @@ class Prompt:
 
     def _original_positions(self, source: torch.Tensor, first: int) -> torch.Tensor:
         """Positions in the un-pruned prompt; without padding those are simply the indices of its tokens."""
-        positions = _count(self.attention_mask, first) if self.position_ids is None else self.position_ids
+        positions = count_visible(self.attention_mask, first) if self.position_ids is None else self.position_ids
         if positions is None:
             return source + first
         axes = positions.shape[:-2]  # none, or three
@@ -307,7 +307,7 @@ def _sum_per_sample(of_images: list[int], num_images: list[int] | None) -> list[
     return of_images if num_images is None else [sum(islice(values, number)) for number in num_images]
 
 
-def _count(attention_mask: Any, first: int) -> Any:
+def count_visible(attention_mask: Any, first: int = 0) -> Any:
     """Position ids `(B, L)` that count the visible tokens of an attention mask from the first; `None` of `None`."""
     return None if attention_mask is None else (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0) + first
 
@@ -344,4 +344,12 @@ def check_shape(name: str, values: torch.Tensor | None, *allowed: tuple[int, ...
         raise ValueError(f"`{name}` has shape {tuple(values.shape)}; for these conversations it is to be {shapes}.")
 
 
-__all__ = ["CachedPrompt", "Prompt", "check_placeholders", "check_shape", "find_token", "retained_positions"]
+__all__ = [
+    "CachedPrompt",
+    "Prompt",
+    "check_placeholders",
+    "check_shape",
+    "count_visible",
+    "find_token",
+    "retained_positions",
+]

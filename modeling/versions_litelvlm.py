@@ -13,10 +13,14 @@
 # limitations under the License.
 """What differs between the versions of Transformers that are supported (5.17 to 5.24), and nothing else."""
 
+from typing import Any
+
 import torch
+from transformers import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 # What the key-value cache is called in calls and outputs: Transformers 5.24 renamed it
+CACHE_NAMES = ("cache", "past_key_values")
 CACHE_NAME = "cache" if hasattr(CausalLMOutputWithPast(), "cache") else "past_key_values"
 
 try:
@@ -29,4 +33,9 @@ except ImportError:  # before Transformers 5.24
         return hidden_states[:, kept]
 
 
-__all__ = ["CACHE_NAME", "slice_logits_to_keep"]
+def cache_of(kwargs: dict[str, Any]) -> Cache | None:
+    """The key-value cache among a call's arguments, by its new or its old name."""
+    return next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
+
+
+__all__ = ["CACHE_NAME", "CACHE_NAMES", "cache_of", "slice_logits_to_keep"]

@@ -135,6 +135,7 @@ class Benchmark:
         ids = torch.randint(3, config.get_text_config().vocab_size, (num_questions, length), generator=generator)
         for special in (config.image_token_id, config.seg_token_id):
             ids[ids == special] = 3
+        ids[:, :num_before] = ids[:1, :num_before]  # such as a system prompt
         ids[:, num_before : num_before + config.num_patches] = config.image_token_id
         guide = getattr(config.guide_config, "text_config", config.guide_config)
         guide_ids = torch.randint(0, guide.vocab_size, (num_questions, 1, guide_length(config)), generator=generator)

@@ -102,7 +102,7 @@ def measure(
                 "peak_resident_bytes": peak_resident_bytes(),
             }
             if num_questions > 1:
-                report["questions"] = _measure_questions(bench, methods[0], budgets[0], num_questions, num_runs)
+                report["questions"] = _measure_questions(bench, methods[0], budgets, num_questions, num_runs)
             if sizes:
                 report["throughput"] = _measure_throughput(bench, methods[0], budgets, sizes, num_runs)
         finally:
@@ -189,22 +189,29 @@ def _summarise(
     return summary
 
 
-def _measure_questions(bench: Benchmark, method: str, budget: int, number: int, num_runs: int) -> dict[str, Any]:
-    """Several questions on one image: in one call, which encodes the image once, and in a call for each."""
-    together, apart = [], []
+def _measure_questions(
+    bench: Benchmark, method: str, budgets: list[int], number: int, num_runs: int
+) -> list[dict[str, Any]]:
+    """
+    Several questions on one image, un-pruned and at each budget: in one call, which encodes the image once, and in a
+    call for each, all of which take as long as the one that is timed.
+    """
+    candidates: list[tuple[str, int | None]] = [("none", None), *((method, budget) for budget in budgets)]
+    times: list[dict[int, list[float]]] = [{number: [], 1: []} for _ in candidates]
     for i in range(-1, num_runs):
-        bench.run(method, budget, num_questions=number)
-        shared = bench.milliseconds()["end_to_end"]
-        single = 0.0
-        for _ in range(number):
-            bench.run(method, budget)
-            single += bench.milliseconds()["end_to_end"]
-        if i >= 0:
-            together.append(shared)
-            apart.append(single)
-    speedup = statistics.median(apart) / statistics.median(together)
-    result: dict[str, Any] = {"number": number, "num_retained_tokens": budget, "speedup": speedup}
-    return result | {"one_call": _spread(together), "a_call_each": _spread(apart)}
+        for (name, budget), own in zip(candidates, times, strict=True):
+            for asked, measured in own.items():
+                bench.run(name, budget, num_questions=asked)
+                elapsed = bench.milliseconds()["end_to_end"]
+                if i >= 0:
+                    measured.append(elapsed)
+    entries = []
+    for (name, budget), own in zip(candidates, times, strict=True):
+        together, alone = _spread(own[number]), _spread(own[1])
+        entry: dict[str, Any] = {"number": number, "method": name, "num_retained_tokens": budget}
+        speedup = number * alone["median"] / together["median"]
+        entries.append(entry | {"speedup": speedup, "milliseconds": together, "one_question_milliseconds": alone})
+    return entries
 
 
 def _measure_throughput(

@@ -136,10 +136,11 @@ def show(report: dict[str, Any]) -> None:
     for budget, figures in report["summary"].items():
         print(f"\n{budget} of {report['num_visual_tokens']} visual tokens, against un-pruned in this run:")
         print("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    if "questions" in report:
-        asked = report["questions"]
+    for entry in report.get("questions", []):
+        together, speedup = entry["milliseconds"]["median"], entry["speedup"]
         print(
-            f"\n{asked['number']} questions on one image, in one call: {asked['speedup']:.2f}x faster than a call each"
+            f"{entry['number']} questions on one image, {_name(entry)}: {together:.1f} ms in one call, {speedup:.2f}x "
+            "faster than a call each"
         )
     for entry in report.get("throughput", []):
         print(

@@ -1,0 +1,127 @@
+# Copyright 2026 The LiteLVLM authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Prefix caching within a call: what several prompts about an image have in common, up to the image's end, passes the
+language model once.
+
+B = batch, b = images or conversations, each of which serves B / b prompts in a row, R = tokens of a prompt, P = those
+that are shared.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from .prompt_litelvlm import Prompt
+from .versions_litelvlm import CACHE_NAME, CACHE_NAMES, cache_of
+
+
+@dataclass
+class SharedPrefix:
+    """
+    Args:
+        length (`int`): P.
+        num_prompts (`int`): B / b, the prompts that share it.
+        attention_mask (`torch.Tensor` of shape `(B, R)`, *optional*): of the prompts; `None` without padding.
+        position_ids (`torch.LongTensor` of shape `(B, R)` or `(3, B, R)`): of the prompts.
+        destinations (`torch.LongTensor` of shape `(B, R)`): where each token goes, so that all prompts begin with what
+            they share: behind it come the padding that stood before and what is a prompt's own.
+    """
+
+    length: int
+    num_prompts: int
+    attention_mask: torch.Tensor | None
+    position_ids: torch.Tensor
+    destinations: torch.Tensor
+
+    @classmethod
+    def find(cls, prompt: Prompt, num_prompts: int) -> "SharedPrefix | None":
+        """
+        What the prompts about each image have in common, or `None` where they differ before its end.
+
+        Args:
+            prompt ([`Prompt`]): as it enters the language model, with ids and an image.
+            num_prompts (`int`): B / b.
+        """
+        ids, is_image, source = prompt.input_ids, prompt.is_image, prompt.source_positions
+        if ids is None or is_image is None:
+            return None
+        mask = torch.ones_like(ids) if prompt.attention_mask is None else prompt.attention_mask
+        column = torch.arange(ids.shape[1], device=ids.device)
+        positions = column[None] if prompt.position_ids is None else prompt.position_ids
+        positions = positions.expand(*positions.shape[:-2], *ids.shape)
+        start = (mask.cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)  # behind the padding on the left
+        end = (is_image * (column + 1)).amax(dim=-1, keepdim=True)
+        length = min(int((end - start).min()), len(column) - 1)  # something is left to read
+        if length <= 0:
+            return None
+
+        shared = start + column[:length]
+        values = [ids, mask, *positions.view(-1, *ids.shape)]
+        if source is not None:  # equal patches, wherever the prompt begins
+            values.append(source - source.gather(1, start))
+        prefixes = torch.stack([value.gather(1, shared) for value in values])
+        first = prefixes[:, ::num_prompts].repeat_interleave(num_prompts, dim=1)
+        if not torch.equal(prefixes, first):
+            return None
+        behind = torch.where(column < start, column + length, column)
+        destinations = torch.where((column >= start) & (column < start + length), column - start, behind)
+        return cls(length, num_prompts, mask if prompt.is_padded else None, positions, destinations)
+
+    def run(self, language_model: nn.Module, inputs_embeds: torch.Tensor, **kwargs: Any) -> Any:
+        """
+        The language model's output for the prompts, and its cache, as if each had been read whole.
+
+        Args:
+            inputs_embeds (`torch.Tensor` of shape `(B, R, hidden_size)`): of the prompts, with their visual tokens.
+            kwargs: further arguments of the language model, such as an empty cache; by default it is a new one.
+        """
+        columns = self.destinations.argsort(dim=-1)
+        embeds = inputs_embeds.take_along_dim(columns.to(inputs_embeds.device)[..., None], dim=1)
+        positions = self.position_ids.take_along_dim(columns.expand_as(self.position_ids), dim=-1)
+        mask = None if self.attention_mask is None else self.attention_mask.gather(1, columns)
+
+        once = slice(None, None, self.num_prompts)
+        cache, own = cache_of(kwargs), DynamicCache(config=language_model.config)
+        options = {name: value for name, value in kwargs.items() if name not in CACHE_NAMES} | {CACHE_NAME: own}
+        prefix = language_model(
+            inputs_embeds=embeds[once, : self.length],
+            attention_mask=None if mask is None else mask[once, : self.length],
+            position_ids=positions[..., once, : self.length],
+            **options,
+        )
+        own.batch_repeat_interleave(self.num_prompts)
+        outputs = language_model(
+            inputs_embeds=embeds[:, self.length :],
+            attention_mask=mask,
+            position_ids=positions[..., self.length :],
+            **options,
+        )
+        states = prefix.last_hidden_state.repeat_interleave(self.num_prompts, dim=0)
+        states = torch.cat([states, outputs.last_hidden_state], dim=1)
+        # In the order of the prompts' own tokens again, as later calls and users know them
+        cache = DynamicCache(config=language_model.config) if cache is None else cache
+        for index in range(len(own)):
+            layer = own.layers.pop(0)  # each is freed when it is copied
+            back = self.destinations.to(layer.keys.device)[:, None, :, None]
+            cache.update(layer.keys.take_along_dim(back, dim=2), layer.values.take_along_dim(back, dim=2), index)
+        back = self.destinations.to(states.device)[..., None]
+        outputs.last_hidden_state, outputs[CACHE_NAME] = states.take_along_dim(back, dim=1), cache
+        return outputs
+
+
+__all__ = ["SharedPrefix"]
