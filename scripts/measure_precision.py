@@ -45,10 +45,12 @@ SPLITS = ("val", "testA", "testB", "testS")
 
 
 FOUR_BITS = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+SELECTING = "bfloat16, but what selects"
 # Arguments of `from_pretrained`
 PRECISIONS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": torch.float32},
     "bfloat16": {"dtype": torch.bfloat16},
+    SELECTING: {"dtype": torch.bfloat16},
     "float16": {"dtype": torch.float16},
     "8 bits": {"dtype": torch.float32, "quantization_config": TorchAoConfig(Int8WeightOnlyConfig())},
     "4 bits": {"dtype": torch.float32, "quantization_config": TorchAoConfig(FOUR_BITS)},
@@ -70,7 +72,18 @@ class Answer:
 
     retained: frozenset[int]
     sequence: tuple[int, ...]
+    num_masks: int
     mask: np.ndarray
+
+
+def load(name: str, plain: LiteLVLMForSegmentation) -> LiteLVLMForSegmentation:
+    """The embedded model in that precision, beside the one in float32."""
+    model = LiteLVLMForSegmentation.from_pretrained(TINY_MODEL, **PRECISIONS[name])
+    if name == SELECTING:
+        model.model.guide = plain.model.guide
+        for part in ("vision_tower", "multi_modal_projector"):
+            setattr(model.model.backbone, part, getattr(plain.model.backbone, part))
+    return model
 
 
 def questions(num_images: int, seed: int, size: int) -> list[Question]:
@@ -109,11 +122,11 @@ def _ask(
     for i, (ids, own) in enumerate(zip(answers, masks, strict=True)):
         retained = frozenset() if output.retained_indices is None else frozenset(output.retained_indices[i].tolist())
         ids = ids[: ids.index(end)] if end in ids else ids  # what follows is padding
-        yield Answer(retained, tuple(ids), own.any(0).numpy())
+        yield Answer(retained, tuple(ids), len(own), own.any(0).numpy())
 
 
 def difference(answers: Sequence[Answer], expected: Sequence[Answer]) -> dict[str, str]:
-    """Of questions: how many keep the same patches and get the same answer, and the IoU with the masks expected."""
+    """Of questions: how many get the same patches, answer and number of masks, and the IoU with the masks expected."""
     pairs = list(zip(answers, expected, strict=True))
     unions = [(got.mask | wanted.mask).sum() for got, wanted in pairs]
     shared = [(got.mask & wanted.mask).sum() for got, wanted in pairs]
@@ -121,6 +134,7 @@ def difference(answers: Sequence[Answer], expected: Sequence[Answer]) -> dict[st
     return {
         "same patches": f"{100 * np.mean([got.retained == wanted.retained for got, wanted in pairs]):.0f} %",
         "same answer": f"{100 * np.mean([got.sequence == wanted.sequence for got, wanted in pairs]):.0f} %",
+        "as many masks": f"{100 * np.mean([got.num_masks == wanted.num_masks for got, wanted in pairs]):.0f} %",
         "IoU of masks, mean": f"{ious.mean():.3f}",
         "IoU, lowest tenth": f"{np.quantile(ious, 0.1):.3f}",
     }
@@ -148,7 +162,7 @@ def main() -> None:
     expected = {budget: ask(plain, processor, asked, budget) for budget in budgets}
     lines = []
     for name in options.precisions:
-        model = LiteLVLMForSegmentation.from_pretrained(TINY_MODEL, **PRECISIONS[name])
+        model = load(name, plain)
         for budget in budgets:
             answers = ask(model, processor, asked, budget)
             line = {"precision": name, "visual tokens": budget or "all", "cIoU": accuracy(answers, asked)}
@@ -167,7 +181,7 @@ def main() -> None:
 The embedded model on {len(asked)} expressions, those of {options.images} scenes of each of {", ".join(SPLITS)}
 (seed {options.seed}), answered freely. Each line is compared with float32, one question at a time,
 with as many visual tokens. 8 and 4 bits are torchao's weights of the language model (a scale for each row,
-and for each 32 weights); CLIP, guide and SAM stay in float32.
+and for each 32 weights); CLIP, guide and SAM stay in float32. Of "{SELECTING}", CLIP, guide and projector do.
 
 {markdown_table(lines)}
 

@@ -84,7 +84,7 @@ def test_debug_shows_the_traceback(capsys):
     [
         (
             ["segment", "example", "a", "--dtype", "float23"],
-            "'bfloat16', 'float16'. Did you mean 'float32'?",
+            "'bfloat16', 'float16', 'auto-fast'. Did you mean 'float32'?",
         ),
         (["segment", "example", "a", "--method", "trimm"], "`pruning_method` is 'trimm'; allowed are"),
         (["segment", "example", "a", "--method", "trimm"], "Did you mean 'trim'?"),
@@ -92,6 +92,7 @@ def test_debug_shows_the_traceback(capsys):
         (["diagnose", "--dtype", "double", "--output", "x"], "--dtype is 'double'; allowed are 'auto', 'float32'"),
         (["benchmark", "--preset", "lisa7b"], "Did you mean 'lisa-7b'?"),
         (["convert", "source", "dest", "--dtype", "double"], "`dtype` is 'double'; allowed are 'auto', 'float32'"),
+        (["convert", "source", "dest", "--dtype", "auto-fast"], "'bfloat16', 'float16'."),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(arguments, message, capsys, tmp_path, monkeypatch):

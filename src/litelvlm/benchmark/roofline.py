@@ -29,16 +29,21 @@ def measure_device(device: torch.device, dtype: torch.dtype) -> dict[str, float]
         `dict[str, float]`: `copy_bytes_per_second` (bytes read and written by a copy of a buffer larger than any
         cache) and `matmul_flops_per_second` (a square matrix product in `dtype`).
     """
-    large, side = (2**31, 8192) if device.type == "cuda" else (2**28, 1024)
+    large = 2**31 if device.type == "cuda" else 2**28
     source = torch.empty(large // dtype.itemsize, dtype=dtype, device=device).fill_(1)
     target = torch.empty_like(source)
     copy_ms = _best_ms(lambda: target.copy_(source), device)
-    left, right = torch.randn(2, side, side, dtype=dtype, device=device).unbind()
-    matmul_ms = _best_ms(lambda: left @ right, device)
     return {
         "copy_bytes_per_second": 2 * large / copy_ms * 1000,
-        "matmul_flops_per_second": 2 * side**3 / matmul_ms * 1000,
+        "matmul_flops_per_second": matmul_rate(device, dtype),
     }
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, num_runs: int = 10) -> float:
+    """Floating-point operations per second of a square matrix product, best of several."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = torch.randn(2, side, side, dtype=dtype, device=device).unbind()
+    return 2 * side**3 / _best_ms(lambda: left @ right, device, num_runs) * 1000
 
 
 def floor_ms(num_flops: float, num_bytes: float, rates: dict[str, float]) -> float:
@@ -58,4 +63,4 @@ def _best_ms(run: Callable[[], Any], device: torch.device, num_runs: int = 10) -
     return min(end - start for start, end in clock.spans()["run"])
 
 
-__all__ = ["floor_ms", "measure_device"]
+__all__ = ["floor_ms", "matmul_rate", "measure_device"]

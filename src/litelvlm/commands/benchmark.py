@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     timed = [f"--{name.replace('_', '-')}" for name in TIMED if getattr(options, name)]
     if device.type == "meta" and timed:
         raise ValueError(f"{', '.join(timed)} ask for times, but --device meta only counts; leave one of both out.")
-    dtype = pick_dtype(options.dtype)
+    dtype = pick_dtype(options.dtype, None if device.type == "meta" else device)
     draws = options.output is not None and device.type != "meta"
     if draws:
         required("matplotlib")

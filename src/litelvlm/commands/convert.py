@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: the checkpoint's own)")
     parser.add_argument("--conversation", help="LISA's: llava_v1 or llava_llama_2 (default: by its name)")
     parser.add_argument("--seg-token-id", type=int, metavar="ID", help="id of [SEG], where no tokenizer tells")
-    add_dtype(parser, "as the checkpoint's configuration says")
+    add_dtype(parser, "as the checkpoint's configuration says", runs=False)
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: 5GB)")
     return parser
 

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         required(library)
     check_data_is_kept(options, "diagnosis.json")
     device = pick_device(options.device)
-    model, processor = load_clip(str(options.model or TINY_MODEL), pick_dtype(options.dtype))
+    model, processor = load_clip(str(options.model or TINY_MODEL), pick_dtype(options.dtype, device))
     model = model.to(device)
     parent = None
     if options.parent is not None:

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id of the model to export")
     parser.add_argument("dest", metavar="DEST", help="the folder to make")
     parser.add_argument("--format", default="llava-hf", help="llava-hf: as Transformers' LLaVA (default: llava-hf)")
-    add_dtype(parser, "as saved")
+    add_dtype(parser, "as saved", runs=False)
     return parser
 
 

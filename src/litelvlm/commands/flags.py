@@ -40,10 +40,13 @@ def add_model(parser: argparse.ArgumentParser, device_map: bool = True) -> None:
         where.add_argument("--device-map", metavar="MAP", help="how accelerate spreads the model, such as auto")
 
 
-def add_dtype(parser: argparse.ArgumentParser, auto: str) -> None:
-    """`--dtype`; `auto` says in words what that name stands for."""
+def add_dtype(parser: argparse.ArgumentParser, auto: str, runs: bool = True) -> None:
+    """`--dtype`; `auto` says in words what that name stands for, and `runs` whether the model is to run here."""
+    fast = "auto-fast: bfloat16 where it is faster here than float32, else float32; " if runs else ""
     parser.add_argument(
-        "--dtype", default="auto", help=f"of the weights: float32, bfloat16, float16, or auto: {auto} (default: auto)"
+        "--dtype",
+        default="auto",
+        help=f"of the weights: float32, bfloat16, float16, {fast}or auto: {auto} (default: auto)",
     )
 
 

@@ -77,16 +77,16 @@ def run(options: argparse.Namespace) -> None:
     with needing("serve"):
         import ray
         from ray import serve
-    from ..configuration.configuration_litelvlm import LiteLVLMConfig
+    from ..configuration.configuration_litelvlm import LiteLVLMConfig, check_choice
     from ..hub import check_reachable
     from ..serving.app import build, find_token
     from ..serving.settings import Settings
     from ..tiny import TINY_MODEL
     from .demo import find_port
-    from .loading import pick_device, pick_dtype
+    from .loading import RUN_DTYPES, pick_device
 
     port = find_port(options.host, options.port)
-    pick_dtype(options.dtype)
+    check_choice("--dtype", options.dtype, RUN_DTYPES)
     name = str(options.model or TINY_MODEL)
     check_reachable(name)
     LiteLVLMConfig.from_pretrained(name)  # here, as what a replica says is long

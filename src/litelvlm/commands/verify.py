@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "the first thing that is wrong.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="of a saved, converted or downloaded model")
-    add_dtype(parser, "as saved")
+    add_dtype(parser, "as saved", runs=False)
     add_device(parser)
     return parser
 
