@@ -74,6 +74,22 @@ def test_modules_that_are_named_are_left_alone_instead(tmp_path):
     assert is_quantized(model.model.guide.visual_projection.weight)
 
 
+@torch.no_grad()
+def test_what_selects_may_stay_in_float32_in_a_model_in_bfloat16():
+    model, processor = litelvlm.load_tiny(dtype=torch.bfloat16)
+    whole = litelvlm.load_tiny(dtype=torch.bfloat16)[0].float()  # the same weights
+    backbone = model.model.backbone
+    for part in (model.model.guide, backbone.vision_tower, backbone.multi_modal_projector):
+        part.float()
+    texts = ["the red circle", "the large green star", "the blue square on the left", "the small yellow thing"]
+    inputs = processor(images=load_rgb(litelvlm.EXAMPLE_IMAGE), text=texts)
+    got, expected = (one.segment(**inputs, answer="It is [SEG].", processor=processor) for one in (model, whole))
+    assert torch.equal(got.retained_indices, expected.retained_indices)
+    for mask, other in zip(got.pred_masks, expected.pred_masks, strict=True):
+        assert mask.dtype == torch.bfloat16
+        assert intersection_over_union(mask > 0, other > 0) > 0.95
+
+
 def test_a_quantised_model_is_not_exported(tmp_path):
     model, processor = litelvlm.load_tiny(quantization_config=TorchAoConfig(eight_bits()))
     with pytest.raises(ValueError, match="weights are quantised; export the model in full precision"):
