@@ -1286,7 +1286,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         if attention_mask is not None:
             attention_mask = torch.cat([attention_mask, torch.ones_like(new_tokens)], dim=1)
         prompts = prompts | {"input_ids": sequences, "attention_mask": attention_mask}
-        if not self.config.has_external_guide:  # positions as in `generate`; those of Qwen-VL are rows and columns
+        # CODEPATH: the positions of Qwen-VL's tokens are rows and columns, the others count as in `generate`
+        if not self.config.has_external_guide:
             prompts["position_ids"] = count_visible(attention_mask, self.config.first_position)
         outputs = super().forward(**prompts, **options, logits_to_keep=1, return_dict=True)
         selection = {name: outputs.get(name) for name in SELECTION}
