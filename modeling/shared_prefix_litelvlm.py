@@ -60,7 +60,9 @@ class SharedPrefix:
         ids, is_image, source = prompt.input_ids, prompt.is_image, prompt.source_positions
         if ids is None or is_image is None:
             return None
-        mask = torch.ones_like(ids) if prompt.attention_mask is None else prompt.attention_mask
+        mask = torch.ones_like(ids) if prompt.attention_mask is None else prompt.attention_mask.to(ids.dtype)
+        if mask.shape != ids.shape:  # one of pairs of tokens, of a caller's own
+            return None
         column = torch.arange(ids.shape[1], device=ids.device)
         positions = column[None] if prompt.position_ids is None else prompt.position_ids
         positions = positions.expand(*positions.shape[:-2], *ids.shape)

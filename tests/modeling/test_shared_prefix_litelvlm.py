@@ -158,6 +158,7 @@ def test_what_cannot_be_shared_is_read_whole(make_model, asked):
         (whole | {"output_attentions": True}, length),
         (whole | {"position_ids": None}, length),  # prompts begin at other positions
         (whole | {"input_ids": other_words}, length),
+        (whole | {"attention_mask": torch.ones(4, 1, length, length).tril().bool()}, length),  # of pairs of tokens
     ):
         calls.clear()
         with torch.no_grad():
@@ -167,6 +168,20 @@ def test_what_cannot_be_shared_is_read_whole(make_model, asked):
     calls.clear()
     model(**asked | whole)
     assert calls == [(4, length)]
+
+
+@torch.no_grad()
+def test_a_mask_may_be_of_booleans_or_of_other_numbers(make_model, asked):
+    model = make_model()
+    asked.pop("sam_pixel_values")
+    mask = asked["attention_mask"]
+    asked["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    expected = model(**asked, pruning_method="none").logits
+    calls = seen(model)
+    for dtype in (torch.bool, torch.int32, torch.float32):
+        got = model(**asked | {"attention_mask": mask.to(dtype)}, pruning_method="none").logits
+        assert torch.equal(got[mask.bool()], expected[mask.bool()])
+    assert calls == 3 * [(2, BEFORE + NUM_PATCHES), (4, max(LENGTHS))]
 
 
 def test_prompts_that_keep_other_patches_share_nothing():
