@@ -89,6 +89,28 @@ def test_rows_of_a_batch_are_those_of_a_loop_over_segment():
             row += 1
 
 
+@pytest.mark.parametrize(("counts", "rows"), [((2, 2), 2), ((3,), 1), ((1, 2), 3), ((1, 1), 2)])
+def test_unpruned_texts_about_an_image_share_its_tokens_where_each_image_has_as_many(counts, rows):
+    model, processor = litelvlm.load_tiny()
+    example, texts = Image.open(EXAMPLE_IMAGE), ["the red circle", "the large blue square", "the star"]
+    images = [example, example.resize((200, 90))]
+    batch = {"image": images[: len(counts)], "text": [texts[:count] for count in counts]}
+    annotator = Annotator(model, processor, answer="It is [SEG].", batch_size=4, pruning_method="none")
+    calls = []
+    hook = model.model.backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    columns = annotator(batch)
+    hook.remove()
+    assert calls == ([rows, sum(counts)] if rows < sum(counts) else [rows])
+    for row, (image, text) in enumerate((i, text) for i, count in enumerate(counts) for text in texts[:count]):
+        inputs = processor(images[image], text)
+        output = model.segment(**inputs, answer="It is [SEG].", processor=processor, pruning_method="none")
+        expected = processor.post_process_instance_segmentation(output, inputs)[0][0]["mask"].numpy()
+        mask = decode_segmentation(columns["segmentation"][row], *images[image].size[::-1])
+        assert (mask != expected).mean() < 1e-3
+
+
 def test_image_is_encoded_once_for_its_texts_and_broken_ones_are_told(monkeypatch):
     model, processor = litelvlm.load_tiny()
     seen = []

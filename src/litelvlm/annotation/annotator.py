@@ -238,8 +238,7 @@ class Annotator:
         part: slice,
     ) -> list[dict[str, Any]]:
         prompts = {name: value[part] for name, value in inputs.items() if name not in _IMAGES}
-        states = LiteLVLMImageState(**{name: value[image_of.to(value.device)] for name, value in state.items()})
-        output = self.model.segment(**prompts, **self.options, image_state=states)
+        output = self.model.segment(**prompts, **self.options, image_state=states_of(state, image_of))
         sizes = {name: inputs[name].cpu()[image_of] for name in ("original_sizes", "reshaped_input_sizes")}
         found = self.processor.post_process_instance_segmentation(
             output, sizes, text_labels=[[text] for _, text in asked]
@@ -290,6 +289,16 @@ class Annotator:
         return joined
 
 
+def states_of(state: LiteLVLMImageState, image_of: torch.Tensor) -> LiteLVLMImageState:
+    """
+    The states of the images that prompts are about, `(B,)`: one for each prompt, or, where each image has as many
+    prompts in a row, once, so that prompts may share what they have in common.
+    """
+    rows, counts = image_of.unique_consecutive(return_counts=True)
+    rows = rows if (counts == counts[0]).all() else image_of
+    return LiteLVLMImageState(**{name: value[rows.to(value.device)] for name, value in state.items()})
+
+
 def join_images(found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """The images, and their sizes, of several processor outputs; crops may differ in number."""
     return {
@@ -330,4 +339,4 @@ def _error(request: Request, text: Any, reason: str) -> dict[str, Any]:
     return {"image": name, "text": text, "error": public_message(reason.strip().splitlines()[0])}
 
 
-__all__ = ["COLUMNS", "Annotator", "Prepared", "Request", "join_images"]
+__all__ = ["COLUMNS", "Annotator", "Prepared", "Request", "join_images", "states_of"]

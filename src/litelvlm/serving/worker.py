@@ -27,7 +27,7 @@ import torch
 from cachetools import LRUCache
 from PIL import Image
 
-from ..annotation.annotator import Annotator, Prepared, join_images
+from ..annotation.annotator import Annotator, Prepared, join_images, states_of
 from ..modeling.fetching_litelvlm import TooLargeError, open_untrusted
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
@@ -250,7 +250,7 @@ class Worker:
         """As [`Annotator.answer`], by a model that makes no masks."""
         prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
         if state.batch_num_images is None:  # that of several images is of one conversation, whoever asks about them
-            state = LiteLVLMImageState(**{name: value[image_of.to(value.device)] for name, value in state.items()})
+            state = states_of(state, image_of)
         columns = annotator.read_answers(
             self.model.generate(**prompts, **annotator.options, image_state=state), prompts
         )
