@@ -141,12 +141,24 @@ def test_one_question_does_not_fail_the_others_of_its_batch(embedded, worker, im
         (422, "one side is at most", Question(file_of(Image.new("1", (2000, 1))), TEXTS)),
         (422, "`num_retained_tokens` is 257", Question(b"", TEXTS, options={"num_retained_tokens": 257})),
         (422, "`pruning_method` is 'x'", Question(b"", TEXTS, options={"pruning_method": "x"})),
+        (
+            422,
+            r"has \d{4} tokens, but the language model was made for 1024 positions; shorten it",
+            Question(EXAMPLE_IMAGE.read_bytes(), ("the red circle", "the red circle " * 350)),
+        ),
     ],
 )
 def test_question_that_cannot_be_answered_is_refused_before_the_model_runs(status, message, question, worker):
     with pytest.raises(RefusedError, match=message) as raised:
         worker.prepare(question)
     assert raised.value.status == status
+
+
+def test_pruning_makes_room_for_a_longer_text(worker):
+    question = Question(EXAMPLE_IMAGE.read_bytes(), ("the red circle " * 290,), options={"num_retained_tokens": 28})
+    assert 1024 < worker.prepare(question).prompts["attention_mask"].sum() < 1024 + 256
+    with pytest.raises(RefusedError, match="made for 1024 positions"):
+        worker.prepare(Question(question.image, question.texts, options={"pruning_method": "none"}))
 
 
 def test_conversations_of_several_turns_are_batched(embedded, worker, images):

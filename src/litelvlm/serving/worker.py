@@ -32,7 +32,7 @@ from ..modeling.fetching_litelvlm import TooLargeError, open_untrusted
 from ..modeling.modeling_litelvlm import LiteLVLMForSegmentation
 from ..modeling.outputs_litelvlm import IMAGE_INPUTS, LiteLVLMImageState
 from ..modeling.processing_litelvlm import LiteLVLMProcessor
-from ..modeling.pruning_litelvlm import get_pruning_method
+from ..modeling.pruning_litelvlm import KEEP_ALL, PruningPlan
 from .settings import RefusedError
 
 _SIZES = ("original_sizes", "reshaped_input_sizes")
@@ -140,17 +140,18 @@ class Worker:
         if self.model.config.sam_config is None and not question.messages:
             raise RefusedError(422, "This model answers in text only, without masks; ask /v1/chat/completions.")
         try:
-            self.model.config.resolve_pruning(options.get("num_retained_tokens"), options.get("pruning_method"))
+            chosen = options.get("num_retained_tokens"), options.get("pruning_method")
+            plan = PruningPlan.resolve(self.model.config, *chosen)
             # That of a stream is its own
             make = self._annotator if generation else self._annotators
             annotator = make(**options, **generation)
-            method = get_pruning_method(options.get("pruning_method") or self.model.config.pruning_method)
             # LLaVA-OneVision sees an image among others in another way than by itself, so they are kept together
             digests = "".join(hashlib.blake2b(image).hexdigest() for image in question.images)
-            key = (digests, getattr(method, "vision_layers", ()))
+            key = (digests, plan.selector.vision_layers)
             with self._lock:
                 encoded = self._kept.get(key)
             inputs = self._process(question, encoded)
+            self._check_length(inputs, plan, len(question.images))
         except TooLargeError as error:
             raise RefusedError(413, f"The image is too large: {error}.") from error
         except ValueError as error:
@@ -196,6 +197,22 @@ class Worker:
             for message in question.messages
         ]
         return processor.apply_chat_template(messages, tokenize=True, return_dict=True)
+
+    def _check_length(self, inputs: Any, plan: PruningPlan, num_images: int) -> None:
+        """Raises a `ValueError` for prompts that are longer than what the language model was made for."""
+        config = self.model.config
+        num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        visible = inputs["attention_mask"].bool()
+        is_image = visible & (inputs["input_ids"] == config.image_token_id)
+        num_visual = is_image.sum(dim=-1)
+        if plan.selector is not KEEP_ALL:
+            num_visual = num_visual.clamp(max=plan.num_retained_tokens * num_images)
+        length = int(((visible & ~is_image).sum(dim=-1) + num_visual).max())
+        if num_positions is not None and length > num_positions:
+            raise ValueError(
+                f"The prompt has {length} tokens, but the language model was made for {num_positions} positions; "
+                "shorten it, or retain fewer visual tokens."
+            )
 
     def _sizes_of(self, encoded: Encoded) -> list[tuple[int, int]]:
         """Widths and heights of images that have as many placeholders."""
