@@ -71,6 +71,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool = False,
         generation_record: GenerationRecord | None = None,
+        share_prefix: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in [`GenerationMixin`]; `generation_record` is for `segment` and does not reach `forward`."""
@@ -110,6 +111,7 @@ class LiteLVLMGenerationMixin(GenerationMixin):
         if _has_image(kwargs) or "token_type_ids" in model_inputs:
             # A mask prepared for the whole prompt does not fit the pruned one: the language model makes its own
             model_inputs["attention_mask"] = attention_mask
+            model_inputs["share_prefix"] = share_prefix
         return model_inputs
 
     def _prepare_model_inputs(

@@ -34,10 +34,8 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
-    Cache,
     CLIPModel,
     CLIPVisionConfig,
-    DynamicCache,
     GenerationMixin,
     PreTrainedModel,
     Sam2Config,
@@ -81,7 +79,7 @@ from .pruning_litelvlm import (
 )
 from .sam2_litelvlm import LiteLVLMSam2
 from .sam_litelvlm import LiteLVLMSam, LiteLVLMSegHead, mask_losses
-from .shared_prefix_litelvlm import SharedPrefix
+from .shared_prefix_litelvlm import SharedPrefix, can_share_prefix
 from .versions_litelvlm import CACHE_NAME, cache_of, slice_logits_to_keep
 
 logger = logging.get_logger(__name__)
@@ -133,6 +131,10 @@ _SHARED_ARGUMENTS = r"""
         Replaces the configured budget in this call.
     pruning_method (`str`):
         Replaces the configured method in this call.
+    share_prefix (`bool`, defaults to `False`):
+        Whether prompts about an image pass the language model as one up to the image's end, where they are the same
+        until there and neither the method nor the language model stands against it; `generate` and `segment` ask for
+        it unless `share_prefix=False`. What stands at padding differs then.
     token_type_ids (`torch.LongTensor` of shape `(B, L)`):
         For PaliGemma: 0 for the prompt, which its language model reads in both directions, and 1 for the answer.
 """
@@ -686,6 +688,7 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         num_retained_tokens: int | None = None,
         pruning_method: str | None = None,
         token_type_ids: torch.LongTensor | None = None,
+        share_prefix: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMModelOutput:
         if (input_ids is None) == (inputs_embeds is None):
@@ -734,7 +737,8 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         visual_tokens = self.project(image_state, tokens)
         embeds = embed(prompt.input_ids) if inputs_embeds is None else _at(inputs_embeds, prompt.source_positions)
         embeds = prompt.scatter(embeds, visual_tokens)
-        outputs, source_positions = self._run_language_model(embeds, prompt, plan, num_prompts, **kwargs)
+        num_sharing = num_prompts if share_prefix else 1
+        outputs, source_positions = self._run_language_model(embeds, prompt, plan, num_sharing, **kwargs)
         if source_positions is not prompt.source_positions:  # tokens were dropped on the way
             tokens = RetainedTokens(prompt.patches_at(source_positions, image_state.image_features.shape[1]))
         # CODEPATH: the positions behind Qwen-VL's image cannot be told from the number of tokens, pruned or not
@@ -755,11 +759,11 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         )
 
     def _run_language_model(
-        self, inputs_embeds: torch.Tensor, prompt: Prompt, plan: PruningPlan, num_prompts: int = 1, **kwargs: Any
+        self, inputs_embeds: torch.Tensor, prompt: Prompt, plan: PruningPlan, num_sharing: int = 1, **kwargs: Any
     ) -> tuple[Any, torch.Tensor | None]:
         """
-        The language model's output, and the positions in the prompt, `(B, R)`, of what its last state holds; each
-        image serves `num_prompts` prompts in a row.
+        The language model's output, and the positions in the prompt, `(B, R)`, of what its last state holds. So many
+        prompts in a row are about the same images, and may share what they have in common.
         """
         num_positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         if num_positions is not None and inputs_embeds.shape[1] > num_positions:
@@ -782,28 +786,17 @@ class LiteLVLMModel(LiteLVLMPreTrainedModel):
         # A prefix's masks are made before the language model makes its cache
         uses_cache = kwargs.get("use_cache", self.config.get_text_config().use_cache)
         uses_cache = uses_cache and not self.training and not self.config.has_prefix
-        cache = cache_of(kwargs)
-        if num_prompts > 1 and uses_cache and self._may_share_prefix(plan, cache, kwargs):
-            shared = SharedPrefix.find(prompt, num_prompts)
+        # A method that reads the text keeps patches of its own for each prompt
+        shares = num_sharing > 1 and uses_cache and not plan.selector.needs_texts
+        if shares and can_share_prefix(language_model.config, **kwargs):
+            shared = SharedPrefix.find(prompt, num_sharing)
             if shared is not None:
                 return shared.run(language_model, inputs_embeds, **kwargs), prompt.source_positions
         inputs["attention_mask"] = prompt.mask_for_language_model(bool(uses_cache))
         # CODEPATH: PaliGemma's language model reads its prompt in both directions, all others in one
         if self.config.has_prefix:
-            inputs = add_prefix(inputs, prompt, cache, self.config.first_position, language_model.config)
+            inputs = add_prefix(inputs, prompt, cache_of(kwargs), self.config.first_position, language_model.config)
         return language_model(**inputs, **kwargs), prompt.source_positions
-
-    def _may_share_prefix(self, plan: PruningPlan, cache: Cache | None, kwargs: dict[str, Any]) -> bool:
-        """
-        Whether prompts about an image may pass the language model up to its end as one: they keep the same patches
-        where the method reads no text, and nothing but the last states and an empty cache of all tokens is asked for.
-        """
-        return (
-            not plan.selector.needs_texts
-            and not any(DynamicCache(config=self.config.get_text_config()).is_sliding)
-            and not any(kwargs.get(name) for name in ("output_attentions", "output_hidden_states"))
-            and (cache is None or int(cache.get_seq_length()) == 0)
-        )
 
 
 @auto_docstring(custom_intro="An LVLM with pruned visual tokens that answers in text.")
@@ -964,6 +957,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
         num_retained_tokens: int | None = None,
         pruning_method: str | None = None,
         token_type_ids: torch.LongTensor | None = None,
+        share_prefix: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LiteLVLMSegmentationOutput:
         tokens = inputs_embeds if input_ids is None else input_ids
@@ -985,6 +979,7 @@ class LiteLVLMForConditionalGeneration(LiteLVLMPreTrainedModel, LiteLVLMGenerati
             num_retained_tokens=num_retained_tokens,
             pruning_method=pruning_method,
             token_type_ids=token_type_ids,
+            share_prefix=share_prefix,
             **kwargs,
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
@@ -1121,6 +1116,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         original_sizes: torch.Tensor | None = None,
         reshaped_input_sizes: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
+        share_prefix: bool = False,
         **kwargs: Unpack[LiteLVLMSegmentationKwargs],
     ) -> LiteLVLMSegmentationOutput:
         mask_labels = kwargs.pop("mask_labels", None)
@@ -1145,6 +1141,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             num_retained_tokens=num_retained_tokens,
             pruning_method=pruning_method,
             token_type_ids=token_type_ids,
+            share_prefix=share_prefix,
             return_dict=True,
             **kwargs,
         )
@@ -1201,8 +1198,8 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
             answer (`str` or `torch.LongTensor` of shape `(A,)`, *optional*): the answer to every prompt, such as
                 `"It is [SEG]."`, in place of generating one: a single forward pass, and always a mask.
             processor ([`LiteLVLMProcessor`], *optional*): tokenises `answer` if it is a text.
-            generate_kwargs: those of `generate` (greedy and sampling; no beams), `num_retained_tokens` and
-                `pruning_method`; with `answer` the last two only. All others as in `forward`.
+            generate_kwargs: those of `generate` (greedy and sampling; no beams), `num_retained_tokens`,
+                `pruning_method` and `share_prefix`; with `answer` the last three only. All others as in `forward`.
 
         Returns:
             [`LiteLVLMSegmentationOutput`] with `sequences` (prompt and answer, as `generate` gives them),
@@ -1270,7 +1267,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         self, prompts: dict[str, Any], answer: str | torch.Tensor, processor: Any, options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """As `_generate_with_states`, of an answer that is given."""
-        if unknown := sorted(options.keys() - {"num_retained_tokens", "pruning_method"}):
+        if unknown := sorted(options.keys() - {"num_retained_tokens", "pruning_method", "share_prefix"}):
             raise ValueError(f"`answer` is given, so that nothing is generated; leave out {', '.join(unknown)}.")
         if isinstance(answer, str):
             if processor is None:
@@ -1289,6 +1286,7 @@ class LiteLVLMForSegmentation(LiteLVLMForConditionalGeneration, GenerationMixin)
         # CODEPATH: the positions of Qwen-VL's tokens are rows and columns, the others count as in `generate`
         if not self.config.has_external_guide:
             prompts["position_ids"] = count_visible(attention_mask, self.config.first_position)
+        options = {"share_prefix": True} | options
         outputs = super().forward(**prompts, **options, logits_to_keep=1, return_dict=True)
         selection = {name: outputs.get(name) for name in SELECTION}
         return sequences, outputs.last_hidden_state[:, -new_tokens.shape[1] - 1 : -1], selection

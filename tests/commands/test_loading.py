@@ -22,14 +22,17 @@ from litelvlm.commands.main import main
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("narrow", "dtype"), [(4e11, torch.bfloat16), (1e10, torch.float32)])
+@pytest.mark.parametrize(("narrow", "dtype"), [(4e11, torch.bfloat16), (1e10, torch.float32), (1.4e11, torch.float32)])
 def test_the_fast_dtype_is_the_one_that_the_device_multiplies_faster(narrow, dtype, monkeypatch, capsys):
     rates = {torch.float32: 1e11, torch.bfloat16: narrow}
-    monkeypatch.setattr(loading, "matmul_rate", lambda device, dtype, num_runs: rates[dtype])
+    monkeypatch.setattr(loading, "matmul_rate", lambda device, dtype, side, num_runs: rates[dtype])
     assert loading.pick_dtype("auto-fast", CPU) == dtype
-    ratio = "4 times" if dtype == torch.bfloat16 else "0.1 times"
     said = capsys.readouterr().err
-    assert f"auto-fast is {str(dtype).removeprefix('torch.')}: " in said and ratio in said and "on cpu" in said
+    assert (
+        f"auto-fast is {str(dtype).removeprefix('torch.')}: " in said
+        and f"{narrow / 1e11:.2g} times" in said
+        and "on cpu" in said
+    )
     seen = []
     monkeypatch.setattr(
         loading.LiteLVLMForSegmentation, "from_pretrained", lambda name, dtype, device_map: seen.append(dtype)
@@ -40,10 +43,31 @@ def test_the_fast_dtype_is_the_one_that_the_device_multiplies_faster(narrow, dty
 
 
 def test_the_fast_dtype_is_measured_here(capsys):
-    rates = {dtype: loading.matmul_rate(CPU, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {dtype: loading.matmul_rate(CPU, dtype, 256) for dtype in (torch.float32, torch.bfloat16)}
     assert min(rates.values()) > 1e6
     assert loading.pick_dtype("auto-fast", CPU) in rates
     assert "times as fast as in float32" in capsys.readouterr().err
     assert loading.pick_dtype("auto", CPU) == "auto" and loading.pick_dtype("bfloat16") is torch.bfloat16
     with pytest.raises(ValueError, match=r"'bfloat16', 'float16'\."):
         loading.pick_dtype("auto-fast")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "model", "folder"], "'bfloat16', 'float16'."),
+        (["verify", "folder"], "'bfloat16', 'float16'."),
+        (["serve"], "'bfloat16', 'float16'."),
+        (["annotate", "images", "rows.parquet", "--text", "a", "--engine", "ray"], "each machine"),
+        (
+            ["benchmark", "--preset", "cpu-small", "--device", "meta"],
+            "--dtype auto-fast ask for times, but --device meta",
+        ),
+    ],
+)
+def test_what_is_written_or_spread_has_a_dtype_that_depends_on_no_machine(
+    arguments, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--dtype", "auto-fast"]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -19,13 +19,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import (
+    DynamicCache,
+    Gemma2Config,
+    Lfm2Config,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3NextConfig,
+)
 
 from litelvlm import from_backbone, list_pruning_methods
 from litelvlm.modeling.outputs_litelvlm import IMAGE_INPUTS
 from litelvlm.modeling.prompt_litelvlm import Prompt
 from litelvlm.modeling.pruning_litelvlm import get_pruning_method
-from litelvlm.modeling.shared_prefix_litelvlm import SharedPrefix
+from litelvlm.modeling.shared_prefix_litelvlm import SharedPrefix, can_share_prefix
 from litelvlm.modeling.versions_litelvlm import CACHE_NAME
 
 from ..hosts import write_interleave, write_llava_next
@@ -120,7 +129,7 @@ def test_states_cache_and_mask_are_in_the_order_of_the_prompt(make_model, asked)
     asked.pop("sam_pixel_values")
     expected = model(**with_images_of_their_own(asked), pruning_method="none")
     calls = seen(model)
-    got = model(**asked, pruning_method="none")
+    got = model(**asked, pruning_method="none", share_prefix=True)
     assert calls == [(2, BEFORE + NUM_PATCHES), (4, max(LENGTHS))]
     visible = asked["attention_mask"].bool()
     assert got.source_positions is None and got.retained_indices is None
@@ -143,8 +152,8 @@ def test_states_cache_and_mask_are_in_the_order_of_the_prompt(make_model, asked)
 def test_what_cannot_be_shared_is_read_whole(make_model, asked):
     model = make_model()
     calls = seen(model)
-    asked.pop("sam_pixel_values")
     positions = (asked["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    asked["share_prefix"] = True
     whole = {"pruning_method": "none", "position_ids": positions}
     other_words = asked["input_ids"].clone()
     other_words[1, BEFORE - 1] += 1  # of the longest prompt, which has no padding
@@ -153,6 +162,7 @@ def test_what_cannot_be_shared_is_read_whole(make_model, asked):
         ({"pruning_method": "litelvlm"}, length - NUM_PATCHES + BUDGET),  # patches of their own
         ({"pruning_method": "random"}, length - NUM_PATCHES + BUDGET),  # drawn by the text too
         ({"pruning_method": "fastv"}, length),  # inside the language model
+        (whole | {"share_prefix": False}, length),
         (whole | {"use_cache": False}, length),
         (whole | {"output_hidden_states": True}, length),
         (whole | {"output_attentions": True}, length),
@@ -164,10 +174,23 @@ def test_what_cannot_be_shared_is_read_whole(make_model, asked):
         with torch.no_grad():
             model(**asked | changed)
         assert calls[:1] in ([(4, tokens)], []), changed  # FastV calls the layers themselves
+    text_config = model.model.backbone.language_model.config
+    text_config.output_hidden_states = True
+    calls.clear()
+    with torch.no_grad():
+        model(**asked | whole)
+    text_config.output_hidden_states = False
+    assert calls == [(4, length)]
     model.train()
     calls.clear()
     model(**asked | whole)
     assert calls == [(4, length)]
+    model.eval()
+    calls.clear()
+    asked |= {"share_prefix": False, "pruning_method": "none"}
+    model.segment(**asked, **GENERATE)
+    model.segment(**asked, answer=torch.tensor([model.config.seg_token_id]))
+    assert [call for call in calls if call[1] > 1] == [(4, length), (4, length + 1)]
 
 
 @torch.no_grad()
@@ -176,10 +199,11 @@ def test_a_mask_may_be_of_booleans_or_of_other_numbers(make_model, asked):
     asked.pop("sam_pixel_values")
     mask = asked["attention_mask"]
     asked["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    expected = model(**asked, pruning_method="none").logits
+    asked |= {"pruning_method": "none", "share_prefix": True}
+    expected = model(**asked).logits
     calls = seen(model)
     for dtype in (torch.bool, torch.int32, torch.float32):
-        got = model(**asked | {"attention_mask": mask.to(dtype)}, pruning_method="none").logits
+        got = model(**asked | {"attention_mask": mask.to(dtype)}).logits
         assert torch.equal(got[mask.bool()], expected[mask.bool()])
     assert calls == 3 * [(2, BEFORE + NUM_PATCHES), (4, max(LENGTHS))]
 
@@ -193,8 +217,37 @@ def test_prompts_that_keep_other_patches_share_nothing():
 
 
 @torch.no_grad()
-def test_a_language_model_with_a_sliding_window_reads_prompts_whole(make_model, asked, config_values):
-    text = config_values["backbone_config"]["text_config"] | {"model_type": "mistral", "sliding_window": 8}
+def test_a_graph_reads_prompts_whole(make_model, asked):
+    model = make_model()
+    asked.pop("sam_pixel_values")
+    asked |= {"pruning_method": "none", "share_prefix": True}
+    expected = model(**asked | {"share_prefix": False}).logits
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**asked).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "can"),
+    [
+        (LlamaConfig(), True),
+        (Qwen2Config(), True),
+        (MistralConfig(), False),
+        (Gemma2Config(), False),
+        (Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), False),
+        (Qwen3NextConfig(), False),
+        (LlamaConfig(output_hidden_states=True), False),
+        (LlamaConfig(attn_implementation="eager", output_attentions=True), False),
+    ],
+)
+def test_only_language_models_that_keep_all_keys_and_values_share(config, can):
+    assert can_share_prefix(config) == can_share_prefix(config, **{CACHE_NAME: DynamicCache(config=config)}) == can
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mistral", "lfm2"])
+def test_a_language_model_with_windows_or_recurrent_states_reads_prompts_whole(make_model, asked, config_values, kind):
+    text = config_values["backbone_config"]["text_config"] | {"model_type": kind, "num_key_value_heads": 2}
+    text |= {"sliding_window": 8} if kind == "mistral" else {"layer_types": ["conv", "full_attention"]}
     model = make_model(backbone_config=config_values["backbone_config"] | {"text_config": text})
     expected = generated(model, with_images_of_their_own(asked), pruning_method="none")
     calls = seen(model)

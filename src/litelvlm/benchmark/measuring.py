@@ -55,7 +55,7 @@ def measure(
         methods: pruning methods.
         budgets: numbers of visual tokens to retain; by default a third and a ninth of all.
         num_runs (`int`): timed rounds, after two that are not.
-        num_questions (`int`): if above 1, so many questions on one image are compared with as many calls.
+        num_questions (`int`): if any, so many questions on one image are compared with as many calls.
         batch_sizes: if any, images per second at each of them, un-pruned and with the first method at each budget.
         compiles (`bool`): whether runs with SAM's encoder compiled are timed too.
 
@@ -70,8 +70,8 @@ def measure(
     """
     if num_runs < 1:
         raise ValueError(f"`num_runs` is {num_runs}; allowed are integers of at least 1.")
-    if num_questions < 0:
-        raise ValueError(f"`num_questions` is {num_questions}; allowed are integers of at least 0.")
+    if num_questions < 0 or num_questions == 1:
+        raise ValueError(f"`num_questions` is {num_questions}; allowed are 0, for none, and integers of at least 2.")
     sizes = list(batch_sizes)
     if too_small := [size for size in sizes if size < 1]:
         raise ValueError(f"`batch_sizes` holds {too_small[0]}; allowed are integers of at least 1.")
@@ -101,7 +101,7 @@ def measure(
                 "transformers_float32": wide_times,
                 "peak_resident_bytes": peak_resident_bytes(),
             }
-            if num_questions > 1:
+            if num_questions:
                 report["questions"] = _measure_questions(bench, methods[0], budgets, num_questions, num_runs)
             if sizes:
                 report["throughput"] = _measure_throughput(bench, methods[0], budgets, sizes, num_runs)

@@ -29,19 +29,18 @@ def measure_device(device: torch.device, dtype: torch.dtype) -> dict[str, float]
         `dict[str, float]`: `copy_bytes_per_second` (bytes read and written by a copy of a buffer larger than any
         cache) and `matmul_flops_per_second` (a square matrix product in `dtype`).
     """
-    large = 2**31 if device.type == "cuda" else 2**28
+    large, side = (2**31, 8192) if device.type == "cuda" else (2**28, 1024)
     source = torch.empty(large // dtype.itemsize, dtype=dtype, device=device).fill_(1)
     target = torch.empty_like(source)
     copy_ms = _best_ms(lambda: target.copy_(source), device)
     return {
         "copy_bytes_per_second": 2 * large / copy_ms * 1000,
-        "matmul_flops_per_second": matmul_rate(device, dtype),
+        "matmul_flops_per_second": matmul_rate(device, dtype, side),
     }
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, num_runs: int = 10) -> float:
-    """Floating-point operations per second of a square matrix product, best of several."""
-    side = 8192 if device.type == "cuda" else 1024
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int, num_runs: int = 10) -> float:
+    """Floating-point operations per second of a product of square matrices of that side, best of several."""
     left, right = torch.randn(2, side, side, dtype=dtype, device=device).unbind()
     return 2 * side**3 / _best_ms(lambda: left @ right, device, num_runs) * 1000
 

@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         raise ValueError(f"--engine is {options.engine!r}; allowed are local and ray.")
     if options.engine == "local" and any(value is not None for value in of_ray.values()):
         raise ValueError(f"{' and '.join(of_ray)} are of --engine ray; for several processes use accelerate launch.")
+    if options.engine == "ray" and options.dtype == "auto-fast":
+        raise ValueError("--dtype auto-fast may be another one on each machine of --engine ray; name a dtype.")
     if options.workers is not None and options.workers < 1:
         raise ValueError(f"--workers is {options.workers}; allowed are numbers of at least 1.")
 

@@ -40,9 +40,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_device(parser, "; meta only counts")
     add_methods(parser, "a third and a ninth")
     parser.add_argument("--runs", type=int, default=20, help="timed rounds (default: 20)")
-    parser.add_argument("--questions", type=int, default=0, metavar="Q", help="compare Q questions with Q calls")
     parser.add_argument(
-        "--batch-sizes", nargs="+", type=int, default=[], metavar="B", help="measure images per second too"
+        "--questions", type=int, default=0, metavar="Q", help="compare Q questions with Q calls, by the first method"
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="B",
+        help="measure images per second, by the first method",
     )
     parser.add_argument("--compile", action="store_true", help="time runs with SAM's encoder compiled too")
     parser.add_argument("--start-up", action="store_true", help="time new processes too, from the shell to the mask")
@@ -67,6 +74,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     # The meta device holds no numbers: what runs on it is only counted
     device = torch.device("meta") if options.device == "meta" else pick_device(options.device)
     timed = [f"--{name.replace('_', '-')}" for name in TIMED if getattr(options, name)]
+    timed += ["--dtype auto-fast"] if options.dtype == "auto-fast" else []
     if device.type == "meta" and timed:
         raise ValueError(f"{', '.join(timed)} ask for times, but --device meta only counts; leave one of both out.")
     dtype = pick_dtype(options.dtype, None if device.type == "meta" else device)

@@ -48,8 +48,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     from ..conversion.destination import check_free
     from ..conversion.llava_hf import export_llava
-    from .loading import load_model
+    from .loading import load_model, pick_dtype
 
+    pick_dtype(options.dtype)
     check_free(Path(options.dest))
     options.device_map = None
     model, processor = load_model(options, torch.device("cpu"))

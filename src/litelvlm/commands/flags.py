@@ -41,7 +41,7 @@ def add_model(parser: argparse.ArgumentParser, device_map: bool = True) -> None:
 
 
 def add_dtype(parser: argparse.ArgumentParser, auto: str, runs: bool = True) -> None:
-    """`--dtype`; `auto` says in words what that name stands for, and `runs` whether the model is to run here."""
+    """`--dtype`; `auto` says in words what that name stands for, and `runs` whether the model is to run right here."""
     fast = "auto-fast: bfloat16 where it is faster here than float32, else float32; " if runs else ""
     parser.add_argument(
         "--dtype",

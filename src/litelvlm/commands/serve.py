@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "LITELVLM_TOKEN is set, requests must bear the token that it holds.",
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help="folder or Hub id (default: the embedded model)")
-    add_dtype(parser, "as saved")
+    add_dtype(parser, "as saved", runs=False)
     add_device(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network (default: 127.0.0.1)"
@@ -77,16 +77,16 @@ def run(options: argparse.Namespace) -> None:
     with needing("serve"):
         import ray
         from ray import serve
-    from ..configuration.configuration_litelvlm import LiteLVLMConfig, check_choice
+    from ..configuration.configuration_litelvlm import LiteLVLMConfig
     from ..hub import check_reachable
     from ..serving.app import build, find_token
     from ..serving.settings import Settings
     from ..tiny import TINY_MODEL
     from .demo import find_port
-    from .loading import RUN_DTYPES, pick_device
+    from .loading import pick_device, pick_dtype
 
     port = find_port(options.host, options.port)
-    check_choice("--dtype", options.dtype, RUN_DTYPES)
+    pick_dtype(options.dtype)
     name = str(options.model or TINY_MODEL)
     check_reachable(name)
     LiteLVLMConfig.from_pretrained(name)  # here, as what a replica says is long

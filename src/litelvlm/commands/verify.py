@@ -36,8 +36,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..verification import check_files, check_forward
-    from .loading import load_model, pick_device
+    from .loading import load_model, pick_device, pick_dtype
 
+    pick_dtype(options.dtype)
     device = pick_device(options.device)
     files = check_files(options.folder)
     # Loading compares tensors with the configuration, and the tokenizers with the model
