@@ -126,6 +126,13 @@ def test_a_single_other_weight_is_another_evaluation(short, part):
         go_on(model=other)
 
 
+def test_another_precision_is_named_and_stands_in_the_report(short):
+    go_on, model, *_ = short
+    assert go_on()[1]["settings"]["dtype"] == "float32"
+    with pytest.raises(ValueError, match=r"\(model, dtype differ\)"):
+        go_on(model=deepcopy(model).to(torch.bfloat16))
+
+
 def test_weights_that_accelerate_has_offloaded_are_hashed_too(short):
     model = short[1]
     before = fingerprint_of_model(model)

@@ -77,6 +77,7 @@ def evaluate(
     state = PartialState()
     settings = {
         "model": fingerprint_of_model(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "processor": fingerprint_of_processor(processor),
         "data": {f"{name}/{split}": fingerprint_of_images(entries) for (name, split), entries in data.items()},
         "runs": [run.name for run in runs],
