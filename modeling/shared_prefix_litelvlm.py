@@ -39,8 +39,8 @@ from .versions_litelvlm import CACHE_NAME, CACHE_NAMES, cache_of
 
 def can_share_prefix(text_config: PreTrainedConfig, **kwargs: Any) -> bool:
     """
-    Whether a language model may read prompts in two parts: it keeps the keys and values of all of them, in a cache
-    that is empty, and no states but the last are asked for.
+    Whether a language model may read prompts in two parts: each token sees those before it alone, whose keys and
+    values stay as they are, in a cache that is empty; and no states but the last are asked for.
 
     Args:
         text_config: the language model's own.
@@ -50,11 +50,16 @@ def can_share_prefix(text_config: PreTrainedConfig, **kwargs: Any) -> bool:
     asks_for_more = any(
         kwargs.get(name) or getattr(text_config, name, False) for name in ("output_attentions", "output_hidden_states")
     )
+    rope = getattr(text_config, "rope_parameters", None) or {}  # one, or one for each kind of layer
+    rope_types = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
     return (
         not asks_for_more
         and (cache is None or int(cache.get_seq_length()) == 0)
         # Neither sliding windows nor recurrent states
         and all(type(layer) is DynamicLayer for layer in DynamicCache(config=text_config).layers)
+        # Frequencies that depend on the length of what is read
+        and rope_types.isdisjoint({"dynamic", "longrope"})
+        and not getattr(text_config, "use_bidirectional_attention", False)
     )
 
 

@@ -72,7 +72,7 @@ def test_seven_billion_parameters_are_counted_without_weights(tmp_path, capsys):
         (["--methods", "none"], "The method 'none' is always measured"),
         (["--num-retained-tokens", "all"], "holds all, which is always measured"),
         (["--methods", "litelvlm", "fastv"], "'fastv' drops tokens inside the language model"),
-        (["--device", "meta", "--batch-sizes", "1", "--start-up"], "--batch-sizes, --start-up ask for times"),
+        (["--device", "meta", "--batch-sizes", "1", "--start-up"], "leave it out, or --batch-sizes, --start-up."),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(options, message, capsys):

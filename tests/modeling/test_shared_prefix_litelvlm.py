@@ -22,6 +22,7 @@ from PIL import Image
 from transformers import (
     DynamicCache,
     Gemma2Config,
+    Gemma3TextConfig,
     Lfm2Config,
     LlamaConfig,
     LlamaModel,
@@ -235,6 +236,13 @@ def test_a_graph_reads_prompts_whole(make_model, asked):
         (Gemma2Config(), False),
         (Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), False),
         (Qwen3NextConfig(), False),
+        (LlamaConfig(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}), True),
+        (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), False),
+        (Gemma3TextConfig(num_hidden_layers=1, layer_types=["full_attention"]), True),
+        (
+            Gemma3TextConfig(num_hidden_layers=1, layer_types=["full_attention"], use_bidirectional_attention=True),
+            False,
+        ),
         (LlamaConfig(output_hidden_states=True), False),
         (LlamaConfig(attn_implementation="eager", output_attentions=True), False),
     ],
@@ -244,10 +252,16 @@ def test_only_language_models_that_keep_all_keys_and_values_share(config, can):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["mistral", "lfm2"])
-def test_a_language_model_with_windows_or_recurrent_states_reads_prompts_whole(make_model, asked, config_values, kind):
+@pytest.mark.parametrize("kind", ["mistral", "lfm2", "llama"])
+def test_a_language_model_that_does_not_read_in_parts_reads_prompts_whole(make_model, asked, config_values, kind):
     text = config_values["backbone_config"]["text_config"] | {"model_type": kind, "num_key_value_heads": 2}
-    text |= {"sliding_window": 8} if kind == "mistral" else {"layer_types": ["conv", "full_attention"]}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": BEFORE + NUM_PATCHES + 1}
+    rope |= {"short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+    text |= {
+        "mistral": {"sliding_window": 8},
+        "lfm2": {"layer_types": ["conv", "full_attention"]},
+        "llama": {"rope_parameters": rope, "max_position_embeddings": 64},
+    }[kind]
     model = make_model(backbone_config=config_values["backbone_config"] | {"text_config": text})
     expected = generated(model, with_images_of_their_own(asked), pruning_method="none")
     calls = seen(model)

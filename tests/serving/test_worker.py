@@ -143,7 +143,7 @@ def test_one_question_does_not_fail_the_others_of_its_batch(embedded, worker, im
         (422, "`pruning_method` is 'x'", Question(b"", TEXTS, options={"pruning_method": "x"})),
         (
             422,
-            r"has \d{4} tokens, but the language model was made for 1024 positions; shorten it",
+            r"has \d{4} tokens, 85 of them visual, but the language model was made for 1024 positions; shorten it",
             Question(EXAMPLE_IMAGE.read_bytes(), ("the red circle", "the red circle " * 350)),
         ),
     ],
@@ -157,7 +157,7 @@ def test_question_that_cannot_be_answered_is_refused_before_the_model_runs(statu
 def test_pruning_makes_room_for_a_longer_text(worker):
     question = Question(EXAMPLE_IMAGE.read_bytes(), ("the red circle " * 290,), options={"num_retained_tokens": 28})
     assert 1024 < worker.prepare(question).prompts["attention_mask"].sum() < 1024 + 256
-    with pytest.raises(RefusedError, match="made for 1024 positions"):
+    with pytest.raises(RefusedError, match="256 of them visual, but the language model was made for 1024 positions"):
         worker.prepare(Question(question.image, question.texts, options={"pruning_method": "none"}))
 
 

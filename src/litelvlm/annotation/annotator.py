@@ -103,7 +103,7 @@ class Annotator:
         batch_size (`int`): texts per forward pass.
         skip_broken (`bool`): whether a call leaves out, with a warning, the rows that cannot be read.
         revision (`str`, *optional*): of the model, by default the commit of its Hub repository.
-        options: `num_retained_tokens` and `pruning_method`.
+        options: `num_retained_tokens`, `pruning_method` and `share_prefix`.
 
     Raises:
         ValueError: processor and model do not fit, or an answer without [SEG].

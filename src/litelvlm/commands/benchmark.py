@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     timed = [f"--{name.replace('_', '-')}" for name in TIMED if getattr(options, name)]
     timed += ["--dtype auto-fast"] if options.dtype == "auto-fast" else []
     if device.type == "meta" and timed:
-        raise ValueError(f"{', '.join(timed)} ask for times, but --device meta only counts; leave one of both out.")
+        raise ValueError(f"--device meta only counts, and measures nothing; leave it out, or {', '.join(timed)}.")
     dtype = pick_dtype(options.dtype, None if device.type == "meta" else device)
     draws = options.output is not None and device.type != "meta"
     if draws:

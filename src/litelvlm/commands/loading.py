@@ -65,6 +65,11 @@ def pick_dtype(name: str, device: torch.device | None = None) -> torch.dtype | L
     Raises:
         ValueError: another name.
     """
+    if device is None and name == "auto-fast":
+        raise ValueError(
+            "--dtype is 'auto-fast', which is for a model that runs right here and nowhere else; allowed are "
+            f"{', '.join(map(repr, DTYPES))}."
+        )
     if check_choice("--dtype", name, DTYPES if device is None else RUN_DTYPES) == "auto":
         return "auto"
     if device is None or name != "auto-fast":

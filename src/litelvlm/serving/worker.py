@@ -210,8 +210,8 @@ class Worker:
         length = int(((visible & ~is_image).sum(dim=-1) + num_visual).max())
         if num_positions is not None and length > num_positions:
             raise ValueError(
-                f"The prompt has {length} tokens, but the language model was made for {num_positions} positions; "
-                "shorten it, or retain fewer visual tokens."
+                f"The prompt has {length} tokens, {int(num_visual.max())} of them visual, but the language model was "
+                f"made for {num_positions} positions; shorten it."
             )
 
     def _sizes_of(self, encoded: Encoded) -> list[tuple[int, int]]:
