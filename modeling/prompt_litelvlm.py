@@ -307,7 +307,7 @@ def _sum_per_sample(of_images: list[int], num_images: list[int] | None) -> list[
     return of_images if num_images is None else [sum(islice(values, number)) for number in num_images]
 
 
-def count_visible(attention_mask: Any, first: int = 0) -> Any:
+def count_visible(attention_mask: Any, first: int) -> Any:
     """Position ids `(B, L)` that count the visible tokens of an attention mask from the first; `None` of `None`."""
     return None if attention_mask is None else (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0) + first
 

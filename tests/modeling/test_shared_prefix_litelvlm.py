@@ -45,9 +45,7 @@ from ..siglip import gemma_tokenizer
 
 NUM_PATCHES, BUDGET, BEFORE = 16, 6, 5
 GENERATE = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-READ_NO_TEXT = ["none"] + [
-    name for name in list_pruning_methods(before=True) if not get_pruning_method(name).needs_texts
-]
+READ_NO_TEXT = [name for name in list_pruning_methods(before=True) if not get_pruning_method(name).needs_texts]
 LENGTHS = [3, 7, 4, 4]  # tokens of four questions, two about each of two images
 
 

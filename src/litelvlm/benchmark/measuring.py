@@ -101,10 +101,11 @@ def measure(
                 "transformers_float32": wide_times,
                 "peak_resident_bytes": peak_resident_bytes(),
             }
+            of_first: list[tuple[str, int | None]] = [("none", None), *((methods[0], budget) for budget in budgets)]
             if num_questions:
-                report["questions"] = _measure_questions(bench, methods[0], budgets, num_questions, num_runs)
+                report["questions"] = _measure_questions(bench, of_first, num_questions, num_runs)
             if sizes:
-                report["throughput"] = _measure_throughput(bench, methods[0], budgets, sizes, num_runs)
+                report["throughput"] = _measure_throughput(bench, of_first, sizes, num_runs)
         finally:
             bench.clock.close()
     return report
@@ -190,24 +191,18 @@ def _summarise(
 
 
 def _measure_questions(
-    bench: Benchmark, method: str, budgets: list[int], number: int, num_runs: int
+    bench: Benchmark, candidates: list[tuple[str, int | None]], number: int, num_runs: int
 ) -> list[dict[str, Any]]:
     """
-    Several questions on one image, un-pruned and at each budget: in one call, which encodes the image once, and in a
-    call for each, all of which take as long as the one that is timed.
+    Several questions on one image, by each candidate: in one call, which encodes the image once, and in a call for
+    each, all of which take as long as the one that is timed.
     """
-    candidates: list[tuple[str, int | None]] = [("none", None), *((method, budget) for budget in budgets)]
-    times: list[dict[int, list[float]]] = [{number: [], 1: []} for _ in candidates]
-    for i in range(-1, num_runs):
-        for (name, budget), own in zip(candidates, times, strict=True):
-            for asked, measured in own.items():
-                bench.run(name, budget, num_questions=asked)
-                elapsed = bench.milliseconds()["end_to_end"]
-                if i >= 0:
-                    measured.append(elapsed)
+    times = _time_in_turn(
+        bench, [((*candidate, asked), num_runs) for candidate in candidates for asked in (number, 1)]
+    )
     entries = []
-    for (name, budget), own in zip(candidates, times, strict=True):
-        together, alone = _spread(own[number]), _spread(own[1])
+    for (name, budget), of_all, of_one in zip(candidates, times[::2], times[1::2], strict=True):
+        together, alone = (_spread([run["end_to_end"] for run in own]) for own in (of_all, of_one))
         entry: dict[str, Any] = {"number": number, "method": name, "num_retained_tokens": budget}
         speedup = number * alone["median"] / together["median"]
         entries.append(entry | {"speedup": speedup, "milliseconds": together, "one_question_milliseconds": alone})
@@ -215,23 +210,17 @@ def _measure_questions(
 
 
 def _measure_throughput(
-    bench: Benchmark, method: str, budgets: list[int], batch_sizes: list[int], num_runs: int
+    bench: Benchmark, candidates: list[tuple[str, int | None]], batch_sizes: list[int], num_runs: int
 ) -> list[dict[str, Any]]:
     """
-    Images per second, each with a question of its own, un-pruned and at each budget, at several batch sizes in turn,
-    over `num_runs` images or more: a GPU has enough to do for pruning to show only when there are several.
+    Images per second, each with a question of its own, by each candidate, at several batch sizes in turn, over
+    `num_runs` images or more: a GPU has enough to do for pruning to show only when there are several.
     """
-    candidates: list[tuple[str, int | None]] = [("none", None), *((method, budget) for budget in budgets)]
     batches = [(size, *candidate) for size in batch_sizes for candidate in candidates]
-    times: list[list[dict[str, float]]] = [[] for _ in batches]
-    for i in range(-1, num_runs):
-        for (size, name, budget), own in zip(batches, times, strict=True):
-            if i * size >= num_runs:  # as many images at every size
-                continue
-            bench.run(name, budget, num_questions=size, num_images=size)
-            measured = bench.milliseconds()
-            if i >= 0:
-                own.append(measured)
+    # As many images at every size
+    times = _time_in_turn(
+        bench, [((name, budget, size, size), -(-num_runs // size)) for size, name, budget in batches]
+    )
     entries = []
     for (size, name, budget), own in zip(batches, times, strict=True):
         whole, prefill = (_spread([run[stage] for run in own]) for stage in ("end_to_end", "prefill"))
@@ -239,6 +228,20 @@ def _measure_throughput(
         rate = 1000 * size / whole["median"]
         entries.append(entry | {"images_per_second": rate, "milliseconds": whole, "prefill_milliseconds": prefill})
     return entries
+
+
+def _time_in_turn(bench: Benchmark, runs: list[tuple[tuple[Any, ...], int]]) -> list[list[dict[str, float]]]:
+    """The stages' milliseconds of runs in turn, by their arguments and how often, after one that is not counted."""
+    times: list[list[dict[str, float]]] = [[] for _ in runs]
+    for i in range(-1, max(number for _, number in runs)):
+        for (arguments, number), own in zip(runs, times, strict=True):
+            if i >= number:
+                continue
+            bench.run(*arguments)
+            measured = bench.milliseconds()
+            if i >= 0:
+                own.append(measured)
+    return times
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -33,9 +33,6 @@ from ..modeling.processing_litelvlm import LiteLVLMProcessor
 from ..tiny import TINY_MODEL
 from ..writing import check_separate
 
-# Of a model that is to run on this machine, and not to be written or spread
-RUN_DTYPES = (*DTYPES, "auto-fast")
-
 
 def pick_device(name: str | None) -> torch.device:
     """
@@ -58,22 +55,28 @@ def pick_device(name: str | None) -> torch.device:
 
 def pick_dtype(name: str, device: torch.device | None = None) -> torch.dtype | Literal["auto"]:
     """
-    The dtype of that name, or `"auto"`. For a model that is to run on a device `"auto-fast"` is allowed too: bfloat16
-    where that device multiplies matrices in it at least half as fast again as in float32, else float32; standard error
-    says which.
+    The dtype of that name, or `"auto"`. For a model that is to run on a device `"auto-fast"` is allowed too, which
+    is its [`fastest_dtype`].
 
     Raises:
         ValueError: another name.
     """
-    if device is None and name == "auto-fast":
-        raise ValueError(
-            "--dtype is 'auto-fast', which is for a model that runs right here and nowhere else; allowed are "
-            f"{', '.join(map(repr, DTYPES))}."
-        )
-    if check_choice("--dtype", name, DTYPES if device is None else RUN_DTYPES) == "auto":
-        return "auto"
-    if device is None or name != "auto-fast":
-        return getattr(torch, name)
+    if name == "auto-fast":
+        if device is None:
+            raise ValueError(
+                "--dtype is 'auto-fast', which is for a model that runs right here and nowhere else; allowed are "
+                f"{', '.join(map(repr, DTYPES))}."
+            )
+        return fastest_dtype(device)
+    allowed = DTYPES if device is None else (*DTYPES, "auto-fast")
+    return "auto" if check_choice("--dtype", name, allowed) == "auto" else getattr(torch, name)
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """
+    bfloat16 where the device multiplies matrices in it at least half as fast again as in float32, else float32;
+    standard error says which.
+    """
     side = 4096 if device.type == "cuda" else 512
     wide, narrow = (matmul_rate(device, dtype, side, num_runs=3) for dtype in (torch.float32, torch.bfloat16))
     fastest = torch.bfloat16 if narrow > 1.5 * wide else torch.float32
